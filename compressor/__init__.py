@@ -1,0 +1,34 @@
+"""Messages in, smaller messages out. Knows no HTTP, no Redis client and no FastAPI."""
+
+from sluice.compressor.compressor import Compressor
+from sluice.compressor.dialects import OPENAI_CHAT, Dialect
+from sluice.compressor.errors import (
+    AmbiguousRecallError,
+    CompressorError,
+    MalformedMessageError,
+    StateError,
+    UnknownRecallError,
+)
+from sluice.compressor.settings import CompressorSettings
+from sluice.compressor.state import MemoryStore, StateStore
+from sluice.compressor.types import Compressed, Message, Mode, Role, Text, ToolCall
+
+__all__ = [
+    "OPENAI_CHAT",
+    "AmbiguousRecallError",
+    "Compressed",
+    "Compressor",
+    "CompressorError",
+    "CompressorSettings",
+    "Dialect",
+    "MalformedMessageError",
+    "MemoryStore",
+    "Message",
+    "Mode",
+    "Role",
+    "StateError",
+    "StateStore",
+    "Text",
+    "ToolCall",
+    "UnknownRecallError",
+]

@@ -1,0 +1,81 @@
+"""Decides one new message: its segments, what each loses, and the rendition that is frozen.
+
+Deterministic: the same messages before it, forwarded the same, give the same bytes in every process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sluice.compressor import ledger
+from sluice.compressor.conversation import Conversation
+from sluice.compressor.dialects.base import Dialect
+from sluice.compressor.ledger import RECORD_VERSION, Rendition
+from sluice.compressor.lines import split
+from sluice.compressor.planner import Omission, plan
+from sluice.compressor.renderer import render
+from sluice.compressor.settings import POLICY_VERSION, CompressorSettings
+from sluice.compressor.types import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What becomes of one message."""
+
+    rendition: Rendition
+    texts: tuple[str, ...]
+    """Its texts as they are forwarded."""
+    originals: Mapping[str, str] = field(default_factory=dict)
+    """Recall id → original text, of what was shortened."""
+
+
+def untouched(message: Message) -> Decision:
+    """The decision to forward a message as it came."""
+    rendition = Rendition(RECORD_VERSION, POLICY_VERSION)
+    return Decision(rendition, tuple(text.text for text in message.texts))
+
+
+def replayed(message: Message, rendition: Rendition, dialect: Dialect) -> Decision:
+    """The decision that a rendition from the ledger holds."""
+    if rendition.body is None:
+        return Decision(rendition, tuple(text.text for text in message.texts))
+    return Decision(rendition, tuple(text.text for text in dialect.parse(rendition.body).texts))
+
+
+def decide(
+    message: Message, raw: bytes, dialect: Dialect, conversation: Conversation, settings: CompressorSettings
+) -> Decision:
+    """Decide the message that comes next in a conversation.
+
+    Args:
+        message: parsed from `raw`.
+        raw: as the client sent it.
+        dialect: writes the rendition.
+        conversation: everything before it, as it was forwarded. Not changed.
+        settings: see `CompressorSettings`.
+    """
+    shortened: dict[int, str] = {}
+    originals: dict[str, str] = {}
+    omissions: list[Omission] = []
+    for segment in conversation.segments(message):
+        lines = split(segment.text)
+        recall_id = ledger.recall_id(message.identity, segment.index)
+        omitted = plan(lines, segment.provenance, recall_id, conversation.visible, conversation.is_current, settings)
+        if omitted:
+            shortened[segment.index] = render(lines, omitted)
+            originals[recall_id] = segment.text
+            omissions += omitted
+    if not omissions:
+        return untouched(message)
+    texts = tuple(shortened.get(index, text.text) for index, text in enumerate(message.texts))
+    rendition = Rendition(
+        RECORD_VERSION,
+        POLICY_VERSION,
+        body=dialect.render(raw, shortened),
+        num_markers=len(omissions),
+        num_lines_omitted=sum(omission.stop - omission.start for omission in omissions),
+        num_chars_saved=sum(len(text.text) for text in message.texts) - sum(map(len, texts)),
+        references=tuple(sorted({omission.source.position for omission in omissions if omission.source})),
+    )
+    return Decision(rendition, texts, originals)

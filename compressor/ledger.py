@@ -1,0 +1,72 @@
+"""What was decided, byte for byte: renditions by chain hash.
+
+A conversation needs no id. Each message's chain hash names the position, so that branches, rewinds and sub-agents
+fall out of it: h_i = H(h_(i-1) ‖ message_i), as in a hash chain. Knows bytes and hashes, not what they say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from hashlib import blake2b
+
+import msgspec
+
+RECORD_VERSION = 1
+"""Of the record's form. A record of another version reads as a miss."""
+
+
+class Rendition(msgspec.Struct, array_like=True, frozen=True):
+    """What a message is forwarded as, frozen."""
+
+    record_version: int
+    policy_version: int
+    body: bytes | None = None
+    """JSON of the message less `cache_control`; None where the client's own bytes go out."""
+    num_markers: int = 0
+    num_lines_omitted: int = 0
+    num_chars_saved: int = 0
+    """Characters by which the message became shorter."""
+    references: tuple[int, ...] = ()
+    """Positions of the messages whose lines its markers refer to: these must stay as they are."""
+
+
+def chain_start(tenant: bytes, upstream: str) -> bytes:
+    """h_0: conversations of different tenants or upstreams share nothing."""
+    return _digest(_digest(tenant) + _digest(upstream.encode()))
+
+
+def chain(start: bytes, identities: Iterable[bytes]) -> list[bytes]:
+    """h_1 … h_n of the messages with these identities (16 bytes each)."""
+    hashes: list[bytes] = []
+    head = start
+    for identity in identities:
+        head = _digest(head + identity)
+        hashes.append(head)
+    return hashes
+
+
+def recall_id(identity: bytes, text_index: int) -> str:
+    """Id (32 hex digits) of one original text: the same in every process, so that a lost record is rebuilt the same."""
+    return _digest(identity + text_index.to_bytes(4, "big")).hex()
+
+
+def encode(rendition: Rendition) -> bytes:
+    """Write a record."""
+    return _ENCODER.encode(rendition)
+
+
+def decode(record: bytes) -> Rendition | None:
+    """Read a record; None where its form is not known, which counts as a miss."""
+    try:
+        rendition = _DECODER.decode(record)
+    except msgspec.DecodeError:
+        return None
+    return rendition if rendition.record_version == RECORD_VERSION else None
+
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER = msgspec.msgpack.Decoder(Rendition)
+
+
+def _digest(data: bytes) -> bytes:
+    return blake2b(data, digest_size=16).digest()

@@ -1,0 +1,60 @@
+"""Who made each tool result: pairs the results of a conversation with the calls before them.
+
+Fed one message after the other, in order. Knows the transcript, not how anything is decided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sluice.compressor.provenance.calls import read_call
+from sluice.compressor.provenance.frames import is_observation, written_call
+from sluice.compressor.provenance.types import Kind, Provenance
+from sluice.compressor.types import Message, ToolCall
+
+_UNKNOWN = Provenance(Kind.OTHER)
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One compressible text: a tool result with its provenance."""
+
+    index: int
+    """Which of the message's texts it is."""
+    text: str
+    provenance: Provenance
+
+
+class Origins:
+    """The calls of a conversation so far."""
+
+    def __init__(self) -> None:
+        self._calls: dict[str, ToolCall] = {}
+        self._last_call: ToolCall | None = None
+        self._last_role: str | None = None
+
+    def segments(self, message: Message) -> list[Segment]:
+        """The compressible texts of the message that comes next."""
+        return list(self._segments(message))
+
+    def add(self, message: Message) -> list[Provenance]:
+        """Remember a message's calls, and give what each of them will show or change."""
+        calls = list(message.calls)
+        if message.role == "assistant":
+            if not calls and (written := written_call("\n".join(text.text for text in message.texts))):
+                calls = [written]
+            self._last_call = calls[-1] if calls else None
+            self._calls.update((call.id, call) for call in calls if call.id)
+        self._last_role = message.role
+        return [read_call(call) for call in calls]
+
+    def _segments(self, message: Message) -> Iterator[Segment]:
+        for index, text in enumerate(message.texts):
+            if text.is_result:
+                call = self._calls.get(text.call_id or "") or (None if text.call_id else self._last_call)
+            elif message.role == "user" and self._last_role == "assistant" and is_observation(text.text):
+                call = self._last_call
+            else:
+                continue
+            yield Segment(index, text.text, read_call(call) if call else _UNKNOWN)

@@ -1,0 +1,27 @@
+"""The compressor's settings: few, frozen, each with its unit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+POLICY_VERSION = 1
+"""Rises whenever the same prefix would be decided otherwise. It is kept with each rendition; a newer version applies
+from the next message on."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompressorSettings:
+    """How the compressor decides, and what it may hold in memory."""
+
+    min_run_lines: int = 3
+    """Shortest run of lines that a marker may stand for."""
+    context_lines: int = 2
+    """Lines that stay on each side of a kept line, even where they are visible elsewhere: a fact keeps its place."""
+    state_timeout_s: float = 0.5
+    """How long a request waits for the state store before it goes on without."""
+    max_conversations: int = 1_000
+    """Conversations whose visible lines are held in this process, so that a turn costs only its new messages."""
+    max_digests: int = 400_000
+    """Messages whose digests are held in this process, about 200 bytes each."""
+    max_inline_bytes: int = 32_768
+    """New messages above this size together are read in a worker thread, so that other requests' streams go on."""

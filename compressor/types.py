@@ -1,0 +1,86 @@
+"""Shapes that the compressor's modules share: the neutral transcript and what becomes of it.
+
+Imports nothing of ours. Knows no dialect, no HTTP and no store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+Role = Literal["system", "user", "assistant", "tool"]
+"""A message's author. OpenAI's `developer` reads as `system`, its legacy `function` as `tool`."""
+
+
+class Mode(StrEnum):
+    """How much the compressor may drop."""
+
+    OFF = "off"
+    """The client's bytes go out as they came."""
+    SAFE = "safe"
+    """Drops only what is still visible elsewhere in the forwarded request."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One call that an assistant message makes."""
+
+    id: str
+    name: str
+    arguments: str
+    """JSON text, as the model wrote it: it may be malformed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """One text of a message, in the order in which the model reads it."""
+
+    text: str
+    call_id: str | None = None
+    """The call that this text answers; None for prose and for results that name no call."""
+    is_result: bool = False
+    """Whether it is tool output, and so may be compressed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of the neutral transcript: what a dialect adapter made of the client's JSON."""
+
+    role: Role
+    texts: tuple[Text, ...]
+    calls: tuple[ToolCall, ...]
+    identity: bytes
+    """16-byte digest of the message less what clients move about from turn to turn (`cache_control`)."""
+    num_chars: int
+    """Characters of its texts and of its calls' names and arguments."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compressed:
+    """What to forward for one request."""
+
+    messages: list[bytes]
+    """JSON of each message, in order. Where nothing was dropped, the client's own bytes."""
+    mode: Mode
+    """The mode in force, fixed at the conversation's first message."""
+    bypass: str | None = None
+    """Why compression was skipped or failed; None where it ran."""
+    num_new: int = 0
+    """Messages that were decided in this call; the others were replayed from the ledger."""
+    num_markers: int = 0
+    """Markers in the forwarded messages."""
+    num_lines_omitted: int = 0
+    """Lines for which the markers in the forwarded messages stand."""
+    num_chars_in: int = 0
+    """Characters of the messages that came in."""
+    num_chars_out: int = 0
+    """Characters of the messages to forward."""
+    originals: Mapping[str, str] = field(default_factory=dict)
+    """Recall id (32 hex digits) → original text of what was shortened in this call."""
+
+    @property
+    def changed(self) -> bool:
+        """Whether any message differs from the client's bytes."""
+        return self.num_markers > 0
