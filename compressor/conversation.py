@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sluice.compressor.lines import split
+from sluice.compressor.patches import new_side
 from sluice.compressor.provenance import Kind, Origins, Provenance, Segment, decode_arguments, same_path
 from sluice.compressor.redundancy import Source, VisibleLines
 from sluice.compressor.types import Message
@@ -61,12 +62,19 @@ class Conversation:
             is_read = segment is not None and segment.provenance.kind is Kind.READ
             path = segment.provenance.path if segment is not None and is_read else None
             self.visible.add(split(text), Source(position, path))
+            if segment is not None and segment.provenance.kind is Kind.DIFF:
+                self._add_new_side(text, Source(position))
         for call, provenance in zip(message.calls, self._origins.add(message), strict=False):
             if provenance.kind is Kind.EDIT:
                 for written in _long_strings(decode_arguments(call), self._window):
                     self.visible.add(split(written), Source(position, provenance.path))
+                    self._add_new_side(written, Source(position, provenance.path))
             for path in provenance.edited_paths:
                 self._edits.setdefault(_name(path), []).append((path, position))
+
+    def _add_new_side(self, text: str, source: Source) -> None:
+        for hunk in new_side(text):
+            self.visible.add(hunk, source)
 
 
 def _name(path: str) -> str:

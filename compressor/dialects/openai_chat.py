@@ -34,7 +34,7 @@ class OpenAIChat:
     def parse(self, raw: bytes) -> Message:
         """See `Dialect.parse`."""
         fields = _decode(raw)
-        role = _ROLES.get(fields.get("role", ""))
+        role = _ROLES.get(str(fields.get("role")))
         if role is None:
             raise MalformedMessageError(f"role is {fields.get('role')!r}")
         call_id = fields.get("tool_call_id") if role == "tool" else None
@@ -90,7 +90,7 @@ OPENAI_CHAT = OpenAIChat()
 def _decode(raw: bytes) -> dict[str, Any]:
     try:
         fields = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise MalformedMessageError(f"not JSON: {error}") from error
     if not isinstance(fields, dict):
         raise MalformedMessageError(f"a message is a JSON object, not {type(fields).__name__}")

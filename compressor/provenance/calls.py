@@ -88,7 +88,7 @@ def decode_arguments(call: ToolCall) -> Mapping[str, Any]:
     """The arguments as a mapping; text that is no JSON object stands under `input`, as in custom tools."""
     try:
         arguments = msgspec.json.decode(call.arguments or "{}")
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, ValueError, RecursionError):
         return {"input": call.arguments}
     return arguments if isinstance(arguments, dict) else {"input": arguments}
 
