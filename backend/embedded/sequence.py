@@ -1,0 +1,62 @@
+"""One sequence: its tokens, how far they are computed, and the blocks that hold their keys and values.
+
+Knows no model; the scheduler and the block manager change it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Tokens
+from dataclasses import dataclass, field
+
+from sluice.backend.base import FinishReason, SamplingParams
+
+
+@dataclass(eq=False, slots=True)
+class Sequence:
+    """A prompt and its growing continuation."""
+
+    sequence_id: int
+    """Rises with arrival: the smaller is the older, and goes first."""
+    tokens: list[int]
+    """Prompt and output."""
+    params: SamplingParams
+    seed: int = 0
+    """Of the sequence's own random numbers."""
+    num_prompt_tokens: int = field(init=False)
+    num_computed_tokens: int = 0
+    """Leading tokens whose keys and values are in the cache."""
+    num_cached_tokens: int = 0
+    """Of the prompt, how many were found in the cache when the sequence was first admitted."""
+    num_preemptions: int = 0
+    block_table: list[int] = field(default_factory=list)
+    """Blocks of the cache, in order of the tokens."""
+    block_hashes: list[bytes] = field(default_factory=list)
+    """Chained hashes of the leading full blocks, as far as they were needed."""
+    num_registered_blocks: int = 0
+    """Leading blocks that other sequences can find."""
+    draft: Tokens[int] = ()
+    """Proposed next tokens, to be verified in the next step."""
+    finish_reason: FinishReason | None = None
+
+    def __post_init__(self) -> None:
+        self.num_prompt_tokens = len(self.tokens)
+
+    @property
+    def num_output_tokens(self) -> int:
+        """Tokens generated so far."""
+        return len(self.tokens) - self.num_prompt_tokens
+
+    @property
+    def num_pending_tokens(self) -> int:
+        """Tokens that are known but not computed; 1 when the sequence is decoding."""
+        return len(self.tokens) - self.num_computed_tokens
+
+    @property
+    def is_decoding(self) -> bool:
+        """Whether all but the newest token are computed."""
+        return self.num_pending_tokens == 1
+
+    @property
+    def output(self) -> list[int]:
+        """The generated tokens."""
+        return self.tokens[self.num_prompt_tokens :]

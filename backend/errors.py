@@ -1,0 +1,90 @@
+"""What can go wrong in the backend.
+
+BackendError
+├── WeightsError               the weights cannot be had
+│   ├── MissingWeightsError    the package with the default weights is not installed
+│   ├── CorruptWeightsError    a weight file is not what its checksum says
+│   └── ModelUnavailableError  a folder or hub name cannot be loaded
+├── RequestError               the caller asked for something that cannot be done
+│   ├── InvalidRequestError    a field has a wrong type or value
+│   ├── ModelNotFoundError     the request names a model that is not served
+│   └── ContextLengthError     the prompt does not fit the model's window
+├── EngineError                the engine failed on a request that was in order
+│   ├── EngineClosedError      the engine is shutting down
+│   └── EngineOverloadedError  more requests wait than the queue holds
+└── EngineProcessError         the engine's process did not start, or died
+"""
+
+from __future__ import annotations
+
+
+class BackendError(Exception):
+    """Base of all errors that the backend raises."""
+
+
+class WeightsError(BackendError):
+    """The weights cannot be had."""
+
+
+class MissingWeightsError(WeightsError):
+    """The package with the default weights is not installed."""
+
+
+class CorruptWeightsError(WeightsError):
+    """A weight file is not what its checksum says."""
+
+
+class ModelUnavailableError(WeightsError):
+    """A folder or hub name cannot be loaded as a model."""
+
+    def __init__(self, model: str, reason: str) -> None:
+        super().__init__(f"cannot load model {model!r}: {reason}")
+        self.model = model
+
+
+class RequestError(BackendError):
+    """The caller asked for something that cannot be done."""
+
+
+class InvalidRequestError(RequestError):
+    """A field of the request has a wrong type or value."""
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class ModelNotFoundError(RequestError):
+    """The request names a model that is not served here."""
+
+    def __init__(self, model: str, served: str) -> None:
+        super().__init__(f"model {model!r} is not served here; this engine serves {served!r}")
+        self.model = model
+
+
+class ContextLengthError(RequestError):
+    """The prompt does not fit the model's window."""
+
+    def __init__(self, num_prompt_tokens: int, max_model_len: int) -> None:
+        super().__init__(
+            f"the prompt has {num_prompt_tokens} tokens, but the model's window holds {max_model_len}"
+            " with at least one token of output"
+        )
+        self.num_prompt_tokens = num_prompt_tokens
+        self.max_model_len = max_model_len
+
+
+class EngineError(BackendError):
+    """The engine failed on a request that was in order."""
+
+
+class EngineClosedError(EngineError):
+    """The engine is shutting down and takes no more requests."""
+
+
+class EngineOverloadedError(EngineError):
+    """More requests wait than the queue holds."""
+
+
+class EngineProcessError(BackendError):
+    """The engine's process did not start, or died."""

@@ -1,0 +1,137 @@
+"""`sluice serve` as a child process: started on a free port, waited for, killed and restarted, never left behind.
+
+Knows the proxy from outside: its command line, `/readyz`, its log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Sequence
+from types import TracebackType
+from typing import IO
+
+import aiohttp
+
+from sluice.eval.errors import ReplayError
+
+START_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 5.0
+LOG_TAIL_BYTES = 2_000
+
+
+class ProxyProcess:
+    """A proxy that runs while it is entered.
+
+    Args:
+        arguments: of `sluice serve`, less host and port.
+        port: TCP port on 127.0.0.1; 0 takes a free one and keeps it over restarts.
+    """
+
+    def __init__(self, arguments: Sequence[str], *, port: int = 0) -> None:
+        self._arguments = list(arguments)
+        self._port = port
+        self._process: asyncio.subprocess.Process | None = None
+        self._log: IO[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Its origin, without `/v1`."""
+        return f"http://127.0.0.1:{self._port}"
+
+    async def __aenter__(self) -> ProxyProcess:
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed in __aexit__)
+        self._port = self._port or _free_port()
+        try:
+            await self._start()
+        except BaseException:
+            await self.__aexit__(None, None, None)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stop(signal.SIGTERM)
+        if self._log:
+            self._log.close()
+
+    async def restart(self) -> None:
+        """Kill it as a crash would, and start it again on the same port.
+
+        Raises:
+            ReplayError: it did not come up again.
+        """
+        await self._stop(signal.SIGKILL)
+        await self._start()
+
+    async def wait(self) -> int:
+        """Wait until it ends by itself; its exit status."""
+        assert self._process is not None
+        return await self._process.wait()
+
+    def log_tail(self) -> str:
+        """The end of what it logged."""
+        assert self._log is not None
+        size = self._log.seek(0, os.SEEK_END)
+        self._log.seek(max(0, size - LOG_TAIL_BYTES))
+        return self._log.read().decode(errors="replace").strip()
+
+    async def _start(self) -> None:
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-P",  # a folder of the user's that is named as one of our packages must not shadow it
+            "-c",
+            "from sluice.proxy.cli import main; main()",
+            "serve",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(self._port),
+            *self._arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+            start_new_session=True,  # Ctrl-C reaches us alone, and we end it in order
+        )
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S), aiohttp.ClientSession() as session:
+                while not await self._is_ready(session):
+                    if self._process.returncode is not None:
+                        raise ReplayError(
+                            f"the proxy ended at once (status {self._process.returncode}): {self.log_tail()}"
+                        )
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            raise ReplayError(f"the proxy was not ready within {START_TIMEOUT_S:g} s: {self.log_tail()}") from None
+
+    async def _is_ready(self, session: aiohttp.ClientSession) -> bool:
+        try:
+            async with session.get(f"{self.url}/readyz") as answer:
+                return answer.status == 200
+        except aiohttp.ClientError:
+            return False
+
+    async def _stop(self, how: signal.Signals) -> None:
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(how)
+        try:
+            await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

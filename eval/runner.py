@@ -1,0 +1,150 @@
+"""Replays many conversations over a pool of processes and gathers the scores.
+
+Files are streamed: only a few conversations are held at a time. Knows no display; it reports progress to a callback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sluice.eval.cost import PRICES
+from sluice.eval.data import TraceLine, agent_of, parse_trace, read_lines
+from sluice.eval.equal_cost import Draws, droppable, equal_probability
+from sluice.eval.metrics import Reader, Score
+from sluice.eval.policies import is_equal_cost, make_policy
+from sluice.eval.policies.untouched import Untouched
+from sluice.eval.replay import Options, Script, play
+
+Progress = Callable[[str, int], None]
+"""Called with a phase's name and the number of its conversations that are done."""
+
+
+@dataclass(slots=True)
+class TraceScores:
+    """What came of one conversation."""
+
+    id: str
+    agent: str
+    source: str
+    scores: dict[str, Score]
+    """By policy; `untouched` is always among them."""
+    draws: dict[str, Draws] = field(default_factory=dict)
+    """By equal-cost frame: what it could drop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which conversations are replayed."""
+
+    paths: tuple[Path, ...]
+    agent: str | None = None
+    limit: int | None = None
+
+    def lines(self) -> Iterator[TraceLine]:
+        """Stream them.
+
+        Raises:
+            TraceError: a file or a line cannot be read.
+        """
+        num_taken = 0
+        for path in self.paths:
+            for line in read_lines(path):
+                if num_taken == self.limit:
+                    return
+                if self.agent is None or agent_of(line) == self.agent:
+                    num_taken += 1
+                    yield line
+
+
+def replay_all(
+    selection: Selection, names: Sequence[str], options: Options, *, num_jobs: int, ours: str, progress: Progress
+) -> list[TraceScores]:
+    """Replay the selected conversations to every policy in process, in the order of the files.
+
+    Args:
+        selection: which conversations.
+        names: of the policies.
+        options: how they are replayed.
+        num_jobs: processes; 1 stays in this one.
+        ours: name of the policy that equal-cost frames must equal.
+        progress: see `Progress`.
+
+    Raises:
+        TraceError: a conversation cannot be read.
+        PolicyError: a policy is not known, or needs ours beside it.
+    """
+    equal = [name for name in names if is_equal_cost(name)]
+    first = list(dict.fromkeys([Untouched.name, *(name for name in names if name not in equal)]))
+    for name in names:  # a bad name is reported before any work is done
+        make_policy(name, equal_probability=0.0 if ours in first else None)
+    found = _pass("replay", selection, _Task((), tuple(first), tuple(equal), options), num_jobs, progress)
+    if not equal or not found:
+        return found
+    prices = PRICES[options.prices]
+    saving = sum(t.scores[Untouched.name].usage.cost(prices) - t.scores[ours].usage.cost(prices) for t in found)
+    probabilities = tuple(
+        (name, equal_probability([each.draws[name] for each in found], saving=saving) if saving > 0 else 0.0)
+        for name in equal
+    )
+    more = _pass("equal cost", selection, _Task(probabilities, tuple(equal), (), options), num_jobs, progress)
+    for trace, also in zip(found, more, strict=True):
+        trace.scores |= also.scores
+        trace.draws.clear()
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    probabilities: tuple[tuple[str, float], ...]
+    names: tuple[str, ...]
+    droppable: tuple[str, ...]
+    options: Options
+
+    def __call__(self, line: TraceLine) -> TraceScores:
+        trace = parse_trace(line)
+        script, reader = Script.of(trace, self.options), Reader(trace)
+        known = dict(self.probabilities)
+        policies = [make_policy(name, equal_probability=known.get(name)) for name in self.names]
+        scores = {policy.name: asyncio.run(play(script, policy, self.options, reader)) for policy in policies}
+        draws = {name: droppable(script, self.options, whole=name.startswith("whole")) for name in self.droppable}
+        return TraceScores(trace.id, trace.agent, trace.source, scores, draws)
+
+
+def _pass(phase: str, selection: Selection, task: _Task, num_jobs: int, progress: Progress) -> list[TraceScores]:
+    found = []
+    for item in _mapped(task, selection.lines(), num_jobs):
+        found.append(item)
+        progress(phase, len(found))
+    return [scores for _, scores in sorted(found, key=lambda item: item[0])]
+
+
+def _mapped(task: _Task, lines: Iterable[TraceLine], num_jobs: int) -> Iterator[tuple[int, TraceScores]]:
+    """Each conversation's place and scores, as they are done."""
+    if num_jobs == 1:
+        for place, line in enumerate(lines):
+            yield place, task(line)
+        return
+    # spawn, not fork: the display's thread may hold a lock at that moment
+    with ProcessPoolExecutor(num_jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        running: dict[Future[TraceScores], int] = {}
+        try:
+            for place, line in enumerate(lines):
+                running[pool.submit(task, line)] = place
+                if len(running) >= 2 * num_jobs:
+                    yield from _finished(running)
+            while running:
+                yield from _finished(running)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _finished(running: dict[Future[TraceScores], int]) -> Iterator[tuple[int, TraceScores]]:
+    done, _ = wait(running, return_when=FIRST_COMPLETED)
+    for future in done:
+        yield running.pop(future), future.result()

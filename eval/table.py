@@ -1,0 +1,97 @@
+"""Shows figures as tables on the terminal. Knows no conversation and no policy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.markup import escape
+from rich.table import Table
+
+from sluice.eval.bootstrap import Ratio
+from sluice.eval.http import Agreement
+from sluice.eval.replay import Options
+from sluice.eval.report import Figures, Report
+
+
+def policy_table(rows: Sequence[Figures], *, title: str) -> Table:
+    """A row a policy, with intervals."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("policy", no_wrap=True)
+    for name in ("input cost ×", "bill ×", "tokens ×", "words", "lines", "places"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in ("peak", "rewrites", "markers", "recov.", "ms p50/p95"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        measured = row.measured
+        table.add_row(
+            row.policy,
+            *(_interval(value, 3) for value in (row.input_cost, row.bill, row.tokens)),
+            *(_interval(value, 4) for value in (row.words, row.lines, row.places)),
+            f"{row.peak_tokens:,.0f}",
+            str(row.num_rewrites),
+            str(measured.num_markers) if measured else "",
+            str(measured.num_recoveries) if measured else "",
+            f"{measured.overhead_p50_ms:.2f}/{measured.overhead_p95_ms:.2f}" if measured else "",
+        )
+    return table
+
+
+def group_table(groups: Mapping[str, Sequence[Figures]], *, by: str) -> Table:
+    """A row a group and policy; of several policies those that run as users would run them."""
+    table = Table(title=f"by {by}", title_justify="left")
+    for name in (by, "policy"):
+        table.add_column(name, no_wrap=True)
+    for name in ("traces", "turns", "input cost ×", "words", "lines", "places", "rewrites"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for group, rows in groups.items():
+        for row in [row for row in rows if row.measured] or rows:
+            table.add_row(
+                group,
+                row.policy,
+                str(row.num_traces),
+                str(row.num_turns),
+                _value(row.input_cost, 3),
+                *(_value(value, 4) for value in (row.words, row.lines, row.places)),
+                str(row.num_rewrites),
+            )
+    return table
+
+
+def title_of(result: Report, options: Options) -> str:
+    """What was replayed, and how it was priced."""
+    first = result.rows[0]
+    turns = f"first {options.max_turns} turns of each" if options.max_turns else "all turns"
+    cold = ", cold turns" if options.is_cold else ""
+    return (
+        f"{first.num_traces} conversations, {first.num_turns} requests ({turns}); prices {options.prices}, "
+        f"cache {options.cache.value}{cold}; against untouched, with 95 % intervals"
+    )
+
+
+def worst_lines(rows: Sequence[Figures]) -> list[str]:
+    """For each policy that runs as users would run it, the conversation that it makes dearest."""
+    return [
+        f"{row.policy}: dearest against untouched is {escape(row.worst_trace)} (×{row.worst_cost:.3f})"
+        for row in rows
+        if row.measured and row.worst_trace
+    ]
+
+
+def agreement_line(agreement: Agreement) -> str:
+    """Whether HTTP forwarded what the compressor makes of the same requests in process."""
+    restarts = f", over {agreement.num_restarts} restarts of the proxy" if agreement.num_restarts else ""
+    first = f"; the first difference is in {escape(agreement.first_difference)}" if agreement.first_difference else ""
+    turns = f"{agreement.num_same} of {agreement.num_turns} turns"
+    return f"over HTTP the same messages were forwarded as in process on {turns}{restarts}{first}"
+
+
+def _value(value: Ratio | None, digits: int) -> str:
+    return "" if value is None else f"{value.value:.{digits}f}"
+
+
+def _interval(value: Ratio | None, digits: int) -> str:
+    """The value, and below it its interval, where it has any width."""
+    if value is None:
+        return ""
+    low, high = f"{value.low:.{digits}f}", f"{value.high:.{digits}f}"
+    return _value(value, digits) if low == high else f"{_value(value, digits)}\n[dim]{low}–{high}[/dim]"

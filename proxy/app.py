@@ -1,0 +1,76 @@
+"""The application: routes, the one error handler, and the life of what they share. Listens nowhere by itself."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+from starlette.routing import Route
+
+from sluice.compressor import Compressor, CompressorError, CompressorSettings, StateStore
+from sluice.proxy import routes
+from sluice.proxy.chat import ChatRoute
+from sluice.proxy.errors import ConfigError, ProxyError, error_json
+from sluice.proxy.metrics import Metrics
+from sluice.proxy.services import Services
+from sluice.proxy.settings import Settings
+from sluice.proxy.state import make_store
+from sluice.proxy.tokens import TokenCounter
+from sluice.proxy.upstream import HttpUpstream
+
+
+def create_app(settings: Settings, *, store: StateStore | None = None, compressor: Compressor | None = None) -> FastAPI:
+    """Make the application.
+
+    Args:
+        settings: `upstream` has to be set.
+        store: where state lives; None takes what the settings ask for. Closed with the application.
+        compressor: None makes one on the store.
+
+    Raises:
+        ConfigError: the settings name no upstream.
+    """
+    origin = settings.upstream
+    if origin is None:
+        raise ConfigError("upstream is not set: there is nowhere to forward requests to")
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        kept = store or make_store(settings)
+        # The compressor's own limit stands behind the store's, which says more when it runs out.
+        limits = CompressorSettings(state_timeout_s=2 * settings.redis_timeout_s)
+        services = app.state.services = Services(
+            settings=settings,
+            store=kept,
+            compressor=compressor or Compressor(kept, limits),
+            upstream=HttpUpstream(origin, settings),
+            counter=TokenCounter(),
+            metrics=Metrics(),
+        )
+        try:
+            yield
+        finally:
+            await services.aclose()
+
+    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app.router.routes += [
+        Route("/v1/chat/completions", ChatRoute(), methods=["POST"]),
+        Route("/v1/models", routes.ModelsRoute(), methods=["GET"]),
+        Route("/v1/recall/{recall_id}", routes.recall, methods=["GET"]),
+        Route("/healthz", routes.healthz, methods=["GET"]),
+        Route("/readyz", routes.readyz, methods=["GET"]),
+        Route("/metrics", routes.metrics, methods=["GET"]),
+    ]
+    for cls in (ProxyError, CompressorError, HTTPException, Exception):
+        app.add_exception_handler(cls, _render_error)
+    return app
+
+
+async def _render_error(request: Request, error: Exception) -> Response:
+    if isinstance(error, HTTPException) and error.status_code in (404, 405):
+        error = HTTPException(error.status_code, f"{error.detail}: {request.method} {request.url.path}", error.headers)
+    status, body = error_json(error)
+    headers = getattr(error, "headers", None)
+    return Response(body, status, headers=headers, media_type="application/json")

@@ -1,0 +1,159 @@
+"""`POST /v1/chat/completions`: body in, smaller body out to the upstream, its answer back as it comes.
+
+A bare ASGI endpoint: frameworks decode bodies and wrap streams, which is what costs time here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+from starlette.types import Receive, Scope, Send
+
+from sluice.proxy.body import ClientGoneError, read_body
+from sluice.proxy.errors import error_json
+from sluice.proxy.headers import Header, find, to_upstream
+from sluice.proxy.log import fields, logger, where
+from sluice.proxy.prepare import Prepared, mode_of, prepare
+from sluice.proxy.relay import Relayed, relay, unless_gone
+from sluice.proxy.services import Services
+
+CLIENT_GONE_STATUS = 499
+"""Status under which requests are counted whose client hung up; nobody is sent it."""
+
+
+@dataclass(slots=True)
+class _Exchange:
+    """What is known of one request, for its headers, its log line and its counters."""
+
+    prepared: Prepared | None = None
+    own_s: float = 0.0
+    """Time that was ours."""
+    tokens: tuple[int, int] | None = None
+    """Tokens that came in and that were forwarded; None until they are counted."""
+
+    def headers(self) -> list[Header]:
+        """Headers that tell the client what became of its request."""
+        if self.prepared is None:
+            return []
+        headers = [
+            (b"x-sluice-mode", self.prepared.mode.encode()),
+            (b"x-sluice-overhead-ms", b"%.2f" % (self.own_s * 1000)),
+        ]
+        if self.tokens is not None:
+            headers.append((b"x-sluice-tokens-in", b"%d" % self.tokens[0]))
+            headers.append((b"x-sluice-tokens-out", b"%d" % self.tokens[1]))
+        if self.prepared.bypass is not None:
+            headers.append((b"x-sluice-bypass", self.prepared.bypass.encode()))
+        return headers
+
+
+class ChatRoute:
+    """The route, as an ASGI application."""
+
+    def __init__(self) -> None:
+        self._counting: set[asyncio.Task[None]] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        services: Services = scope["app"].state.services
+        exchange = _Exchange()
+        started_s = time.perf_counter()
+        error: BaseException | None = None
+        num_bytes = 0
+        try:
+            relayed = await self._serve(scope, receive, send, services, exchange)
+            status, num_bytes, error = relayed.status, relayed.num_bytes, relayed.error
+        except ClientGoneError:
+            status = CLIENT_GONE_STATUS
+        except Exception as fault:
+            error = fault
+            status, body = error_json(fault)
+            headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+            await send({"type": "http.response.start", "status": status, "headers": headers + exchange.headers()})
+            await send({"type": "http.response.body", "body": body})
+        services.metrics.requests.labels(status).inc()
+        prepared = exchange.prepared
+        if prepared is not None:
+            services.metrics.overhead_s.observe(exchange.own_s)
+            if prepared.bypass is not None:
+                services.metrics.bypasses.labels(prepared.bypass).inc()
+        line = fields(
+            "chat",
+            status=status,
+            mode=prepared and prepared.mode,
+            bypass=prepared and prepared.bypass,
+            tokens_in=exchange.tokens and exchange.tokens[0],
+            tokens_out=exchange.tokens and exchange.tokens[1],
+            overhead_ms=exchange.own_s * 1000,
+            total_ms=(time.perf_counter() - started_s) * 1000,
+            answer_bytes=num_bytes,
+            error=error and where(error),
+        )
+        logger.info(line)
+
+    async def _serve(
+        self, scope: Scope, receive: Receive, send: Send, services: Services, exchange: _Exchange
+    ) -> Relayed:
+        settings = services.settings
+        headers: list[Header] = scope["headers"]
+        mode = mode_of(headers, settings.mode)
+        raw = await read_body(receive, find(headers, b"content-length"), settings.max_body_bytes)
+        read_s = time.perf_counter()
+        prepared = exchange.prepared = await prepare(raw, headers, mode, services)
+        counting = self._count(prepared, services, exchange)
+        return await unless_gone(receive, self._forward(scope, send, services, exchange, counting, read_s))
+
+    async def _forward(
+        self,
+        scope: Scope,
+        send: Send,
+        services: Services,
+        exchange: _Exchange,
+        counting: asyncio.Task[None] | None,
+        read_s: float,
+    ) -> Relayed:
+        prepared = exchange.prepared
+        assert prepared is not None
+        headers = to_upstream(scope["headers"], identity=prepared.chat is not None and prepared.chat.stream)
+        exchange.own_s = time.perf_counter() - read_s
+        answer = await services.upstream.send("POST", target_of(scope), headers, prepared.body)
+        answered_s = time.perf_counter()
+        try:
+            # Counting went on while the upstream worked, so that there is hardly ever anything to wait for.
+            if counting is not None and not counting.done():
+                await asyncio.wait((counting,), timeout=services.settings.tokens_wait_s)
+        except BaseException:
+            answer.close()
+            raise
+        exchange.own_s += time.perf_counter() - answered_s
+        return await relay(answer, send, exchange.headers())
+
+    def _count(self, prepared: Prepared, services: Services, exchange: _Exchange) -> asyncio.Task[None] | None:
+        """Start counting tokens; the counters get them even where the answer's head does not wait for them."""
+        chat = prepared.chat
+        if chat is None or chat.spans is None:
+            return None
+
+        async def count() -> None:
+            try:
+                counts = await services.counter.count(chat.model, chat.messages, prepared.messages_out)
+            except Exception as error:  # counts are for show: none are better than no answer
+                logger.error(fields("token_count_failed", error=where(error)))
+                return
+            exchange.tokens = (counts[0], counts[1])
+            services.metrics.tokens_in.inc(counts[0])
+            services.metrics.tokens_out.inc(counts[1])
+
+        task = asyncio.create_task(count())
+        self._counting.add(task)
+        task.add_done_callback(self._counting.discard)
+        return task
+
+
+def target_of(scope: Scope) -> str:
+    """Path and query of a request, quoted as the client quoted them."""
+    path: bytes = scope.get("raw_path") or scope["path"].encode()
+    query: bytes = scope["query_string"]
+    return (path + b"?" + query if query else path).decode("latin-1")

@@ -1,0 +1,110 @@
+"""The command `sluice`: finds the commands that the packages bring and imports one only when it is called.
+
+Help texts are read from a command's source, so that listing commands imports none of them.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import cast
+
+import click
+
+import sluice
+from sluice.compressor.types import Mode
+
+ENTRY_POINT_GROUP = "sluice.commands"
+EXTRA_OF_PACKAGE = {"sluice.backend": "engine", "sluice.eval": "eval"}
+"""Which extra of the distribution brings what a package's commands import."""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are entry points."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all commands that are installed."""
+        return sorted(entry_points(group=ENTRY_POINT_GROUP).names)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command; None where there is none of this name.
+
+        Raises:
+            ClickException: a module that it needs is not installed.
+        """
+        for entry_point in entry_points(group=ENTRY_POINT_GROUP, name=cmd_name):
+            return _load(entry_point)
+        return None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands."""
+        found = sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda entry_point: entry_point.name)
+        with formatter.section("Commands"):
+            formatter.write_dl([(entry_point.name, summary_of(entry_point)) for entry_point in found])
+
+
+def _load(entry_point: EntryPoint) -> click.Command:
+    try:
+        return cast(click.Command, entry_point.load())
+    except ModuleNotFoundError as error:
+        package = ".".join(entry_point.module.split(".")[:2])
+        extra = EXTRA_OF_PACKAGE.get(package)
+        hint = f": pip install 'sluicegate[{extra}]'" if extra else ""
+        raise click.ClickException(f"'sluice {entry_point.name}' needs the module {error.name!r}{hint}") from None
+
+
+def summary_of(entry_point: EntryPoint) -> str:
+    """First line of a command's docstring, from its source; empty where it cannot be read."""
+    try:
+        spec = importlib.util.find_spec(entry_point.module)
+    except ModuleNotFoundError:
+        return ""
+    if spec is None or spec.origin is None:
+        return ""
+    tree = ast.parse(Path(spec.origin).read_text("utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == entry_point.attr:
+            return (ast.get_docstring(node) or "").partition("\n")[0]
+    return ""
+
+
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(sluice.__version__, prog_name="sluice")
+def main() -> None:
+    """A drop-in base_url for coding agents: smaller context, smaller bill, nothing lost that is needed."""
+
+
+@click.command()
+@click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
+@click.option("--port", type=int, help="Port to listen on; 0 takes a free one.  [default: 8790]")
+@click.option("--upstream", metavar="URL", help="Where requests go, e.g. https://api.openai.com")
+@click.option("--backend", type=click.Choice(["embedded", "none"]), help="Start the bundled model as the upstream.")
+@click.option("--model", metavar="NAME", help="Weights that the embedded backend serves.")
+@click.option("--redis", "redis_url", metavar="URL", help="Keep state in Redis, e.g. redis://127.0.0.1:6379/0")
+@click.option(
+    "--mode", type=click.Choice([mode.value for mode in Mode]), help="How much may be dropped.  [default: safe]"
+)
+@click.option(
+    "--config", type=click.Path(path_type=Path), metavar="FILE", help="Settings file.  [default: ./sluice.toml, if any]"
+)
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: info]")
+def serve(config: Path | None, **flags: object) -> None:
+    """Serve the proxy.
+
+    Every flag is also a setting in sluice.toml and in the environment (SLUICE_UPSTREAM, SLUICE_REDIS_URL …); flags
+    win over the environment, the environment over the file.
+    """
+    from sluice.proxy.errors import ConfigError, StartError
+    from sluice.proxy.serve import run
+    from sluice.proxy.settings import load_settings
+
+    try:
+        run(load_settings(flags, config))
+    except (ConfigError, StartError) as error:
+        raise click.ClickException(str(error)) from None
+
+
+if __name__ == "__main__":
+    main()

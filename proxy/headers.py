@@ -1,0 +1,68 @@
+"""Which headers pass between client and upstream, and which end at the proxy. Knows no sockets.
+
+Hop-by-hop headers (RFC 9110, 7.6.1) end here both ways, those that `Connection` names included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+Header = tuple[bytes, bytes]
+
+HOP_BY_HOP = frozenset(
+    (
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    )
+)
+_OURS = b"x-sluice-"
+
+
+def find(headers: Iterable[Header], name: bytes) -> str | None:
+    """Return the first value of a header, as text, or None. Names are lower case, as ASGI has them."""
+    for key, value in headers:
+        if key == name:
+            return value.decode("latin-1").strip()
+    return None
+
+
+def to_upstream(headers: Iterable[Header], *, identity: bool) -> list[Header]:
+    """Choose the client's headers that go to the upstream.
+
+    Args:
+        headers: the client's, names in lower case.
+        identity: ask for an answer that is not compressed. An error event can be put at the end of a plain stream
+            only; where False, what the client accepts is asked for, so that nothing ever needs to be re-coded.
+    """
+    headers = list(headers)
+    dropped = HOP_BY_HOP | _named_by_connection(headers) | {b"host", b"content-length", b"expect"}
+    passed = [(key, value) for key, value in headers if key not in dropped and not key.startswith(_OURS)]
+    if identity or all(key != b"accept-encoding" for key, _ in passed):
+        passed = [(key, value) for key, value in passed if key != b"accept-encoding"]
+        passed.append((b"accept-encoding", b"identity"))
+    return passed
+
+
+def to_client(headers: Iterable[Header], *, events: bool) -> list[Header]:
+    """Choose the upstream's headers that go to the client.
+
+    Args:
+        headers: the upstream's, names in any case.
+        events: the answer is a stream of events, whose length is not known before it ends.
+    """
+    headers = [(key.lower(), value) for key, value in headers]
+    dropped = HOP_BY_HOP | _named_by_connection(headers)
+    if events:
+        dropped |= {b"content-length"}
+    return [(key, value) for key, value in headers if key not in dropped and not key.startswith(_OURS)]
+
+
+def _named_by_connection(headers: Iterable[Header]) -> set[bytes]:
+    return {name.strip().lower() for key, value in headers if key == b"connection" for name in value.split(b",")}

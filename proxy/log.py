@@ -1,0 +1,55 @@
+"""Log lines of the form `time level logger event key=value …` on stderr. Never content, never a credential.
+
+Knows nothing of what is logged, except how to tell where an exception came from without its text: an exception's
+message may quote a request.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from types import TracebackType
+
+logger = logging.getLogger("sluice.proxy")
+
+
+def set_up_logging(level: str) -> None:
+    """Send the records of this package and of the server under it to stderr."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter())
+    for name in ("sluice", "uvicorn"):
+        target = logging.getLogger(name)
+        target.handlers = [handler]
+        target.propagate = False
+        # The server's own chatter (started, waiting …) is not worth a line at `info`.
+        target.setLevel(level.upper() if name == "sluice" or level == "debug" else "WARNING")
+
+
+def fields(event: str, **values: object) -> str:
+    """Join an event and its values to one line; None values are left out."""
+    return " ".join([event, *(f"{key}={_quoted(value)}" for key, value in values.items() if value is not None)])
+
+
+def where(error: BaseException) -> str:
+    """Name an exception by class and place, without its message."""
+    place = "?"
+    traceback: TracebackType | None = error.__traceback__
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
+        place = f"{'/'.join(code.co_filename.split('/')[-2:])}:{traceback.tb_lineno}"
+        traceback = traceback.tb_next
+    return f"{type(error).__name__}@{place}"
+
+
+def _quoted(value: object) -> str:
+    text = f"{value:.2f}" if isinstance(value, float) else str(value)
+    return repr(text) if any(char in ' "=\\' or not char.isprintable() for char in text) or not text else text
+
+
+class _Formatter(logging.Formatter):
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s.%(msecs)03d %(levelname)s %(message)s", datefmt="%Y-%m-%dT%H:%M:%S")
+
+    def formatException(self, ei: object) -> str:  # noqa: N802 - the base class names it
+        error = ei[1] if isinstance(ei, tuple) else None
+        return f"error={where(error)}" if isinstance(error, BaseException) else ""

@@ -1,0 +1,31 @@
+"""Counters of one proxy in Prometheus' form. Knows no request's content, and no label that grows with its users."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_OVERHEAD_BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+
+
+class Metrics:
+    """The counters, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self.requests = Counter("sluice_requests", "Chat requests by status sent.", ["status"], registry=self._registry)
+        self.bypasses = Counter(
+            "sluice_bypasses", "Requests whose compression was skipped or failed.", ["reason"], registry=self._registry
+        )
+        self.tokens_in = Counter("sluice_tokens_in", "Tokens of messages that came in.", registry=self._registry)
+        self.tokens_out = Counter("sluice_tokens_out", "Tokens of messages forwarded.", registry=self._registry)
+        self.overhead_s = Histogram(
+            "sluice_overhead_seconds",
+            "Time added to a request, the upstream's own excluded.",
+            buckets=_OVERHEAD_BUCKETS_S,
+            registry=self._registry,
+        )
+
+    def render(self) -> bytes:
+        """Render all counters as text."""
+        return generate_latest(self._registry)

@@ -1,0 +1,104 @@
+"""Hands an upstream's answer to the client, bytes as they arrive, and hangs up on the upstream when the client goes.
+
+Nothing is buffered and nothing re-coded. After the first byte the status is fixed: a stream of events that breaks off
+ends with one error event, any other body is cut, so that the client sees that it is not whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from starlette.types import Receive, Send
+
+from sluice.proxy.body import ClientGoneError
+from sluice.proxy.errors import UpstreamError, error_json
+from sluice.proxy.headers import Header, find, to_client
+from sluice.proxy.upstream import Answer
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Relayed:
+    """What became of an answer."""
+
+    status: int
+    """The upstream's status, which the client was sent."""
+    num_bytes: int = 0
+    """Bytes of the answer's body."""
+    error: UpstreamError | None = None
+    """Why the body broke off; None where it came whole."""
+
+
+async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """Run something for a client whose request has been read; cancel it as soon as the client hangs up.
+
+    Raises:
+        ClientGoneError: it hung up.
+    """
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_wait_until_gone(receive))
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            # The server reports an answer that is complete as a hang-up, too; the last byte has then been sent, and
+            # the task ends without waiting again.
+            await asyncio.sleep(0)
+        if task.done():
+            return task.result()
+        raise ClientGoneError
+    finally:
+        for future in (task, gone):
+            future.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _wait_until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def relay(answer: Answer, send: Send, ours: Sequence[Header] = ()) -> Relayed:
+    """Send an answer on, head first, and close it.
+
+    Args:
+        answer: the upstream's; its body not yet read.
+        send: ASGI's send.
+        ours: headers to add.
+    """
+    events = (find([(key.lower(), value) for key, value in answer.headers], b"content-type") or "").startswith(
+        "text/event-stream"
+    )
+    relayed = Relayed(answer.status)
+    try:
+        headers = [*to_client(answer.headers, events=events), *ours]
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        tail = b""
+        try:
+            while data := await answer.read():
+                relayed.num_bytes += len(data)
+                tail = (tail + data)[-2:] if len(data) < 2 else data[-2:]
+                await send({"type": "http.response.body", "body": data, "more_body": True})
+        except UpstreamError as error:
+            relayed.error = error
+            if not events:
+                return relayed  # without its last part: the server cuts the connection
+            await send({"type": "http.response.body", "body": error_event(error, tail), "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        return relayed
+    finally:
+        answer.close()
+
+
+def error_event(error: Exception, tail: bytes = b"\n\n") -> bytes:
+    """Render an exception as one SSE event.
+
+    Args:
+        error: what happened.
+        tail: last bytes sent so far; an event cut off in its middle is ended first.
+    """
+    lead = b"" if tail in (b"", b"\n\n") else b"\n\n"
+    return lead + b"data: " + error_json(error)[1] + b"\n\n"

@@ -1,0 +1,86 @@
+"""The small routes: models, recall, health, metrics. What they share comes from the application's state."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Coroutine
+from typing import Any
+
+import msgspec
+from fastapi import Request, Response
+from starlette.types import Receive, Scope, Send
+
+from sluice.compressor import StateError
+from sluice.proxy.body import ClientGoneError
+from sluice.proxy.chat import target_of
+from sluice.proxy.errors import UpstreamError
+from sluice.proxy.headers import to_upstream
+from sluice.proxy.metrics import CONTENT_TYPE
+from sluice.proxy.relay import Relayed, relay, unless_gone
+from sluice.proxy.services import Services
+from sluice.proxy.tenant import tenant_of
+
+_READY_TIMEOUT_S = 3.0
+
+
+class ModelsRoute:
+    """`GET /v1/models`: the upstream's answer, passed on."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        services: Services = scope["app"].state.services
+
+        async def forward() -> Relayed:
+            headers = to_upstream(scope["headers"], identity=False)
+            return await relay(await services.upstream.send("GET", target_of(scope), headers), send)
+
+        try:
+            await unless_gone(receive, forward())
+        except ClientGoneError:
+            return
+
+
+async def recall(request: Request) -> Response:
+    """`GET /v1/recall/{id}`: the original text under a marker's id, for the key that its conversation ran under."""
+    services: Services = request.app.state.services
+    recall_id: str = request.path_params["recall_id"]
+    tenant = tenant_of(request.scope["headers"], await services.store.secret())
+    text = await services.compressor.recall(tenant, recall_id)
+    # The standard library escapes lone surrogates, which UTF-8 cannot hold.
+    return Response(json.dumps({"id": recall_id, "text": text}), media_type="application/json")
+
+
+async def healthz(request: Request) -> Response:
+    """`GET /healthz`: the process is alive."""
+    return Response(b'{"status":"ok"}', media_type="application/json")
+
+
+async def readyz(request: Request) -> Response:
+    """`GET /readyz`: whether state store and upstream answer, and which does not.
+
+    A proxy whose store is lost still serves; it is not ready because conversations that move here would lose theirs.
+    """
+    services: Services = request.app.state.services
+    store, upstream = await asyncio.gather(_check(services.store.ping()), _check(services.upstream.ping()))
+    is_ready = store == upstream == "ok"
+    body = {"status": "ready" if is_ready else "not ready", "store": store, "upstream": upstream}
+    return Response(msgspec.json.encode(body), 200 if is_ready else 503, media_type="application/json")
+
+
+async def metrics(request: Request) -> Response:
+    """`GET /metrics`: counters in Prometheus' form."""
+    services: Services = request.app.state.services
+    return Response(services.metrics.render(), media_type=CONTENT_TYPE)
+
+
+async def _check(ping: Coroutine[Any, Any, None]) -> str:
+    """Say `ok`, or why not."""
+    try:
+        async with asyncio.timeout(_READY_TIMEOUT_S):
+            await ping
+    except TimeoutError:
+        return f"no answer within {_READY_TIMEOUT_S:g} s"
+    except (StateError, UpstreamError) as error:
+        return str(error)
+    return "ok"

@@ -1,0 +1,29 @@
+"""What the routes of one proxy share: made at its start, closed at its end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sluice.compressor import Compressor, StateStore
+from sluice.proxy.metrics import Metrics
+from sluice.proxy.settings import Settings
+from sluice.proxy.tokens import TokenCounter
+from sluice.proxy.upstream import Upstream
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The parts that routes work with."""
+
+    settings: Settings
+    store: StateStore
+    compressor: Compressor
+    upstream: Upstream
+    counter: TokenCounter
+    metrics: Metrics
+
+    async def aclose(self) -> None:
+        """Close what holds connections and threads."""
+        self.counter.close()
+        await self.upstream.aclose()
+        await self.store.aclose()

@@ -1,0 +1,163 @@
+"""All settings of the proxy: one frozen object, from `sluice.toml`, then `SLUICE_*`, then flags (later ones win).
+
+Built once at start-up and handed down in slices; nothing else in the package reads the environment. A value that
+cannot be used stops start-up with its key and value.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+from sluice.compressor.types import Mode
+from sluice.proxy.errors import ConfigError
+
+DEFAULT_CONFIG_FILE = Path("sluice.toml")
+
+
+def _origin(url: str) -> str:
+    """Check an upstream's URL and cut a trailing `/v1`: the routes bring it themselves."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("must be an http:// or https:// URL with a host")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("must hold no credential: the client's own goes to the upstream")
+    if parts.query or parts.fragment:
+        raise ValueError("must have no query and no fragment")
+    _ = parts.port  # raises ValueError where it is no number
+    return url.rstrip("/").removesuffix("/v1").rstrip("/")
+
+
+class Settings(BaseSettings):
+    """Settings of one proxy. Build it with `load_settings`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="SLUICE_", frozen=True, extra="forbid", validate_default=False, use_attribute_docstrings=True
+    )
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: int = Field(default=8790, ge=0, le=65535)
+    """TCP port to listen on; 0 takes a free one."""
+    upstream: Annotated[str, AfterValidator(_origin)] | None = None
+    """Where requests go: an origin such as `https://api.openai.com`, a trailing `/v1` is cut. None: see `backend`."""
+    backend: Literal["embedded", "none"] = "none"
+    """`embedded` starts the bundled inference backend and makes it the upstream; `none` starts nothing."""
+    model: str | None = None
+    """Weights that the embedded backend serves; None takes its default."""
+    mode: Mode = Mode.SAFE
+    """How much may be dropped where the request does not say (`x-sluice-mode`)."""
+    redis_url: SecretStr | None = None
+    """Where state is kept, `redis://`, `rediss://` or `unix://`; None keeps it in this process."""
+    redis_timeout_s: float = Field(default=0.25, gt=0)
+    """Longest wait for Redis in one step, connecting included, in seconds."""
+    ttl_s: float = Field(default=86_400.0, ge=1)
+    """Seconds after which state that nobody asked for is gone. Keep it above twice the provider's cache life."""
+    state_max_bytes: int = Field(default=256 * 2**20, ge=2**20)
+    """Bound on the state that this process holds, in bytes; the least recently used goes first."""
+    compress_timeout_s: float = Field(default=5.0, gt=0)
+    """Longest wait for compression, in seconds; after it the client's own bytes go out."""
+    tokens_wait_s: float = Field(default=0.1, ge=0)
+    """Longest wait for token counts once the upstream has answered, in seconds. Past it their headers are left out."""
+    max_body_bytes: int = Field(default=64 * 2**20, ge=1)
+    """Largest request body accepted, in bytes."""
+    connect_timeout_s: float = Field(default=10.0, gt=0)
+    """Longest wait for a new connection to the upstream (name, TCP and TLS), in seconds."""
+    read_timeout_s: float = Field(default=600.0, gt=0)
+    """Longest silence of the upstream while its answer is awaited or read, in seconds."""
+    write_timeout_s: float = Field(default=60.0, gt=0)
+    """Longest time in which the upstream takes none of the request body, in seconds."""
+    pool_timeout_s: float = Field(default=10.0, gt=0)
+    """Longest wait for one of `max_connections` to come free, in seconds."""
+    max_connections: int = Field(default=512, ge=1)
+    """Connections to the upstream at once."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severity that is logged; `info` is one line a request."""
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_scheme(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and urlsplit(url.get_secret_value()).scheme not in ("redis", "rediss", "unix"):
+            raise ValueError("must be a redis://, rediss:// or unix:// URL")
+        return url
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Order of the sources, strongest first: flags, environment. The file is put below them in `load_settings`."""
+        return init_settings, env_settings
+
+
+def load_settings(flags: dict[str, object] | None = None, config: Path | None = None) -> Settings:
+    """Read the settings from all sources.
+
+    Args:
+        flags: values given on the command line, by field name; None stands for "not given".
+        config: the settings file; None takes `./sluice.toml` where there is one.
+
+    Raises:
+        ConfigError: a source cannot be read, a key is unknown, or a value cannot be used.
+    """
+    path = config or (DEFAULT_CONFIG_FILE if DEFAULT_CONFIG_FILE.is_file() else None)
+    from_file = _read_toml(path) if path is not None else {}
+
+    class Loaded(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls, settings_cls: type[BaseSettings], *args: Any, **sources: PydanticBaseSettingsSource
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            file_settings = InitSettingsSource(settings_cls, from_file)
+            return *super().settings_customise_sources(settings_cls, *args, **sources), file_settings
+
+    given = {key: value for key, value in (flags or {}).items() if value is not None}
+    try:
+        loaded = Loaded(**given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise ConfigError("; ".join(_describe(detail, path) for detail in error.errors())) from None
+    except SettingsError as error:
+        raise ConfigError(str(error)) from None
+    if loaded.upstream is not None and loaded.backend != "none":
+        raise ConfigError(
+            f"upstream = {loaded.upstream!r} and backend = {loaded.backend!r} exclude each other: "
+            "the backend is the upstream"
+        )
+    return loaded
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is no TOML: {error}") from None
+
+
+def _describe(detail: Any, path: Path | None) -> str:
+    key = ".".join(str(part) for part in detail["loc"][:1]) or "settings"
+    if detail["type"] == "extra_forbidden":
+        return f"unknown setting {key!r} in {path}; known are {', '.join(sorted(Settings.model_fields))}"
+    value = detail["input"]
+    shown = repr(value.get_secret_value() if isinstance(value, SecretStr) else value)
+    if key in ("upstream", "redis_url"):
+        shown = re.sub(r"'.*@", "'***@", shown)  # what stands before a host may be a password
+    message = detail["msg"].removeprefix("Value error, ")
+    return f"bad value for {key}: {shown}: {message[:1].lower() + message[1:]}"

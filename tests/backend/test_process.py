@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from sluice.backend.errors import EngineProcessError
+from sluice.backend.process import EngineProcess
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/healthz", timeout=2, trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+async def test_it_serves_after_start_and_not_after_stop(tiny_folder: Path) -> None:
+    lines: list[str] = []
+    engine = EngineProcess(model=str(tiny_folder), on_progress=lines.append)
+    with pytest.raises(EngineProcessError, match="not been started"):
+        _ = engine.base_url
+    await engine.start()
+    url = engine.base_url
+    try:
+        assert engine.is_running
+        assert answers(url)
+        assert "loading tiny" in lines
+    finally:
+        await engine.stop()
+    assert not engine.is_running
+    assert not answers(url)
+    await engine.stop()
+
+
+async def test_a_child_that_cannot_start_is_quoted(tmp_path: Path) -> None:
+    engine = EngineProcess(model=str(tmp_path / "nowhere"))
+    with pytest.raises(EngineProcessError, match=r"exit status 1.*\n(.*\n)*.*nowhere.*no such folder"):
+        await engine.start()
+    assert not engine.is_running
+
+
+async def test_a_start_that_takes_too_long_leaves_nothing_running(tiny_folder: Path) -> None:
+    engine = EngineProcess(model=str(tiny_folder), start_timeout_s=0.1)
+    with pytest.raises(EngineProcessError, match=r"not ready within 0\.1 s"):
+        await engine.start()
+    assert not engine.is_running
+
+
+async def test_a_cancelled_start_leaves_nothing_running(tiny_folder: Path) -> None:
+    engine = EngineProcess(model=str(tiny_folder))
+    start = asyncio.create_task(engine.start())
+    while engine.pid is None:  # noqa: ASYNC110 - nothing tells that the child has been forked
+        await asyncio.sleep(0.01)
+    start.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await start
+    assert not engine.is_running
+
+
+async def test_a_crash_is_seen(tiny_folder: Path) -> None:
+    async with EngineProcess(model=str(tiny_folder)) as engine:
+        assert engine.pid is not None
+        os.kill(engine.pid, signal.SIGKILL)
+        assert await asyncio.wait_for(engine.wait(), 10) == -signal.SIGKILL
+        assert not engine.is_running
+        assert "engine ready at" in engine.log_tail
+
+
+PARENT = """
+import asyncio, sys
+from sluice.backend.process import EngineProcess
+
+async def main():
+    engine = EngineProcess(model=sys.argv[1])
+    await engine.start()
+    print(engine.base_url, flush=True)
+    await asyncio.sleep(600)
+
+asyncio.run(main())
+"""
+
+
+def test_a_killed_parent_leaves_no_orphan(tiny_folder: Path) -> None:
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tiny_folder)], stdout=subprocess.PIPE, text=True)
+    with parent:
+        assert parent.stdout is not None
+        url = parent.stdout.readline().strip()
+        assert answers(url)
+        parent.kill()
+    deadline_s = time.monotonic() + 20
+    while answers(url) and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+    assert not answers(url)
+
+
+def test_the_proxy_can_import_it_without_torch() -> None:
+    code = "import sys, sluice.backend.process; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,323 @@
+"""What goes wrong around a request never costs the request; what cannot be served gets a clear error."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import httpx
+import pytest
+from openai import APIError, AsyncOpenAI
+
+from sluice.compressor import Compressor, MemoryStore, StateError
+from tests.proxy.servers import Exchange, ScriptedUpstream, chunk, completion, proxy, reading_twice
+from tests.redis_server import RedisServer
+
+BODY = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}]}
+
+
+def error_of(answer: httpx.Response) -> tuple[int, str]:
+    return answer.status_code, answer.json()["error"]["code"]
+
+
+# --- upstreams that fail ---------------------------------------------------------------------------------------------
+
+
+async def test_an_upstream_that_refuses_is_502() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    async with proxy(f"http://127.0.0.1:{port}") as client:
+        answer = await client.post("/v1/chat/completions", json=BODY)
+        assert error_of(answer) == (502, "upstream_unreachable")
+        assert f"127.0.0.1:{port}" in answer.json()["error"]["message"]
+        assert error_of(await client.get("/v1/models")) == (502, "upstream_unreachable")
+
+
+async def test_an_upstream_that_does_not_exist_is_502() -> None:
+    async with proxy("http://no-such-host.invalid") as client:
+        assert error_of(await client.post("/v1/chat/completions", json=BODY)) == (502, "upstream_unreachable")
+
+
+async def test_an_upstream_that_accepts_no_connection_in_time_is_504() -> None:
+    with socket.socket() as listener:  # its backlog is full: further connections are neither taken nor refused
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        fillers = []
+        for _ in range(4):
+            filler = socket.socket()
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+            fillers.append(filler)
+        async with proxy(f"http://127.0.0.1:{listener.getsockname()[1]}", connect_timeout_s=0.3) as client:
+            answer = await client.post("/v1/chat/completions", json=BODY)
+        for filler in fillers:
+            filler.close()
+    assert error_of(answer) == (504, "upstream_connect_timeout")
+    assert "connect_timeout_s" in answer.json()["error"]["message"]
+
+
+async def test_an_upstream_that_never_answers_is_504(upstream: ScriptedUpstream) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await asyncio.Event().wait()
+
+    upstream.answer = answer
+    async with proxy(upstream.url, read_timeout_s=0.3) as client:
+        assert error_of(await client.post("/v1/chat/completions", json=BODY)) == (504, "upstream_read_timeout")
+
+
+async def test_an_upstream_that_does_not_take_the_body_is_504() -> None:
+    async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await done.wait()
+        writer.close()
+
+    done = asyncio.Event()
+    server = await asyncio.start_server(deaf, "127.0.0.1", 0, limit=1024)
+    port = server.sockets[0].getsockname()[1]
+    big = {"model": "m", "messages": [{"role": "user", "content": "x" * 20_000_000}]}
+    async with proxy(f"http://127.0.0.1:{port}", write_timeout_s=0.3, mode="off") as client:
+        answer = await client.post("/v1/chat/completions", json=big, headers={"x-sluice-mode": "off"})
+    done.set()
+    server.close()
+    await server.wait_closed()
+    assert error_of(answer) == (504, "upstream_write_timeout")
+
+
+async def test_waiting_for_a_free_connection_is_bounded(upstream: ScriptedUpstream) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await asyncio.Event().wait()
+
+    upstream.answer = answer
+    async with proxy(upstream.url, max_connections=1, pool_timeout_s=0.3) as client:
+        first = asyncio.create_task(client.post("/v1/chat/completions", json=BODY))
+        await upstream.arrived.wait()
+        assert error_of(await client.post("/v1/chat/completions", json=BODY)) == (504, "upstream_pool_timeout")
+        first.cancel()
+        await upstream.last.hung_up.wait()
+        # The connection of the client that went is free again.
+        upstream.answer = ScriptedUpstream().answer
+        assert (await client.post("/v1/chat/completions", json=BODY)).status_code == 200
+
+
+async def test_an_upstream_that_hangs_up_without_an_answer_is_502() -> None:
+    async def rude(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(rude, "127.0.0.1", 0)
+    async with proxy(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") as client:
+        answer = await client.post("/v1/chat/completions", json=BODY)
+    server.close()
+    assert error_of(answer) == (502, "upstream_disconnected")
+
+
+@pytest.mark.parametrize("fault", ["dies", "stalls"])
+@pytest.mark.parametrize("cut", [b"", b'data: {"id": "half'])
+async def test_a_stream_that_breaks_off_ends_with_one_error_event(
+    upstream: ScriptedUpstream, fault: str, cut: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.start("text/event-stream")
+        await exchange.part(chunk("one") + cut)
+        if fault == "stalls":
+            await asyncio.Event().wait()
+
+    upstream.answer = answer
+    async with proxy(upstream.url, read_timeout_s=0.5) as client:
+        answer_ = await client.post("/v1/chat/completions", json={**BODY, "stream": True})
+    assert answer_.status_code == 200
+    assert answer_.text.startswith(chunk("one").decode())
+    events = answer_.text.removeprefix(chunk("one").decode() + cut.decode()).strip().split("\n\n")
+    assert len(events) == 1
+    error = json.loads(events[0].removeprefix("data: "))["error"]
+    assert error["code"] == {"dies": "upstream_disconnected", "stalls": "upstream_read_timeout"}[fault]
+    assert answer_.text.endswith("\n\n")
+
+
+async def test_the_openai_client_raises_on_a_stream_that_breaks_off(upstream: ScriptedUpstream) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.start("text/event-stream")
+        await exchange.part(chunk("one"))
+
+    upstream.answer = answer
+    async with (
+        proxy(upstream.url) as client,
+        AsyncOpenAI(base_url=f"{client.base_url}/v1", api_key="sk", max_retries=0) as openai,
+    ):
+        stream = await openai.chat.completions.create(model="m", messages=BODY["messages"], stream=True)  # type: ignore[call-overload]
+        events = aiter(stream)
+        assert (await anext(events)).choices[0].delta.content == "one"
+        with pytest.raises(APIError, match="hung up"):
+            await anext(events)
+
+
+async def test_a_plain_answer_that_breaks_off_is_cut_not_completed(upstream: ScriptedUpstream) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.start("application/json", 200, (b"content-length", b"1000"))
+        await exchange.part(b'{"id": ')
+
+    upstream.answer = answer
+    async with proxy(upstream.url) as client:
+        with pytest.raises(httpx.RemoteProtocolError):
+            await client.post("/v1/chat/completions", json=BODY)
+
+
+# --- a compressor and a store that fail ----------------------------------------------------------------------------
+
+
+class BrokenCompressor(Compressor):
+    async def compress(self, messages: Sequence[bytes], **_: Any) -> Any:
+        raise RuntimeError(f"cannot read {messages!r}")
+
+
+class MiscountingCompressor(Compressor):
+    async def compress(self, messages: Sequence[bytes], **options: Any) -> Any:
+        compressed = await super().compress(messages, **options)
+        del compressed.messages[0]
+        return compressed
+
+
+class HungStore(MemoryStore):
+    async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+class DeadStore(MemoryStore):
+    async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        raise StateError("gone")
+
+    async def put_new(self, records: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+        raise StateError("gone")
+
+    async def secret(self) -> bytes:
+        raise StateError("gone")
+
+    async def ping(self) -> None:
+        raise StateError("gone")
+
+
+@pytest.mark.parametrize("broken", [BrokenCompressor, MiscountingCompressor])
+async def test_a_broken_compressor_costs_no_request_and_logs_no_content(
+    upstream: ScriptedUpstream, caplog: pytest.LogCaptureFixture, broken: type[Compressor]
+) -> None:
+    caplog.set_level(logging.DEBUG, "sluice")
+    body = json.dumps({"model": "gpt-4o", "messages": reading_twice()}).encode()
+    async with proxy(upstream.url, app_options={"compressor": broken(MemoryStore())}) as client:
+        answer = await client.post("/v1/chat/completions", content=body, headers={"authorization": "Bearer sk-secret"})
+        metrics = (await client.get("/metrics")).text
+    assert answer.json() == completion()
+    assert upstream.last.body == body
+    assert answer.headers["x-sluice-bypass"] == "error"
+    assert answer.headers["x-sluice-tokens-in"] == answer.headers["x-sluice-tokens-out"]
+    assert 'sluice_bypasses_total{reason="error"} 1.0' in metrics
+    assert "compression_failed" in caplog.text
+    assert "value_1" not in caplog.text
+    assert "sk-secret" not in caplog.text
+
+
+async def test_a_hung_store_hangs_no_request(upstream: ScriptedUpstream) -> None:
+    body = json.dumps({"model": "gpt-4o", "messages": reading_twice()}).encode()
+    for limit, bypass in (({"redis_timeout_s": 0.1}, "state"), ({"compress_timeout_s": 0.1}, "timeout")):
+        async with proxy(upstream.url, app_options={"store": HungStore()}, **limit) as client:
+            answer = await client.post("/v1/chat/completions", content=body)
+        assert (answer.status_code, answer.headers["x-sluice-bypass"]) == (200, bypass)
+        assert upstream.last.body == body
+
+
+async def test_a_dead_store_costs_no_request(upstream: ScriptedUpstream) -> None:
+    body = json.dumps({"model": "gpt-4o", "messages": reading_twice()}).encode()
+    async with proxy(upstream.url, app_options={"store": DeadStore()}) as client:
+        answer = await client.post("/v1/chat/completions", content=body)
+        ready = await client.get("/readyz")
+        recalled = await client.get("/v1/recall/7f3a")
+    assert (answer.status_code, answer.headers["x-sluice-bypass"]) == (200, "state")
+    assert upstream.exchanges[0].body == body
+    assert (ready.status_code, ready.json()["store"], ready.json()["upstream"]) == (503, "gone", "ok")
+    assert error_of(recalled) == (503, "state_unavailable")
+
+
+# --- Redis that fails, and a proxy that is started again -------------------------------------------------------------
+
+
+async def converse(client: httpx.AsyncClient, upstream: ScriptedUpstream, messages: list[Any]) -> list[bytes]:
+    """Send one turn; the forwarded messages, re-encoded one by one."""
+    answer = await client.post("/v1/chat/completions", json={"model": "gpt-4o", "messages": messages})
+    assert answer.status_code == 200
+    return [json.dumps(message).encode() for message in upstream.last.json["messages"]]
+
+
+def turns_of(messages: list[Any]) -> list[list[Any]]:
+    """The requests of a conversation: each ends after a tool result."""
+    return [messages[: end + 1] for end, message in enumerate(messages) if message["role"] == "tool"]
+
+
+def long_conversation() -> list[Any]:
+    messages = reading_twice()
+    for number in range(3, 9):
+        again = json.loads(json.dumps(messages[3:5]).replace("call_2", f"call_{number}"))
+        messages += again
+    return messages
+
+
+@pytest.mark.redis
+async def test_redis_killed_and_restarted_in_mid_conversation_rewrites_nothing(
+    upstream: ScriptedUpstream, redis_server: RedisServer
+) -> None:
+    turns = turns_of(long_conversation())
+    forwarded: list[list[bytes]] = []
+    async with proxy(upstream.url, redis_url=redis_server.url) as client:
+        for number, messages in enumerate(turns):
+            if number == 3:
+                redis_server.kill()
+            if number == 6:
+                redis_server.start()
+            forwarded.append(await converse(client, upstream, messages))
+    for earlier, later in pairwise(forwarded):
+        assert later[: len(earlier)] == earlier
+    assert any(b"as in message 3" in message for message in forwarded[2])
+    assert len(redis_server.command("KEYS", "*")) > 10
+
+
+@pytest.mark.redis
+async def test_redis_that_hangs_costs_no_request(upstream: ScriptedUpstream, redis_server: RedisServer) -> None:
+    turns = turns_of(long_conversation())
+    async with proxy(upstream.url, redis_url=redis_server.url, redis_timeout_s=0.2) as client:
+        before = await converse(client, upstream, turns[2])
+        redis_server.hang()
+        during = await converse(client, upstream, turns[3])
+        redis_server.resume()
+    assert during[: len(before)] == before
+
+
+@pytest.mark.redis
+async def test_a_proxy_started_again_on_the_same_redis_goes_on_as_before(
+    upstream: ScriptedUpstream, redis_url: str
+) -> None:
+    turns = turns_of(long_conversation())
+    forwarded = []
+    for messages in turns:
+        async with proxy(upstream.url, redis_url=redis_url) as client:
+            forwarded.append(await converse(client, upstream, messages))
+            ready = await client.get("/readyz")
+            assert (ready.status_code, ready.json()["store"]) == (200, "ok")
+    for earlier, later in pairwise(forwarded):
+        assert later[: len(earlier)] == earlier
+    assert b"as in message 3" in forwarded[-1][4]
+
+
+@pytest.mark.redis
+async def test_a_proxy_that_starts_without_its_redis_serves(
+    upstream: ScriptedUpstream, redis_server: RedisServer
+) -> None:
+    redis_server.kill()
+    async with proxy(upstream.url, redis_url=redis_server.url) as client:
+        first = await converse(client, upstream, reading_twice()[:3])
+        ready = await client.get("/readyz")
+        assert ready.status_code == 503
+        assert ready.json()["store"].startswith("Redis")
+    assert len(first) == 3

@@ -1,0 +1,27 @@
+"""What each package offers is a promise: it changes on purpose or not at all."""
+
+from __future__ import annotations
+
+import sluice.compressor
+
+
+def test_compressor() -> None:
+    assert sluice.compressor.__all__ == [
+        "OPENAI_CHAT",
+        "AmbiguousRecallError",
+        "Compressed",
+        "Compressor",
+        "CompressorError",
+        "CompressorSettings",
+        "Dialect",
+        "MalformedMessageError",
+        "MemoryStore",
+        "Message",
+        "Mode",
+        "Role",
+        "StateError",
+        "StateStore",
+        "Text",
+        "ToolCall",
+        "UnknownRecallError",
+    ]
