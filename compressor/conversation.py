@@ -27,6 +27,7 @@ class Conversation:
         self.num_messages = 0
         self._window = window
         self._origins = Origins()
+        self._reviewed_at = 0.0
         self._edits: dict[str, list[tuple[str, int]]] = {}
 
     def segments(self, message: Message) -> list[Segment]:
@@ -45,6 +46,13 @@ class Conversation:
             return True
         edits = self._edits.get(_name(source.path), ())
         return not any(position > source.position and same_path(path, source.path) for path, position in edits)
+
+    def is_review_due(self, num_tokens: float) -> bool:
+        """Whether the conversation has grown by a twentieth since its history was last looked through."""
+        if num_tokens < 1.05 * self._reviewed_at:
+            return False
+        self._reviewed_at = num_tokens
+        return True
 
     def add(self, message: Message, texts: Sequence[str]) -> None:
         """Take in the next message as it is forwarded.

@@ -5,7 +5,7 @@ Deterministic: the same messages before it, forwarded the same, give the same by
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sluice.compressor import ledger
@@ -13,7 +13,7 @@ from sluice.compressor.conversation import Conversation
 from sluice.compressor.dialects.base import Dialect
 from sluice.compressor.ledger import RECORD_VERSION, Rendition
 from sluice.compressor.lines import split
-from sluice.compressor.planner import Omission, plan
+from sluice.compressor.planner import Omission, Reason, plan
 from sluice.compressor.renderer import render
 from sluice.compressor.settings import POLICY_VERSION, CompressorSettings
 from sluice.compressor.types import Message
@@ -44,7 +44,12 @@ def replayed(message: Message, rendition: Rendition, dialect: Dialect) -> Decisi
 
 
 def decide(
-    message: Message, raw: bytes, dialect: Dialect, conversation: Conversation, settings: CompressorSettings
+    message: Message,
+    raw: bytes,
+    dialect: Dialect,
+    conversation: Conversation,
+    keep: Mapping[int, Sequence[bool]],
+    settings: CompressorSettings,
 ) -> Decision:
     """Decide the message that comes next in a conversation.
 
@@ -53,19 +58,30 @@ def decide(
         raw: as the client sent it.
         dialect: writes the rendition.
         conversation: everything before it, as it was forwarded. Not changed.
+        keep: for each text that was judged, by index, which of its lines are worth their tokens.
         settings: see `CompressorSettings`.
     """
     shortened: dict[int, str] = {}
     originals: dict[str, str] = {}
     omissions: list[Omission] = []
+    dropped: list[tuple[int, int, int]] = []
     for segment in conversation.segments(message):
         lines = split(segment.text)
         recall_id = ledger.recall_id(message.identity, segment.index)
-        omitted = plan(lines, segment.provenance, recall_id, conversation.visible, conversation.is_current, settings)
+        omitted = plan(
+            lines,
+            segment.provenance,
+            recall_id,
+            conversation.visible,
+            conversation.is_current,
+            keep.get(segment.index),
+            settings,
+        )
         if omitted:
             shortened[segment.index] = render(lines, omitted)
             originals[recall_id] = segment.text
             omissions += omitted
+            dropped += [(segment.index, o.start, o.stop) for o in omitted if o.reason is Reason.NOT_NEEDED]
     if not omissions:
         return untouched(message)
     texts = tuple(shortened.get(index, text.text) for index, text in enumerate(message.texts))
@@ -76,6 +92,7 @@ def decide(
         num_markers=len(omissions),
         num_lines_omitted=sum(omission.stop - omission.start for omission in omissions),
         num_chars_saved=sum(len(text.text) for text in message.texts) - sum(map(len, texts)),
-        references=tuple(sorted({omission.source.position for omission in omissions if omission.source})),
+        references=tuple(sorted({omission.position for omission in omissions if omission.position is not None})),
+        dropped=tuple(dropped),
     )
     return Decision(rendition, texts, originals)

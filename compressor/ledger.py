@@ -15,6 +15,19 @@ RECORD_VERSION = 1
 """Of the record's form. A record of another version reads as a miss."""
 
 
+class TurnRecord(msgspec.Struct, array_like=True, frozen=True):
+    """A conversation as of one request: stands in the rendition of that request's newest message."""
+
+    at_s: float
+    """When the request was made, by the wall clock."""
+    num_turns: int
+    """Requests of the conversation so far, this one included."""
+    banked: float
+    """What the conversation has cost less than untouched, in plain input tokens."""
+    context: bytes
+    """Digest of what else the provider's cache depends on: model, tools, system prompt."""
+
+
 class Rendition(msgspec.Struct, array_like=True, frozen=True):
     """What a message is forwarded as, frozen."""
 
@@ -27,7 +40,13 @@ class Rendition(msgspec.Struct, array_like=True, frozen=True):
     num_chars_saved: int = 0
     """Characters by which the message became shorter."""
     references: tuple[int, ...] = ()
-    """Positions of the messages whose lines its markers refer to: these must stay as they are."""
+    """Positions of the messages whose lines its markers refer to."""
+    dropped: tuple[tuple[int, int, int], ...] = ()
+    """Lines that no other place shows: index of the text, first line, line after the last (from 0)."""
+    turn: TurnRecord | None = None
+    """Set on the newest message of a request."""
+    epoch: dict[int, Rendition] | None = None
+    """An epoch that began with this message: from here on, the messages at these indexes are forwarded so."""
 
 
 def chain_start(tenant: bytes, upstream: str) -> bytes:
@@ -43,6 +62,11 @@ def chain(start: bytes, identities: Iterable[bytes]) -> list[bytes]:
         head = _digest(head + identity)
         hashes.append(head)
     return hashes
+
+
+def context_digest(context: bytes, system_identities: Iterable[bytes]) -> bytes:
+    """Digest of what the provider's cache depends on beside the messages of the chain."""
+    return _digest(_digest(context) + b"".join(system_identities))
 
 
 def recall_id(identity: bytes, text_index: int) -> str:

@@ -22,6 +22,6 @@ def seen_above(recall_id: str, num_lines: int, position: int, numbers: tuple[int
     return f"[sluice {recall_id[:MARKER_ID_CHARS]}: {num_lines} lines as in message {position}{numbered}]"
 
 
-def repeated(recall_id: str, num_lines: int, first: int, last: int) -> str:
-    """Marker for lines `first` to `last` of a result (from 1), which only repeat the lines around them."""
+def omitted(recall_id: str, num_lines: int, first: int, last: int) -> str:
+    """Marker for lines `first` to `last`: by the numbers that they carry, else counted from 1 in the result."""
     return f"[sluice {recall_id[:MARKER_ID_CHARS]}: {num_lines} lines omitted, {first}-{last}]"

@@ -1,20 +1,32 @@
 """Decides which lines of a tool result are dropped: plain functions of the text and what is visible above it.
 
 Knows no bytes, no store and no clock. Mode `safe`: a line is dropped only where the forwarded request shows it
-elsewhere, or where it repeats the line before it.
+elsewhere, or where it repeats the line before it. Other modes also drop what was judged not to be needed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from sluice.compressor import markers
 from sluice.compressor.lines import Lines
 from sluice.compressor.provenance import Kind, Provenance
-from sluice.compressor.redundancy import Source, VisibleLines
+from sluice.compressor.redundancy import Run, Source, VisibleLines
 from sluice.compressor.repeats import find_repeats
 from sluice.compressor.settings import CompressorSettings
+
+
+class Reason(StrEnum):
+    """Why lines were dropped."""
+
+    SEEN_ABOVE = "seen above"
+    """The forwarded request shows them elsewhere."""
+    REPEATED = "repeated"
+    """They repeat the line before them."""
+    NOT_NEEDED = "not needed"
+    """They were judged not to be worth their tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +35,10 @@ class Omission:
 
     start: int
     stop: int
+    reason: Reason
     marker: str
-    source: Source | None = None
-    """Where they are visible; None where they repeat the line before."""
+    position: int | None = None
+    """Of the message that shows them, where one does."""
 
 
 def plan(
@@ -34,9 +47,10 @@ def plan(
     recall_id: str,
     visible: VisibleLines,
     is_current: Callable[[Source, Provenance], bool],
+    keep: Sequence[bool] | None,
     settings: CompressorSettings,
 ) -> list[Omission]:
-    """Which lines of a new segment to drop.
+    """Which lines of a segment to drop.
 
     Args:
         lines: the segment's lines.
@@ -44,6 +58,7 @@ def plan(
         recall_id: under which its original is kept; markers show the first digits.
         visible: every line that the forwarded messages above show.
         is_current: whether a source still holds for a result of this provenance.
+        keep: for each line whether it is worth its tokens; None keeps all.
         settings: shortest run, lines of context.
 
     Returns:
@@ -51,37 +66,67 @@ def plan(
     """
     if provenance.kind is Kind.EDIT or len(lines) < settings.min_run_lines:
         return []
-    found = list(_seen_above(lines, provenance, recall_id, visible, is_current, settings))
-    taken = [(omission.start, omission.stop) for omission in found]
-    for start, stop in find_repeats(lines.texts, settings.min_run_lines):
-        if all(stop <= other_start or start >= other_stop for other_start, other_stop in taken):
-            found.append(Omission(start, stop, markers.repeated(recall_id, stop - start, start + 1, stop)))
-    return sorted((omission for omission in found if _pays(lines, omission)), key=lambda omission: omission.start)
-
-
-def _seen_above(
-    lines: Lines,
-    provenance: Provenance,
-    recall_id: str,
-    visible: VisibleLines,
-    is_current: Callable[[Source, Provenance], bool],
-    settings: CompressorSettings,
-) -> Iterator[Omission]:
     runs = list(visible.find_runs(lines, lambda source: is_current(source, provenance)))
-    for index, run in enumerate(runs):
-        touches_above = index > 0 and runs[index - 1].stop == run.start
-        touches_below = index + 1 < len(runs) and runs[index + 1].start == run.stop
-        # Beside a line that stays, some context stays too: what is new keeps its neighbourhood.
-        start = run.start if touches_above or run.start == 0 else run.start + settings.context_lines
-        stop = run.stop if touches_below or run.stop == len(lines) else run.stop - settings.context_lines
-        if stop - start < settings.min_run_lines:
-            continue
-        first, last = lines.numbers[start], lines.numbers[stop - 1]
-        numbers = (first, last) if first is not None and last is not None and not run.same_numbers else None
-        marker = markers.seen_above(recall_id, stop - start, run.source.position, numbers)
-        yield Omission(start, stop, marker, run.source)
+    stays = _staying(len(lines), runs, keep)
+    found: list[Omission] = []
+    for run in runs:
+        start, stop = _less_context(run, stays, settings.context_lines)
+        if stop - start >= settings.min_run_lines:
+            marker = markers.seen_above(recall_id, stop - start, run.source.position, _moved(lines, run, start, stop))
+            found.append(Omission(start, stop, Reason.SEEN_ABOVE, marker, run.source.position))
+    found = _paying(lines, found)
+    for start, stop in find_repeats(lines.texts, settings.min_run_lines):
+        if all(stop <= other.start or start >= other.stop for other in found):
+            marker = markers.omitted(recall_id, stop - start, start + 1, stop)
+            found.append(Omission(start, stop, Reason.REPEATED, marker))
+    if keep is not None:
+        for start, stop in _not_needed(keep, found):
+            if stop - start >= settings.min_run_lines:
+                first, last = lines.numbers[start] or start + 1, lines.numbers[stop - 1] or stop
+                marker = markers.omitted(recall_id, stop - start, first, last)
+                found.append(Omission(start, stop, Reason.NOT_NEEDED, marker))
+    return sorted(_paying(lines, found), key=lambda omission: omission.start)
 
 
-def _pays(lines: Lines, omission: Omission) -> bool:
-    num_chars = sum(len(text) + 1 for text in lines.texts[omission.start : omission.stop])
-    return num_chars > 2 * len(omission.marker)
+def _staying(num_lines: int, runs: Sequence[Run], keep: Sequence[bool] | None) -> list[bool]:
+    """Which lines go out whatever becomes of the runs."""
+    stays = list(keep) if keep is not None else [True] * num_lines
+    for run in runs:
+        stays[run.start : run.stop] = [False] * len(run)
+    return stays
+
+
+def _less_context(run: Run, stays: Sequence[bool], num_context: int) -> tuple[int, int]:
+    """A run without the lines beside a line that goes out: what is new keeps its neighbourhood."""
+    start = run.start + num_context if run.start > 0 and stays[run.start - 1] else run.start
+    stop = run.stop - num_context if run.stop < len(stays) and stays[run.stop] else run.stop
+    return start, stop
+
+
+def _moved(lines: Lines, run: Run, start: int, stop: int) -> tuple[int, int] | None:
+    """The numbers that the dropped lines carry, where the copy does not show the same."""
+    first, last = lines.numbers[start], lines.numbers[stop - 1]
+    return (first, last) if first is not None and last is not None and not run.same_numbers else None
+
+
+def _not_needed(keep: Sequence[bool], taken: Sequence[Omission]) -> Iterator[tuple[int, int]]:
+    """Ranges of lines that are not worth their tokens and not dropped already."""
+    drop = [not worth for worth in keep]
+    for omission in taken:
+        drop[omission.start : omission.stop] = [False] * (omission.stop - omission.start)
+    start: int | None = None
+    for index, dropped in enumerate([*drop, False]):
+        if dropped and start is None:
+            start = index
+        elif not dropped and start is not None:
+            yield start, index
+            start = None
+
+
+def _paying(lines: Lines, omissions: Sequence[Omission]) -> list[Omission]:
+    """Those that save at least twice what their marker costs."""
+    return [
+        omission
+        for omission in omissions
+        if sum(len(text) + 1 for text in lines.texts[omission.start : omission.stop]) > 2 * len(omission.marker)
+    ]

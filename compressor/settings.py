@@ -17,6 +17,10 @@ class CompressorSettings:
     """Shortest run of lines that a marker may stand for."""
     context_lines: int = 2
     """Lines that stay on each side of a kept line, even where they are visible elsewhere: a fact keeps its place."""
+    rewrite_margin: float = 4.0
+    """By which factor a rewrite's expected gain has to exceed its cost while the provider's cache is warm."""
+    max_turns_ahead: int = 60
+    """Cap on the turns that a conversation is expected still to have."""
     state_timeout_s: float = 0.5
     """How long a request waits for the state store before it goes on without."""
     max_conversations: int = 1_000

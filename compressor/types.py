@@ -67,6 +67,8 @@ class Compressed:
     """The mode in force, fixed at the conversation's first message."""
     bypass: str | None = None
     """Why compression was skipped or failed; None where it ran."""
+    epoch: str | None = None
+    """Why earlier messages were rewritten on this turn (`cold`, `pays`, `need`); None where they were not."""
     num_new: int = 0
     """Messages that were decided in this call; the others were replayed from the ledger."""
     num_markers: int = 0

@@ -23,7 +23,7 @@ from sluice.compressor import (
     StateError,
     UnknownRecallError,
 )
-from sluice.compressor import compressor as compressor_module
+from sluice.compressor import turn as turn_module
 from sluice.compressor.lines import split
 from tests.compressor.conversations import Json, call, encode, file_lines, numbered, result, turns
 
@@ -346,7 +346,7 @@ async def test_what_breaks_inside_leaves_the_new_messages_untouched_for_good(mon
         raise ZeroDivisionError
 
     with monkeypatch.context() as patch:
-        patch.setattr(compressor_module, "decide", broken)
+        patch.setattr(turn_module, "decide", broken)
         compressed = await send(compressor, longer)
     assert compressed.bypass == "error"
     assert compressed.messages == [*before.messages, *(encode(message) for message in longer[5:])]

@@ -1,0 +1,58 @@
+"""Which lines are worth their tokens: the interface, and the judge of mode `safe`, who keeps all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from sluice.compressor.conversation import Conversation
+from sluice.compressor.types import Message
+
+Keep = Sequence[bool]
+"""For each line of a text whether it is worth its tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What of one old message is to stay."""
+
+    num_kept_tokens: float
+    """The message's tokens, once the other lines are dropped."""
+    keep: Mapping[int, Keep]
+    """By index of the text."""
+
+
+class Judge(Protocol):
+    """Judges the lines of tool results."""
+
+    def at_arrival(self, conversation: Conversation, message: Message) -> Mapping[int, Keep]:
+        """What of the message that comes next is worth sending at all, by index of the text; what is not named stays.
+
+        Depends on the messages before it alone, so that the same prefix gives the same answer in every process.
+        """
+        ...
+
+    def candidates(self, conversation: Conversation) -> Sequence[int]:
+        """Indexes of the messages that may be judged anew. Cheap: asked on every turn."""
+        ...
+
+    def at_epoch(self, conversation: Conversation, indexes: Sequence[int]) -> Mapping[int, Verdict]:
+        """What of old messages is still worth its tokens, now that it is known what the agent did with them."""
+        ...
+
+
+class KeepAll:
+    """Every line is worth its tokens."""
+
+    def at_arrival(self, conversation: Conversation, message: Message) -> Mapping[int, Keep]:
+        """See `Judge`."""
+        return {}
+
+    def candidates(self, conversation: Conversation) -> Sequence[int]:
+        """See `Judge`."""
+        return ()
+
+    def at_epoch(self, conversation: Conversation, indexes: Sequence[int]) -> Mapping[int, Verdict]:
+        """See `Judge`."""
+        return {}

@@ -1,0 +1,256 @@
+"""One request of a conversation: replays what is frozen, plans a rewrite where one pays, decides what is new.
+
+Plain functions of the turn, the conversation's state, the judge and the clock's reading; nothing here waits.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+import msgspec
+
+from sluice.compressor.conversation import Conversation
+from sluice.compressor.decide import decide, replayed, untouched
+from sluice.compressor.dialects.base import Dialect
+from sluice.compressor.economics import Load, Rewrite, num_tokens, plan_rewrite, turn_saving
+from sluice.compressor.errors import MalformedMessageError
+from sluice.compressor.judge import Judge, Keep, Verdict
+from sluice.compressor.ledger import Rendition, TurnRecord
+from sluice.compressor.lines import split
+from sluice.compressor.profiles import Profile
+from sluice.compressor.settings import CompressorSettings
+from sluice.compressor.types import Message
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Turn:
+    """The messages of one request, less the leading system messages, and what becomes of them."""
+
+    raws: Sequence[bytes]
+    """As the client sent them."""
+    hashes: Sequence[bytes]
+    """Chain hash of each."""
+    num_chars: Sequence[int]
+    """Of each, as sent."""
+    dialect: Dialect
+    records: list[Rendition | None]
+    """What the ledger holds of each; None where it holds nothing."""
+    at_s: float
+    """The wall clock."""
+    context: bytes
+    """See `TurnRecord.context`."""
+    renditions: list[Rendition | None] = field(init=False)
+    """What each is forwarded as; None where it is not decided yet."""
+    new: list[int] = field(init=False)
+    """Indexes of the messages that the ledger did not hold."""
+    originals: dict[str, str] = field(default_factory=dict)
+    bypass: str | None = None
+    rewrite: Rewrite | None = None
+
+    def __post_init__(self) -> None:
+        self.new = [index for index, record in enumerate(self.records) if record is None]
+        self.renditions = in_force(self.records)
+
+    @property
+    def num_old(self) -> int:
+        """Messages before the first new one: all that the provider can have seen."""
+        return self.new[0] if self.new else len(self.raws)
+
+
+def in_force(records: Sequence[Rendition | None]) -> list[Rendition | None]:
+    """The renditions that are forwarded: each message's own, but for those that a later epoch rewrote."""
+    renditions = list(records)
+    for record in records:
+        if record is not None and record.epoch:
+            for index, rendition in record.epoch.items():
+                renditions[index] = rendition
+    return renditions
+
+
+def parse(raw: bytes, dialect: Dialect) -> Message:
+    """Read a message; one that is not of its dialect's form is opaque, and goes out as it came."""
+    try:
+        return dialect.parse(raw)
+    except MalformedMessageError:
+        return Message("user", (), (), identity=blake2b(raw, digest_size=16).digest(), num_chars=len(raw))
+
+
+def leave_untouched(turn: Turn) -> None:
+    """Decide that all that is not decided yet goes out as it came."""
+    for index, rendition in enumerate(turn.renditions):
+        if rendition is None:
+            turn.renditions[index] = untouched(parse(turn.raws[index], turn.dialect)).rendition
+
+
+def advance(
+    turn: Turn, conversation: Conversation, judge: Judge, profile: Profile, settings: CompressorSettings
+) -> Conversation:
+    """Decide a turn's new messages, and whether the old ones are to be rewritten.
+
+    Args:
+        turn: filled in.
+        conversation: its state up to some message before the first new one; it grows.
+        judge: which lines are worth their tokens.
+        profile: what the provider's cache costs.
+        settings: see `CompressorSettings`.
+
+    Returns:
+        The state after the newest message: `conversation`, or another where the history was rewritten.
+    """
+    try:
+        return _advance(turn, conversation, judge, profile, settings)
+    # Whatever breaks in here must not cost the request: what is frozen is replayed, what is new goes out untouched.
+    except Exception:
+        logger.exception("compression failed; new messages go out untouched")
+        turn.bypass = "error"
+        turn.rewrite = None
+        turn.originals.clear()
+        turn.renditions = in_force(turn.records)
+        leave_untouched(turn)
+        return conversation
+
+
+def _advance(
+    turn: Turn, conversation: Conversation, judge: Judge, profile: Profile, settings: CompressorSettings
+) -> Conversation:
+    _replay(turn, conversation, turn.num_old)
+    before = _last_turn(turn)
+    is_newest = turn.num_old + len(turn.new) == len(turn.raws)
+    epoch: dict[int, Rendition] = {}
+    if before is not None and is_newest:
+        turn.rewrite, verdicts = _plan_rewrite(turn, conversation, before, judge, profile, settings)
+        if turn.rewrite is not None:
+            conversation, epoch = _rewrite(turn, turn.rewrite.start, verdicts, settings)
+    for index in range(turn.num_old, len(turn.raws)):
+        rendition = turn.renditions[index]
+        if rendition is not None:
+            _replay(turn, conversation, index + 1)
+            continue
+        message = parse(turn.raws[index], turn.dialect)
+        keep = judge.at_arrival(conversation, message)
+        decision = decide(message, turn.raws[index], turn.dialect, conversation, keep, settings)
+        turn.renditions[index] = decision.rendition
+        turn.originals.update(decision.originals)
+        conversation.add(message, decision.texts)
+    if is_newest:
+        _close(turn, before, epoch, profile)
+    return conversation
+
+
+def _replay(turn: Turn, conversation: Conversation, stop: int) -> None:
+    """Bring a conversation's state up to message `stop`, as it is forwarded."""
+    for index in range(conversation.num_messages, stop):
+        rendition = turn.renditions[index]
+        assert rendition is not None, "only what is decided is replayed"
+        message = parse(turn.raws[index], turn.dialect)
+        conversation.add(message, replayed(message, rendition, turn.dialect).texts)
+
+
+def _last_turn(turn: Turn) -> TurnRecord | None:
+    return next((r.turn for r in reversed(turn.records[: turn.num_old]) if r is not None and r.turn), None)
+
+
+def _is_cold(turn: Turn, before: TurnRecord, profile: Profile) -> bool:
+    newest = turn.records[turn.num_old - 1]
+    if newest is None or newest.turn is None:
+        # A branch off an older turn: when its prefix was last used is not known, so that it counts as warm.
+        return False
+    return turn.at_s - before.at_s > profile.ttl_s or turn.context != before.context
+
+
+def _plan_rewrite(
+    turn: Turn,
+    conversation: Conversation,
+    before: TurnRecord,
+    judge: Judge,
+    profile: Profile,
+    settings: CompressorSettings,
+) -> tuple[Rewrite | None, Mapping[int, Verdict]]:
+    """Whether to rewrite the history, and what of it is to stay."""
+    sizes = _forwarded_tokens(turn, turn.num_old)
+    is_cold = _is_cold(turn, before, profile)
+
+    def rewrite_of(dead: Mapping[int, float]) -> Rewrite | None:
+        return plan_rewrite(
+            [Load(size, min(size, dead.get(index, 0.0))) for index, size in enumerate(sizes)],
+            profile,
+            is_cold=is_cold,
+            is_needed=False,
+            num_turns=before.num_turns,
+            banked=before.banked,
+            margin=settings.rewrite_margin,
+            max_turns_ahead=settings.max_turns_ahead,
+        )
+
+    # Judging every line of a long history takes time: first see whether it could pay if all of it were dead.
+    old = judge.candidates(conversation)
+    if not old or rewrite_of({index: sizes[index] for index in old}) is None:
+        return None, {}
+    if not is_cold and not conversation.is_review_due(sum(sizes)):
+        return None, {}
+    verdicts = judge.at_epoch(conversation, old)
+    dead = {index: sizes[index] - verdict.num_kept_tokens for index, verdict in verdicts.items()}
+    return rewrite_of({index: tokens for index, tokens in dead.items() if tokens > 0}), verdicts
+
+
+def _rewrite(
+    turn: Turn, start: int, verdicts: Mapping[int, Verdict], settings: CompressorSettings
+) -> tuple[Conversation, dict[int, Rendition]]:
+    """Decide the old messages from `start` on anew, as if they came now; what is not judged stays."""
+    conversation = Conversation(settings.min_run_lines)
+    _replay(turn, conversation, start)
+    epoch: dict[int, Rendition] = {}
+    for index in range(start, turn.num_old):
+        frozen = turn.renditions[index]
+        assert frozen is not None
+        message = parse(turn.raws[index], turn.dialect)
+        keep = dict(verdicts[index].keep) if index in verdicts else {}
+        _drop_again(message, frozen, keep)
+        decision = decide(message, turn.raws[index], turn.dialect, conversation, keep, settings)
+        if decision.rendition.body != frozen.body:
+            turn.renditions[index] = epoch[index] = decision.rendition
+            turn.originals.update(decision.originals)
+        conversation.add(message, decision.texts)
+    return conversation, epoch
+
+
+def _drop_again(message: Message, frozen: Rendition, keep: dict[int, Keep]) -> None:
+    """What was dropped once as not needed stays dropped."""
+    for text_index, start, stop in frozen.dropped:
+        lines = list(keep.get(text_index) or [True] * len(split(message.texts[text_index].text)))
+        lines[start:stop] = [False] * (stop - start)
+        keep[text_index] = lines
+
+
+def _forwarded_tokens(turn: Turn, stop: int) -> list[float]:
+    return [
+        num_tokens(num_chars - (rendition.num_chars_saved if rendition else 0))
+        for num_chars, rendition in zip(turn.num_chars[:stop], turn.renditions[:stop], strict=True)
+    ]
+
+
+def _close(turn: Turn, before: TurnRecord | None, epoch: dict[int, Rendition], profile: Profile) -> None:
+    """Write onto the newest message what the next turn has to know."""
+    is_cold = before is None or _is_cold(turn, before, profile)
+    num_read = 0 if is_cold else turn.num_old
+    saving = turn_saving(
+        [num_tokens(num_chars) for num_chars in turn.num_chars],
+        _forwarded_tokens(turn, len(turn.raws)),
+        profile,
+        num_read=min(num_read, turn.rewrite.start) if turn.rewrite else num_read,
+        num_read_if_sent=num_read,
+    )
+    newest = turn.renditions[-1]
+    assert newest is not None
+    record = TurnRecord(
+        at_s=turn.at_s,
+        num_turns=(before.num_turns if before else 0) + 1,
+        banked=(before.banked if before else 0.0) + saving,
+        context=turn.context,
+    )
+    turn.renditions[-1] = msgspec.structs.replace(newest, turn=record, epoch=epoch or None)
