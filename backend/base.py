@@ -5,8 +5,8 @@ Knows neither tokenizers nor HTTP; stop strings, chat templates and text are its
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -22,30 +22,65 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How the next tokens are chosen."""
+    """How the next tokens are chosen.
 
+    In this order: penalties and bias, then temperature, then min-p, top-k and top-p.
+    """
+
+    n: int = 1
+    """Continuations of the one prompt."""
     max_tokens: int | None = None
     """Most tokens to generate; None: as many as the window holds."""
     temperature: float = 1.0
     """0 is greedy."""
     top_p: float = 1.0
     """Smallest set of tokens whose probabilities reach this sum; 1 keeps all."""
+    top_k: int = 0
+    """Most probable tokens to keep; 0 keeps all."""
+    min_p: float = 0.0
+    """Tokens at least this probable, as a share of the most probable one's; 0 keeps all."""
+    presence_penalty: float = 0.0
+    """Taken off the logit of each token that the output has."""
+    frequency_penalty: float = 0.0
+    """Taken off the logit of a token for each time the output has it."""
+    repetition_penalty: float = 1.0
+    """Logits of tokens in prompt or output are divided by it if positive, else multiplied (arXiv 1909.05858)."""
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    """Added to the logits of these tokens."""
     seed: int | None = None
     """Same seed, prompt and parameters: same output. None draws freely."""
+    num_logprobs: int | None = None
+    """Report the log-probability of each token, and of this many most probable ones; None reports none."""
     stop_token_ids: frozenset[int] = frozenset()
     """Ends the sequence, beside the model's own end tokens."""
+    ignore_end: bool = False
+    """The model's own end tokens do not end the sequence (for measurements)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """Log-probabilities at one position, by the model itself: before bias, penalties and temperature."""
+
+    logprob: float
+    """Of the chosen token."""
+    top: tuple[tuple[int, float], ...]
+    """Most probable tokens with theirs."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenOutput:
-    """What one step brought."""
+    """What one step brought to one continuation."""
 
     token_ids: tuple[int, ...]
     """New tokens in order; may be empty in the last output."""
     finish_reason: FinishReason | None = None
-    """Set in the last output alone."""
+    """Set in the continuation's last output alone."""
     num_cached_tokens: int = 0
     """Tokens of the prompt whose keys and values were reused."""
+    index: int = 0
+    """Which of the `n` continuations."""
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    """One for each token, where they are asked for."""
 
 
 class Engine(Protocol):
@@ -56,10 +91,13 @@ class Engine(Protocol):
         """Tokens that prompt and output may have together."""
         ...
 
-    def generate(self, prompt: Sequence[int], params: SamplingParams) -> AsyncGenerator[TokenOutput]:
-        """Stream the continuation of `prompt`; closing the generator cancels the request.
+    def generate(
+        self, prompt: Sequence[int], params: SamplingParams, drafts: Sequence[Sequence[int]] = ()
+    ) -> AsyncGenerator[TokenOutput]:
+        """Stream the `n` continuations of `prompt`; closing the generator cancels them.
 
-        Raises ContextLengthError, InvalidRequestError, EngineClosedError, EngineError at the first step.
+        `drafts` are texts that the output may repeat; they make it faster and change nothing else.
+        Raises ContextLengthError, InvalidRequestError, EngineOverloadedError, EngineClosedError, EngineError.
         """
         ...
 

@@ -70,6 +70,7 @@ async def _serve(model: str | None, host: str, port: int, device: str, dtype: st
 
         folder = resolve_model(model, cache_dir, _say)
         try:
+            from sluice.backend.embedded.config import EngineConfig
             from sluice.backend.embedded.loading import load_engine
         except ModuleNotFoundError as error:
             raise BackendError(f"{error.name} is not installed; run: pip install 'sluicegate[engine]'") from None
@@ -78,7 +79,7 @@ async def _serve(model: str | None, host: str, port: int, device: str, dtype: st
 
         _say(f"loading {folder.name}")
         tokenizer = Tokenizer(folder.path)
-        engine_ = load_engine(folder.path, device=device, dtype=dtype, end_token_ids=tokenizer.end_token_ids)
+        engine_ = load_engine(folder.path, EngineConfig(device=device, dtype=dtype), tokenizer.end_token_ids)
         app = create_app(engine_, tokenizer, folder.name)
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_SHUTDOWN_S, lifespan="on")
         listener.listen(config.backlog)  # from here on connections are accepted

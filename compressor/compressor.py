@@ -60,7 +60,7 @@ class Compressor:
         self._profile = profile
         self._clock = clock
         self._digests: LRU[bytes, _Digest] = LRU(self._settings.max_digests)
-        self._conversations: LRU[bytes, Conversation] = LRU(self._settings.max_conversations)
+        self._conversations: LRU[tuple[Judge, bytes], Conversation] = LRU(self._settings.max_conversations)
         self._judges: dict[Mode, Judge] = {Mode.SAFE: KeepAll()}
 
     async def compress(
@@ -109,8 +109,9 @@ class Compressor:
             bypass="state" if lost else None,
         )
         if turn.new:
-            await self._decide(turn, self._judges[mode])
-            await self._freeze(turn, tenant)
+            judge = self._judges[mode]
+            await self._decide(turn, judge)
+            await self._freeze(turn, judge, tenant)
         return _forwarded(turn, as_sent)
 
     async def recall(self, tenant: bytes, recall_id: str) -> str:
@@ -158,9 +159,9 @@ class Compressor:
             leave_untouched(turn)
             return
         # The state is taken out while it grows: a request beside this one on the same conversation builds its own.
-        conversation = Conversation(self._settings.min_run_lines)
+        conversation = judge.new_conversation(self._settings)
         for index in range(turn.num_old, 0, -1):
-            if (held := self._conversations.pop(turn.hashes[index - 1])) is not None:
+            if (held := self._conversations.pop((judge, turn.hashes[index - 1]))) is not None:
                 conversation = held
                 break
         num_bytes = sum(len(raw) for raw in turn.raws[conversation.num_messages :])
@@ -169,9 +170,9 @@ class Compressor:
         else:
             conversation = advance(turn, conversation, judge, self._profile, self._settings)
         if turn.bypass is None:
-            self._conversations.put(turn.hashes[-1], conversation)
+            self._conversations.put((judge, turn.hashes[-1]), conversation)
 
-    async def _freeze(self, turn: Turn, tenant: bytes) -> None:
+    async def _freeze(self, turn: Turn, judge: Judge, tenant: bytes) -> None:
         """Write what was decided; where another worker was first, what it wrote stands."""
         for index in turn.new:
             turn.records[index] = turn.renditions[index]
@@ -194,7 +195,7 @@ class Compressor:
             turn.records[index] = ledger.decode(standing[turn.hashes[index]]) or turn.records[index]
         if lost_race:
             turn.renditions = in_force(turn.records)
-            self._conversations.pop(turn.hashes[-1])
+            self._conversations.pop((judge, turn.hashes[-1]))
 
 
 def _forwarded(turn: Turn, as_sent: Compressed) -> Compressed:

@@ -5,14 +5,29 @@ Grows by one message at a time, so that a turn costs its new messages and no mor
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+from sluice.compressor import recovery
+from sluice.compressor.evidence import Evidence
+from sluice.compressor.ledger import Omitted, Reason, Rendition, recall_id
 from sluice.compressor.lines import split
 from sluice.compressor.patches import new_side
-from sluice.compressor.provenance import Kind, Origins, Provenance, Segment, decode_arguments, same_path
+from sluice.compressor.provenance import Kind, Origins, Provenance, Segment, decode_arguments, same_path, strings
+from sluice.compressor.recovery import Gap, Touch
 from sluice.compressor.redundancy import Source, VisibleLines
 from sluice.compressor.types import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A message that was received and is not forwarded yet."""
+
+    message: Message
+    segments: Sequence[Segment]
+    """Its compressible texts."""
+    called: Sequence[Provenance]
+    """What its calls will show or change."""
 
 
 class Conversation:
@@ -20,19 +35,30 @@ class Conversation:
 
     Args:
         window: shortest run of lines that can be found again.
+        evidence: filled for a scorer; None where none asks.
     """
 
-    def __init__(self, window: int) -> None:
+    def __init__(self, window: int, evidence: Evidence | None = None) -> None:
         self.visible = VisibleLines(window)
+        self.evidence = evidence
         self.num_messages = 0
+        self.gaps: list[Gap] = []
+        """Lines that were dropped and that no other place shows."""
         self._window = window
         self._origins = Origins()
         self._reviewed_at = 0.0
+        self._written: list[str] = []
+        """What was written since the last tool result."""
         self._edits: dict[str, list[tuple[str, int]]] = {}
 
-    def segments(self, message: Message) -> list[Segment]:
-        """The compressible texts of the message that comes next."""
-        return self._origins.segments(message)
+    def receive(self, message: Message) -> Incoming:
+        """Take in what the client sent; `forward` has to follow."""
+        segments = self._origins.segments(message)
+        called = self._origins.add(message)
+        self.num_messages += 1
+        if self.evidence is not None:
+            self.evidence.add(message, segments, called)
+        return Incoming(message, segments, called)
 
     def is_current(self, source: Source, provenance: Provenance) -> bool:
         """Whether what a source shows still holds for a new result.
@@ -54,31 +80,77 @@ class Conversation:
         self._reviewed_at = num_tokens
         return True
 
-    def add(self, message: Message, texts: Sequence[str]) -> None:
-        """Take in the next message as it is forwarded.
+    def touch(self, incoming: Incoming) -> Touch:
+        """What a message with tool results, and those since the last one, touch."""
+        return Touch(tuple(self._written), [(segment.text, segment.provenance) for segment in incoming.segments])
+
+    def forward(self, incoming: Incoming, texts: Sequence[str], rendition: Rendition) -> None:
+        """Take in what the message received last is forwarded as.
 
         Args:
-            message: as the client sent it.
-            texts: its texts as they are forwarded, markers and all. A marker equals no line of a later result, and so
-                parts the lines around it.
+            incoming: as received.
+            texts: as they are forwarded. A marker in them equals no line of a later result, and so parts the lines
+                around it.
+            rendition: as it is frozen.
         """
-        segments = {segment.index: segment for segment in self.segments(message)}
-        self.num_messages += 1
         position = self.num_messages
+        segments = {segment.index: segment for segment in incoming.segments}
         for index, text in enumerate(texts):
             segment = segments.get(index)
-            is_read = segment is not None and segment.provenance.kind is Kind.READ
-            path = segment.provenance.path if segment is not None and is_read else None
+            kind = segment.provenance.kind if segment is not None else None
+            path = segment.provenance.path if segment is not None and kind is Kind.READ else None
             self.visible.add(split(text), Source(position, path))
-            if segment is not None and segment.provenance.kind is Kind.DIFF:
+            if kind is Kind.DIFF:
                 self._add_new_side(text, Source(position))
-        for call, provenance in zip(message.calls, self._origins.add(message), strict=False):
+        self._note_omissions(incoming.message, segments, rendition)
+        if segments:
+            self._written.clear()
+        else:
+            self._written += texts
+        for call, provenance in zip(incoming.message.calls, incoming.called, strict=False):
+            written = strings(decode_arguments(call))
+            self._written += written
             if provenance.kind is Kind.EDIT:
-                for written in _long_strings(decode_arguments(call), self._window):
-                    self.visible.add(split(written), Source(position, provenance.path))
-                    self._add_new_side(written, Source(position, provenance.path))
+                self._add_written(written, Source(position, provenance.path))
             for path in provenance.edited_paths:
                 self._edits.setdefault(_name(path), []).append((path, position))
+
+    def _note_omissions(self, message: Message, segments: Mapping[int, Segment], rendition: Rendition) -> None:
+        for position, text_index, start, stop in rendition.restored:
+            of_text = [gap for gap in self.gaps if (gap.position, gap.text_index) == (position, text_index)]
+            self.gaps = [gap for gap in self.gaps if gap not in of_text]
+            self.gaps += [rest for gap in of_text for rest in recovery.less(gap, start, stop)]
+        for omitted in rendition.omitted:
+            self._omit(omitted)
+            if omitted.reason is not Reason.NOT_NEEDED:
+                continue
+            segment = segments[omitted.text_index]
+            self.gaps.append(
+                Gap(
+                    position=self.num_messages,
+                    text_index=omitted.text_index,
+                    start=omitted.start,
+                    stop=omitted.stop,
+                    lines=split(segment.text),
+                    recall_id=recall_id(message.identity, omitted.text_index),
+                    path=segment.provenance.path,
+                    first_line=segment.provenance.first_line if segment.provenance.kind is Kind.READ else None,
+                )
+            )
+
+    def _omit(self, omitted: Omitted) -> None:
+        if self.evidence is None:
+            return
+        segment = self.evidence.segment_at(self.num_messages, omitted.text_index)
+        assert segment is not None, "only tool results are shortened"
+        self.evidence.omit(segment, omitted.start, omitted.stop)
+
+    def _add_written(self, texts: Sequence[str], source: Source) -> None:
+        """A file that the agent writes is visible in its call."""
+        for text in texts:
+            if text.count("\n") >= self._window - 1:
+                self.visible.add(split(text), source)
+                self._add_new_side(text, source)
 
     def _add_new_side(self, text: str, source: Source) -> None:
         for hunk in new_side(text):
@@ -87,16 +159,3 @@ class Conversation:
 
 def _name(path: str) -> str:
     return path.rsplit("/", 1)[-1]
-
-
-def _long_strings(value: Any, min_lines: int) -> Iterator[str]:
-    """The strings in a call's arguments that are long enough to be found again."""
-    if isinstance(value, str):
-        if value.count("\n") >= min_lines - 1:
-            yield value
-    elif isinstance(value, Mapping):
-        for inner in value.values():
-            yield from _long_strings(inner, min_lines)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _long_strings(inner, min_lines)

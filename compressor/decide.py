@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sluice.compressor import ledger
-from sluice.compressor.conversation import Conversation
+from sluice.compressor import ledger, recovery
+from sluice.compressor.conversation import Conversation, Incoming
 from sluice.compressor.dialects.base import Dialect
-from sluice.compressor.ledger import RECORD_VERSION, Rendition
+from sluice.compressor.ledger import RECORD_VERSION, Omitted, Rendition
 from sluice.compressor.lines import split
-from sluice.compressor.planner import Omission, Reason, plan
+from sluice.compressor.planner import Omission, plan
+from sluice.compressor.recovery import Gap
 from sluice.compressor.renderer import render
 from sluice.compressor.settings import POLICY_VERSION, CompressorSettings
 from sluice.compressor.types import Message
@@ -44,28 +45,31 @@ def replayed(message: Message, rendition: Rendition, dialect: Dialect) -> Decisi
 
 
 def decide(
-    message: Message,
+    incoming: Incoming,
     raw: bytes,
     dialect: Dialect,
     conversation: Conversation,
     keep: Mapping[int, Sequence[bool]],
+    gaps: Sequence[Gap],
     settings: CompressorSettings,
 ) -> Decision:
-    """Decide the message that comes next in a conversation.
+    """Decide the message that a conversation received last.
 
     Args:
-        message: parsed from `raw`.
+        incoming: parsed from `raw`.
         raw: as the client sent it.
         dialect: writes the rendition.
         conversation: everything before it, as it was forwarded. Not changed.
+        gaps: dropped lines to give back at the end of its last result.
         keep: for each text that was judged, by index, which of its lines are worth their tokens.
         settings: see `CompressorSettings`.
     """
     shortened: dict[int, str] = {}
     originals: dict[str, str] = {}
     omissions: list[Omission] = []
-    dropped: list[tuple[int, int, int]] = []
-    for segment in conversation.segments(message):
+    ranges: list[Omitted] = []
+    message, segments = incoming.message, incoming.segments
+    for segment in segments:
         lines = split(segment.text)
         recall_id = ledger.recall_id(message.identity, segment.index)
         omitted = plan(
@@ -81,8 +85,12 @@ def decide(
             shortened[segment.index] = render(lines, omitted)
             originals[recall_id] = segment.text
             omissions += omitted
-            dropped += [(segment.index, o.start, o.stop) for o in omitted if o.reason is Reason.NOT_NEEDED]
-    if not omissions:
+            ranges += [Omitted(segment.index, o.start, o.stop, o.reason) for o in omitted]
+    if gaps and segments:
+        last = segments[-1]
+        text = shortened.get(last.index, last.text)
+        shortened[last.index] = text + ("" if text.endswith("\n") else "\n") + recovery.render(gaps)
+    if not shortened:
         return untouched(message)
     texts = tuple(shortened.get(index, text.text) for index, text in enumerate(message.texts))
     rendition = Rendition(
@@ -93,6 +101,7 @@ def decide(
         num_lines_omitted=sum(omission.stop - omission.start for omission in omissions),
         num_chars_saved=sum(len(text.text) for text in message.texts) - sum(map(len, texts)),
         references=tuple(sorted({omission.position for omission in omissions if omission.position is not None})),
-        dropped=tuple(dropped),
+        omitted=tuple(ranges),
+        restored=tuple((gap.position, gap.text_index, gap.start, gap.stop) for gap in gaps),
     )
     return Decision(rendition, texts, originals)

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from sluice.compressor.conversation import Conversation
-from sluice.compressor.types import Message
+from sluice.compressor.conversation import Conversation, Incoming
+from sluice.compressor.settings import CompressorSettings
 
 Keep = Sequence[bool]
 """For each line of a text whether it is worth its tokens."""
@@ -26,11 +26,15 @@ class Verdict:
 class Judge(Protocol):
     """Judges the lines of tool results."""
 
-    def at_arrival(self, conversation: Conversation, message: Message) -> Mapping[int, Keep]:
-        """What of the message that comes next is worth sending at all, by index of the text; what is not named stays.
+    def at_arrival(self, conversation: Conversation, incoming: Incoming) -> Mapping[int, Keep]:
+        """What of the message received last is worth sending at all, by index of the text; what is not named stays.
 
         Depends on the messages before it alone, so that the same prefix gives the same answer in every process.
         """
+        ...
+
+    def new_conversation(self, settings: CompressorSettings) -> Conversation:
+        """An empty conversation that holds what this judge looks at."""
         ...
 
     def candidates(self, conversation: Conversation) -> Sequence[int]:
@@ -45,9 +49,13 @@ class Judge(Protocol):
 class KeepAll:
     """Every line is worth its tokens."""
 
-    def at_arrival(self, conversation: Conversation, message: Message) -> Mapping[int, Keep]:
+    def at_arrival(self, conversation: Conversation, incoming: Incoming) -> Mapping[int, Keep]:
         """See `Judge`."""
         return {}
+
+    def new_conversation(self, settings: CompressorSettings) -> Conversation:
+        """See `Judge`."""
+        return Conversation(settings.min_run_lines)
 
     def candidates(self, conversation: Conversation) -> Sequence[int]:
         """See `Judge`."""

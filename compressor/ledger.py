@@ -7,12 +7,24 @@ fall out of it: h_i = H(h_(i-1) ‖ message_i), as in a hash chain. Knows bytes 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from enum import StrEnum
 from hashlib import blake2b
 
 import msgspec
 
 RECORD_VERSION = 1
 """Of the record's form. A record of another version reads as a miss."""
+
+
+class Reason(StrEnum):
+    """Why lines were dropped."""
+
+    SEEN_ABOVE = "seen above"
+    """The forwarded request shows them elsewhere."""
+    REPEATED = "repeated"
+    """They repeat the line before them."""
+    NOT_NEEDED = "not needed"
+    """They were judged not to be worth their tokens."""
 
 
 class TurnRecord(msgspec.Struct, array_like=True, frozen=True):
@@ -28,6 +40,16 @@ class TurnRecord(msgspec.Struct, array_like=True, frozen=True):
     """Digest of what else the provider's cache depends on: model, tools, system prompt."""
 
 
+class Omitted(msgspec.Struct, array_like=True, frozen=True):
+    """Lines of one text that a marker stands for, from 0 in the text as the client sent it."""
+
+    text_index: int
+    start: int
+    stop: int
+    """Line after the last."""
+    reason: Reason
+
+
 class Rendition(msgspec.Struct, array_like=True, frozen=True):
     """What a message is forwarded as, frozen."""
 
@@ -41,8 +63,9 @@ class Rendition(msgspec.Struct, array_like=True, frozen=True):
     """Characters by which the message became shorter."""
     references: tuple[int, ...] = ()
     """Positions of the messages whose lines its markers refer to."""
-    dropped: tuple[tuple[int, int, int], ...] = ()
-    """Lines that no other place shows: index of the text, first line, line after the last (from 0)."""
+    omitted: tuple[Omitted, ...] = ()
+    restored: tuple[tuple[int, int, int, int], ...] = ()
+    """Lines that are given back at its end: position of their message, index of the text, first line, line after."""
     turn: TurnRecord | None = None
     """Set on the newest message of a request."""
     epoch: dict[int, Rendition] | None = None

@@ -22,6 +22,12 @@ def seen_above(recall_id: str, num_lines: int, position: int, numbers: tuple[int
     return f"[sluice {recall_id[:MARKER_ID_CHARS]}: {num_lines} lines as in message {position}{numbered}]"
 
 
+def restored(recall_id: str, num_lines: int, first: int, last: int, position: int) -> str:
+    """Heading of lines that were dropped from message `position` and are given back here."""
+    marker_id = recall_id[:MARKER_ID_CHARS]
+    return f"[sluice {marker_id}: {num_lines} lines of message {position} again, {first}-{last}]"
+
+
 def omitted(recall_id: str, num_lines: int, first: int, last: int) -> str:
     """Marker for lines `first` to `last`: by the numbers that they carry, else counted from 1 in the result."""
     return f"[sluice {recall_id[:MARKER_ID_CHARS]}: {num_lines} lines omitted, {first}-{last}]"

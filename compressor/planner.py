@@ -8,25 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 from sluice.compressor import markers
+from sluice.compressor.ledger import Reason
 from sluice.compressor.lines import Lines
 from sluice.compressor.provenance import Kind, Provenance
 from sluice.compressor.redundancy import Run, Source, VisibleLines
 from sluice.compressor.repeats import find_repeats
 from sluice.compressor.settings import CompressorSettings
-
-
-class Reason(StrEnum):
-    """Why lines were dropped."""
-
-    SEEN_ABOVE = "seen above"
-    """The forwarded request shows them elsewhere."""
-    REPEATED = "repeated"
-    """They repeat the line before them."""
-    NOT_NEEDED = "not needed"
-    """They were judged not to be worth their tokens."""
 
 
 @dataclass(frozen=True, slots=True)

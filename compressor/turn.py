@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 
 import msgspec
 
+from sluice.compressor import recovery
 from sluice.compressor.conversation import Conversation
 from sluice.compressor.decide import decide, replayed, untouched
 from sluice.compressor.dialects.base import Dialect
 from sluice.compressor.economics import Load, Rewrite, num_tokens, plan_rewrite, turn_saving
 from sluice.compressor.errors import MalformedMessageError
 from sluice.compressor.judge import Judge, Keep, Verdict
-from sluice.compressor.ledger import Rendition, TurnRecord
+from sluice.compressor.ledger import Reason, Rendition, TurnRecord
 from sluice.compressor.lines import split
 from sluice.compressor.profiles import Profile
+from sluice.compressor.recovery import Gap
 from sluice.compressor.settings import CompressorSettings
 from sluice.compressor.types import Message
 
@@ -125,18 +127,19 @@ def _advance(
     if before is not None and is_newest:
         turn.rewrite, verdicts = _plan_rewrite(turn, conversation, before, judge, profile, settings)
         if turn.rewrite is not None:
-            conversation, epoch = _rewrite(turn, turn.rewrite.start, verdicts, settings)
+            conversation, epoch = _rewrite(turn, turn.rewrite.start, verdicts, judge, settings)
     for index in range(turn.num_old, len(turn.raws)):
         rendition = turn.renditions[index]
         if rendition is not None:
             _replay(turn, conversation, index + 1)
             continue
-        message = parse(turn.raws[index], turn.dialect)
-        keep = judge.at_arrival(conversation, message)
-        decision = decide(message, turn.raws[index], turn.dialect, conversation, keep, settings)
+        incoming = conversation.receive(parse(turn.raws[index], turn.dialect))
+        keep = judge.at_arrival(conversation, incoming)
+        gaps = recovery.touched(conversation.gaps, conversation.touch(incoming))
+        decision = decide(incoming, turn.raws[index], turn.dialect, conversation, keep, gaps, settings)
         turn.renditions[index] = decision.rendition
         turn.originals.update(decision.originals)
-        conversation.add(message, decision.texts)
+        conversation.forward(incoming, decision.texts, decision.rendition)
     if is_newest:
         _close(turn, before, epoch, profile)
     return conversation
@@ -147,8 +150,8 @@ def _replay(turn: Turn, conversation: Conversation, stop: int) -> None:
     for index in range(conversation.num_messages, stop):
         rendition = turn.renditions[index]
         assert rendition is not None, "only what is decided is replayed"
-        message = parse(turn.raws[index], turn.dialect)
-        conversation.add(message, replayed(message, rendition, turn.dialect).texts)
+        incoming = conversation.receive(parse(turn.raws[index], turn.dialect))
+        conversation.forward(incoming, replayed(incoming.message, rendition, turn.dialect).texts, rendition)
 
 
 def _last_turn(turn: Turn) -> TurnRecord | None:
@@ -199,32 +202,46 @@ def _plan_rewrite(
 
 
 def _rewrite(
-    turn: Turn, start: int, verdicts: Mapping[int, Verdict], settings: CompressorSettings
+    turn: Turn, start: int, verdicts: Mapping[int, Verdict], judge: Judge, settings: CompressorSettings
 ) -> tuple[Conversation, dict[int, Rendition]]:
     """Decide the old messages from `start` on anew, as if they came now; what is not judged stays."""
-    conversation = Conversation(settings.min_run_lines)
+    conversation = judge.new_conversation(settings)
     _replay(turn, conversation, start)
     epoch: dict[int, Rendition] = {}
     for index in range(start, turn.num_old):
         frozen = turn.renditions[index]
         assert frozen is not None
-        message = parse(turn.raws[index], turn.dialect)
+        incoming = conversation.receive(parse(turn.raws[index], turn.dialect))
         keep = dict(verdicts[index].keep) if index in verdicts else {}
-        _drop_again(message, frozen, keep)
-        decision = decide(message, turn.raws[index], turn.dialect, conversation, keep, settings)
+        _drop_again(incoming.message, frozen, keep)
+        gaps = [] if index in verdicts else _given_back(conversation.gaps, frozen)
+        decision = decide(incoming, turn.raws[index], turn.dialect, conversation, keep, gaps, settings)
         if decision.rendition.body != frozen.body:
             turn.renditions[index] = epoch[index] = decision.rendition
             turn.originals.update(decision.originals)
-        conversation.add(message, decision.texts)
+        conversation.forward(incoming, decision.texts, decision.rendition)
     return conversation, epoch
 
 
 def _drop_again(message: Message, frozen: Rendition, keep: dict[int, Keep]) -> None:
     """What was dropped once as not needed stays dropped."""
-    for text_index, start, stop in frozen.dropped:
-        lines = list(keep.get(text_index) or [True] * len(split(message.texts[text_index].text)))
-        lines[start:stop] = [False] * (stop - start)
-        keep[text_index] = lines
+    for omitted in frozen.omitted:
+        if omitted.reason is not Reason.NOT_NEEDED:
+            continue
+        index = omitted.text_index
+        lines = list(keep.get(index) or [True] * len(split(message.texts[index].text)))
+        lines[omitted.start : omitted.stop] = [False] * (omitted.stop - omitted.start)
+        keep[index] = lines
+
+
+def _given_back(gaps: Sequence[Gap], frozen: Rendition) -> list[Gap]:
+    """Those of the gaps that a frozen message gives back."""
+    return [
+        replace(gap, start=max(gap.start, start), stop=min(gap.stop, stop))
+        for position, text_index, start, stop in frozen.restored
+        for gap in gaps
+        if (gap.position, gap.text_index) == (position, text_index) and start < gap.stop and gap.start < stop
+    ]
 
 
 def _forwarded_tokens(turn: Turn, stop: int) -> list[float]:

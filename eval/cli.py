@@ -22,7 +22,7 @@ from sluice.eval.policies.untouched import Untouched
 from sluice.eval.replay import Options
 from sluice.eval.report import Report, as_json, report
 from sluice.eval.runner import Selection, TraceScores, replay_all
-from sluice.eval.table import agreement_line, group_table, policy_table, title_of, worst_lines
+from sluice.eval.table import agreement_line, bypass_lines, group_table, policy_table, title_of, worst_lines
 
 MODES = [mode.value for mode in Mode]
 MIN_TABLE_WIDTH = 180
@@ -140,5 +140,9 @@ def _print(result: Report, options: Options, agreement: Agreement | None) -> Non
         console.width = max(console.width, MIN_TABLE_WIDTH)
     console.print(policy_table(result.rows, title=title_of(result, options)))
     console.print(group_table(result.groups, by=result.by))
-    for line in (*worst_lines(result.rows), *([agreement_line(agreement)] if agreement else ())):
+    for line in (
+        *worst_lines(result.rows),
+        *bypass_lines(result.rows),
+        *([agreement_line(agreement)] if agreement else ()),
+    ):
         console.print(line, soft_wrap=True)

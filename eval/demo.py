@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 
 import click
-from rich.console import Console
+from rich.console import Console, Group
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -43,18 +43,19 @@ INTERRUPTED_STATUS = 130
 
 @click.command()
 @click.option("--port", type=click.IntRange(1, 65535), default=8790, show_default=True, help="Where the proxy listens.")
+@click.option("--max-turns", type=click.IntRange(min=1), help="Only the conversation's first turns.")
 @click.option("--once", is_flag=True, help="End after the table.")
-def demo(port: int, once: bool) -> None:
+def demo(port: int, max_turns: int | None, once: bool) -> None:
     """Play a conversation through the proxy to the bundled model, then go on serving."""
     try:
-        has_played = asyncio.run(_demo(port, once, Console(stderr=True, highlight=False)))
+        has_played = asyncio.run(_demo(port, Options(max_turns=max_turns), once, Console(stderr=True, highlight=False)))
     except (EvalError, BackendError) as error:
         raise click.ClickException(str(error)) from None
     if not has_played:
         raise click.exceptions.Exit(INTERRUPTED_STATUS)
 
 
-async def _demo(port: int, once: bool, show: Console) -> bool:
+async def _demo(port: int, options: Options, once: bool, show: Console) -> bool:
     """Run it all; returns whether the conversation was played to its end."""
     has_played = False
     with _ended_by_signals(), contextlib.suppress(asyncio.CancelledError):
@@ -66,7 +67,7 @@ async def _demo(port: int, once: bool, show: Console) -> bool:
             arguments = ("--upstream", recorder.url, "--mode", MODE, "--log-level", "warning")
             proxy = await stack.enter_async_context(ProxyProcess(arguments, port=port))
             show.print(f"the proxy listens on {proxy.url} and forwards to {DEFAULT_MODEL}")
-            Console(highlight=False).print(await _play(proxy, recorder, show))
+            Console(highlight=False).print(await _play(proxy, recorder, options, show))
             has_played = True
             if not once:
                 recorder.stop_recording()
@@ -76,23 +77,31 @@ async def _demo(port: int, once: bool, show: Console) -> bool:
 
 
 async def _start_engine(stack: AsyncExitStack, show: Console) -> EngineProcess:
-    with show.status("starting the bundled model"):
-        engine = EngineProcess(on_progress=lambda line: show.print(f"[dim]{escape(line)}[/dim]"))
+    with show.status("starting the bundled model") as status:
+
+        def report(line: str) -> None:
+            last = escape(line.rpartition("\r")[2])  # a bar that redraws itself comes as one line
+            if show.is_terminal:
+                status.update(f"starting the bundled model: {last}")
+            else:
+                show.print(last)
+
+        engine = EngineProcess(on_progress=report)
         stack.push_async_callback(engine.stop)
         await engine.start()
     return engine
 
 
-async def _play(proxy: ProxyProcess, recorder: Recorder, show: Console) -> Table:
-    script = Script.of(next(read_traces(trace_file(AGENT))), Options())
+async def _play(proxy: ProxyProcess, recorder: Recorder, options: Options, show: Console) -> Group:
+    script = Script.of(next(read_traces(trace_file(AGENT))), options)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     over_http = OverHttp(proxy.url, recorder, mode=MODE, model=DEFAULT_MODEL, process=proxy)
     with Progress(*columns, console=show) as bar:
         task = bar.add_task("playing a conversation", total=len(script.turns))
         async with over_http:
             watched = _Watched(over_http, lambda: bar.advance(task))
-            ours = await play(script, watched, Options())
-    return summary(watched.turns, ours, await play(script, Untouched(), Options()))
+            ours = await play(script, watched, options)
+    return summary(watched.turns, ours, await play(script, Untouched(), options), prices=options.prices)
 
 
 class _Watched:
@@ -115,25 +124,16 @@ class _Watched:
         return forwarded
 
 
-def summary(turns: list[Forwarded], ours: Score, untouched: Score) -> Table:
+def summary(turns: list[Forwarded], ours: Score, untouched: Score, *, prices: str) -> Group:
     """Lay out what each turn and the whole conversation came to.
 
     Args:
         turns: as they were forwarded.
         ours: of the bytes that the model was sent.
         untouched: of the same requests, had nothing been dropped.
+        prices: a key of `PRICES`.
     """
-    prices = PRICES[Options().prices]
-    kept = sum(each[0] for each in (ours.words, ours.lines))
-    needed = sum(each[1] for each in (ours.words, ours.lines))
-    cost = ours.usage.cost(prices) / untouched.usage.cost(prices)
-    table = Table(
-        title=f"{len(turns)} turns, mode {MODE}",
-        title_justify="left",
-        show_footer=True,
-        caption=f"billed cost against untouched ×{cost:.2f} ({Options().prices} prices, input) · "
-        f"facts kept {kept} of {needed} · prefix rewrites {ours.num_rewrites}",
-    )
+    table = Table(title=f"{len(turns)} turns, mode {MODE}", title_justify="left", show_footer=True)
     counts = [turn.num_tokens for turn in turns if turn.num_tokens is not None]
     came, went = sum(count[0] for count in counts), sum(count[1] for count in counts)
     times = [turn.overhead_ms for turn in turns if turn.overhead_ms is not None]
@@ -149,7 +149,14 @@ def summary(turns: list[Forwarded], ours: Score, untouched: Score) -> Table:
             *((f"{count[0]:,}", f"{count[1]:,}", _less(*count)) if count else ("", "", "")),
             f"{overhead:.1f} ms" if overhead is not None else "",
         )
-    return table
+    kept, needed = (ours.words[side] + ours.lines[side] for side in (0, 1))
+    cost = ours.usage.cost(PRICES[prices]) / untouched.usage.cost(PRICES[prices])
+    return Group(
+        table,
+        f"billed input, {prices} prices: ×{cost:.2f} of untouched\n"
+        f"facts that the agent needed later and still found: {kept} of {needed}\n"
+        f"turns that rewrote what had been sent: {ours.num_rewrites}",
+    )
 
 
 def _less(came: int, went: int) -> str:

@@ -41,6 +41,8 @@ class Score:
     places: tuple[int, int] = (0, 0)
     overhead_ms: list[float] = field(default_factory=list)
     """Of each turn; empty where it has no meaning."""
+    bypasses: list[str] = field(default_factory=list)
+    """Why compression was skipped, of each turn on which it was."""
     digests: list[bytes] = field(default_factory=list)
     """Of what was forwarded on each turn; markers' ids, which differ by tenant, are left out."""
 
@@ -78,7 +80,6 @@ class Scorer:
         sent: Sequence[bytes],
         forwarded: Sequence[bytes],
         is_cold: bool,
-        overhead_ms: float | None,
     ) -> None:
         """Count one turn.
 
@@ -88,7 +89,6 @@ class Scorer:
             sent: the request's messages as the client sent them.
             forwarded: what the policy made of them.
             is_cold: whether the provider's cache has expired.
-            overhead_ms: how long the policy took, where that has a meaning.
         """
         messages = [self._read(raw) for raw in forwarded]
         identities = [message.identity for message in messages]
@@ -106,8 +106,6 @@ class Scorer:
         score.words = _add(score.words, (self._standing.holds(fact.text) for fact in facts.words))
         score.lines = _add(score.lines, (self._standing.holds(fact.text) for fact in facts.lines))
         score.places = _add(score.places, (any(map(self._standing.holds, fact.places)) for fact in facts.words))
-        if overhead_ms is not None:
-            score.overhead_ms.append(overhead_ms)
         score.digests.append(blake2b(b"".join(message.likeness for message in messages), digest_size=16).digest())
 
     def _count_changes(self, messages: list[Message], sent: Sequence[bytes], num_same: int) -> None:

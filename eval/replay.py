@@ -73,8 +73,11 @@ async def play(script: Script, policy: Policy, options: Options, reader: Reader 
             sent=sent,
             forwarded=forwarded.messages,
             is_cold=is_cold,
-            overhead_ms=forwarded.overhead_ms,
         )
+        if forwarded.overhead_ms is not None:
+            scorer.score.overhead_ms.append(forwarded.overhead_ms)
+        if forwarded.bypass is not None:
+            scorer.score.bypasses.append(forwarded.bypass)
     return scorer.score
 
 

@@ -5,6 +5,7 @@ Knows no display.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -27,6 +28,8 @@ class Measured:
     num_recoveries: int
     overhead_p50_ms: float
     overhead_p95_ms: float
+    bypasses: dict[str, int]
+    """Turns on which compression was skipped or failed, by reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,4 +167,5 @@ def _measured(scores: Sequence[Score]) -> Measured | None:
         num_recoveries=sum(s.num_recoveries for s in scores),
         overhead_p50_ms=float(p50),
         overhead_p95_ms=float(p95),
+        bypasses=dict(Counter(reason for score in scores for reason in score.bypasses)),
     )

@@ -77,6 +77,16 @@ def worst_lines(rows: Sequence[Figures]) -> list[str]:
     ]
 
 
+def bypass_lines(rows: Sequence[Figures]) -> list[str]:
+    """For each policy, on how many turns it gave up and why: figures with such turns are not to be trusted."""
+    return [
+        f"[bold]{row.policy}: compression was bypassed on {num} of {row.num_turns} turns: {escape(reason)}[/bold]"
+        for row in rows
+        if row.measured
+        for reason, num in row.measured.bypasses.items()
+    ]
+
+
 def agreement_line(agreement: Agreement) -> str:
     """Whether HTTP forwarded what the compressor makes of the same requests in process."""
     restarts = f", over {agreement.num_restarts} restarts of the proxy" if agreement.num_restarts else ""

@@ -6,6 +6,7 @@ A bare ASGI endpoint: frameworks decode bodies and wrap streams, which is what c
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from dataclasses import dataclass
 
@@ -32,6 +33,8 @@ class _Exchange:
     """Time that was ours."""
     tokens: tuple[int, int] | None = None
     """Tokens that came in and that were forwarded; None until they are counted."""
+    is_answered: bool = False
+    """Whether the answer's head is on its way, so that no other can be sent."""
 
     def headers(self) -> list[Header]:
         """Headers that tell the client what became of its request."""
@@ -68,6 +71,8 @@ class ChatRoute:
         except ClientGoneError:
             status = CLIENT_GONE_STATUS
         except Exception as fault:
+            if exchange.is_answered:
+                raise
             error = fault
             status, body = error_json(fault)
             headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
@@ -91,7 +96,8 @@ class ChatRoute:
             answer_bytes=num_bytes,
             error=error and where(error),
         )
-        logger.info(line)
+        # A fault of ours, told from a 500 of the upstream's by there being an exception.
+        logger.log(logging.ERROR if status == 500 and error is not None else logging.INFO, line)
 
     async def _serve(
         self, scope: Scope, receive: Receive, send: Send, services: Services, exchange: _Exchange
@@ -128,6 +134,7 @@ class ChatRoute:
             answer.close()
             raise
         exchange.own_s += time.perf_counter() - answered_s
+        exchange.is_answered = True
         return await relay(answer, send, exchange.headers())
 
     def _count(self, prepared: Prepared, services: Services, exchange: _Exchange) -> asyncio.Task[None] | None:

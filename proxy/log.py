@@ -47,9 +47,12 @@ def _quoted(value: object) -> str:
 
 
 class _Formatter(logging.Formatter):
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s.%(msecs)03d %(levelname)s %(message)s", datefmt="%Y-%m-%dT%H:%M:%S")
+    """One line a record; an exception is named by class and place."""
 
-    def formatException(self, ei: object) -> str:  # noqa: N802 - the base class names it
-        error = ei[1] if isinstance(ei, tuple) else None
-        return f"error={where(error)}" if isinstance(error, BaseException) else ""
+    def format(self, record: logging.LogRecord) -> str:
+        """Render a record."""
+        time = self.formatTime(record, "%Y-%m-%dT%H:%M:%S")
+        error = record.exc_info[1] if record.exc_info else None
+        message = record.getMessage().strip().replace("\n", "\\n")
+        suffix = "" if error is None else f" error={where(error)}"
+        return f"{time}.{record.msecs:03.0f} {record.levelname} {message}{suffix}"

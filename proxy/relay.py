@@ -69,9 +69,7 @@ async def relay(answer: Answer, send: Send, ours: Sequence[Header] = ()) -> Rela
         send: ASGI's send.
         ours: headers to add.
     """
-    events = (find([(key.lower(), value) for key, value in answer.headers], b"content-type") or "").startswith(
-        "text/event-stream"
-    )
+    events = _is_plain_event_stream(answer.headers)
     relayed = Relayed(answer.status)
     try:
         headers = [*to_client(answer.headers, events=events), *ours]
@@ -91,6 +89,13 @@ async def relay(answer: Answer, send: Send, ours: Sequence[Header] = ()) -> Rela
         return relayed
     finally:
         answer.close()
+
+
+def _is_plain_event_stream(headers: Sequence[Header]) -> bool:
+    """Whether an event can be put at the end of the body: it is a stream of events, and not compressed."""
+    lowered = [(key.lower(), value) for key, value in headers]
+    content_type, encoding = find(lowered, b"content-type") or "", find(lowered, b"content-encoding")
+    return content_type.lower().startswith("text/event-stream") and encoding in (None, "identity")
 
 
 def error_event(error: Exception, tail: bytes = b"\n\n") -> bytes:

@@ -6,8 +6,7 @@ import asyncio
 import contextlib
 import signal
 import socket
-import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -73,23 +72,47 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 async def _serve(settings: Settings, listener: socket.socket) -> None:
+    servers: list[uvicorn.Server] = []
+    _on_signals(servers)
     if settings.backend == "none":
-        await _serve_http(settings, listener)
+        await _serve_http(settings, listener, servers)
         return
-    # Until the server takes the signals over, SIGTERM has to end the backend as Ctrl-C does.
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    assert task is not None
-    if sys.platform != "win32":
-        loop.add_signal_handler(signal.SIGTERM, task.cancel)
     engine = await _start_engine(settings)
     try:
-        await _serve_http(settings.model_copy(update={"upstream": engine.base_url}), listener)
+        await _serve_http(settings.model_copy(update={"upstream": engine.base_url}), listener, servers)
     finally:
         await _finish(engine.stop())
 
 
+class _Server(uvicorn.Server):
+    """A server that leaves signals to us: its own handling repeats them at its end, and what is left to stop is cut."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Do nothing."""
+        yield
+
+
+def _on_signals(servers: list[uvicorn.Server]) -> None:
+    """Let Ctrl-C and SIGTERM end the server once there is one, and cancel the start before; twice is at once."""
+    task = asyncio.current_task()
+    assert task is not None
+
+    def end() -> None:
+        if not servers:
+            task.cancel()
+        for server in servers:
+            server.force_exit = server.should_exit
+            server.should_exit = True
+
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        # Where the platform's loop has no signal handlers, Ctrl-C cancels the task, which ends everything, too.
+        with contextlib.suppress(NotImplementedError):
+            asyncio.get_running_loop().add_signal_handler(signal_number, end)
+
+
 async def _finish(work: Coroutine[Any, Any, None]) -> None:
-    """Run something to its end, though this task be cancelled: the server passes the signal that ended it on to us."""
+    """Run something to its end, though this task be cancelled again by another signal."""
     task = asyncio.ensure_future(work)
     while not task.done():
         with contextlib.suppress(asyncio.CancelledError):
@@ -113,7 +136,7 @@ async def _start_engine(settings: Settings) -> EngineProcess:
     return engine
 
 
-async def _serve_http(settings: Settings, listener: socket.socket) -> None:
+async def _serve_http(settings: Settings, listener: socket.socket, servers: list[uvicorn.Server]) -> None:
     config = uvicorn.Config(
         create_app(settings),
         http="httptools",
@@ -135,7 +158,9 @@ async def _serve_http(settings: Settings, listener: socket.socket) -> None:
         f"sluice listens on http://{where} · upstream {settings.upstream} · mode {settings.mode} · state {state}",
         err=True,
     )
-    await uvicorn.Server(config).serve(sockets=[listener])
+    server = _Server(config)
+    servers.append(server)
+    await server.serve(sockets=[listener])
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -1,122 +1,264 @@
-"""The engine: one worker thread runs the model, requests wait in line.
+"""The engine: a worker thread that steps the model for all requests at once.
 
-The event loop never waits for a forward pass: tokens cross from the worker to the caller's loop one by one. Knows no
-text.
+Requests, cancellations and the end come to it through an inbox; tokens go back to each caller's event loop, which never
+waits for a forward pass. Knows token ids, not text.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
+import logging
 import queue
+import random
 import threading
-from collections.abc import AsyncGenerator, Sequence
+from collections import defaultdict
+from collections.abc import AsyncGenerator
+from collections.abc import Sequence as Many
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
-import torch
-from transformers import AutoModelForCausalLM, DynamicCache
+from sluice.backend.base import FinishReason, SamplingParams, TokenLogprobs, TokenOutput
+from sluice.backend.embedded.config import EngineConfig
+from sluice.backend.embedded.runner import ModelRunner
+from sluice.backend.embedded.sampler import Sampled
+from sluice.backend.embedded.scheduler import Scheduler
+from sluice.backend.embedded.sequence import Sequence
+from sluice.backend.embedded.speculation import Drafter, PromptLookup
+from sluice.backend.errors import (
+    ContextLengthError,
+    EngineClosedError,
+    EngineError,
+    EngineOverloadedError,
+    InvalidRequestError,
+)
 
-from sluice.backend.base import FinishReason, SamplingParams, TokenOutput
-from sluice.backend.embedded.sampling import sample
-from sluice.backend.errors import ContextLengthError, EngineClosedError, EngineError, InvalidRequestError
+_log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
 class _Request:
-    prompt: list[int]
-    params: SamplingParams
+    """One caller's prompt with its continuations."""
+
+    sequences: list[Sequence]
+    """The first computes the prompt; the others fork from it."""
+    drafts: Many[Many[int]]
     loop: asyncio.AbstractEventLoop
     outputs: asyncio.Queue[TokenOutput | Exception] = field(default_factory=asyncio.Queue)
-    cancelled: threading.Event = field(default_factory=threading.Event)
+    is_forked: bool = False
 
-    def put(self, item: TokenOutput | Exception) -> None:
-        if not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(self.outputs.put_nowait, item)
+
+@dataclass(slots=True)
+class _Cancel:
+    request: _Request
 
 
 class EmbeddedEngine:
-    """Runs one model on CPU or CUDA, one request at a time, first come first served."""
+    """Runs one model for many callers; see `Engine`."""
 
-    def __init__(self, model: Any, end_token_ids: frozenset[int]) -> None:
-        self._model = model
+    def __init__(
+        self,
+        runner: ModelRunner,
+        scheduler: Scheduler,
+        config: EngineConfig,
+        *,
+        max_model_len: int,
+        vocab_size: int,
+        end_token_ids: frozenset[int],
+    ) -> None:
+        self._runner = runner
+        self._scheduler = scheduler
+        self._config = config
+        self._max_model_len = max_model_len
+        self._vocab_size = vocab_size
         self._end_token_ids = end_token_ids
-        self._max_model_len: int = model.config.max_position_embeddings
-        self._vocab_size: int = model.config.vocab_size
-        self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
-        self._closed = threading.Event()
+        self._ids = itertools.count()
+        self._inbox: queue.SimpleQueue[_Request | _Cancel | None] = queue.SimpleQueue()
+        self._requests: dict[Sequence, _Request] = {}
+        self._drafters: dict[Sequence, Drafter] = {}
+        self._num_open = 0
+        self._is_closed = False
         self._worker = threading.Thread(target=self._work, name="sluice-engine", daemon=True)
         self._worker.start()
-
-    @classmethod
-    def load(cls, folder: Path, *, device: str, dtype: str, end_token_ids: frozenset[int]) -> EmbeddedEngine:
-        """Read the weights in `folder`; `device` and `dtype` as torch names them."""
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), local_files_only=True)
-        return cls(model.to(device).eval(), end_token_ids)
 
     @property
     def max_model_len(self) -> int:
         """Tokens that prompt and output may have together."""
         return self._max_model_len
 
-    async def generate(self, prompt: Sequence[int], params: SamplingParams) -> AsyncGenerator[TokenOutput]:
-        """Stream the continuation of `prompt`; see `Engine.generate`."""
+    async def generate(
+        self, prompt: Many[int], params: SamplingParams, drafts: Many[Many[int]] = ()
+    ) -> AsyncGenerator[TokenOutput]:
+        """Stream the continuations of `prompt`; see `Engine.generate`."""
+        request = self._request(prompt, params, drafts)
+        self._num_open += 1
+        self._inbox.put(request)
+        num_running = params.n
+        try:
+            while num_running:
+                output = await request.outputs.get()
+                if isinstance(output, Exception):
+                    num_running = 0
+                    raise output
+                num_running -= output.finish_reason is not None
+                yield output
+        finally:
+            self._num_open -= 1
+            if num_running:
+                self._inbox.put(_Cancel(request))
+
+    async def aclose(self) -> None:
+        """End all requests and the worker. Idempotent."""
+        self._is_closed = True
+        self._inbox.put(None)
+        await asyncio.to_thread(self._worker.join)
+
+    def _request(self, prompt: Many[int], params: SamplingParams, drafts: Many[Many[int]]) -> _Request:
+        """Check what the caller wants. Raises RequestError, EngineError."""
+        if self._is_closed:
+            raise EngineClosedError("the engine is shutting down")
+        if self._num_open >= self._config.max_num_waiting + self._config.max_num_sequences:
+            raise EngineOverloadedError(f"{self._num_open} requests are open already; try again later")
         if not prompt:
             raise InvalidRequestError("the prompt is empty")
         if len(prompt) >= self._max_model_len:
             raise ContextLengthError(len(prompt), self._max_model_len)
-        if self._closed.is_set():
-            raise EngineClosedError("the engine is shutting down")
-        request = _Request(list(prompt), params, asyncio.get_running_loop())
-        self._requests.put(request)
-        try:
-            while True:
-                output = await request.outputs.get()
-                if isinstance(output, Exception):
-                    raise output
-                yield output
-                if output.finish_reason is not None:
-                    return
-        finally:
-            request.cancelled.set()
-
-    async def aclose(self) -> None:
-        """End all requests and the worker. Idempotent."""
-        self._closed.set()
-        self._requests.put(None)
-        await asyncio.to_thread(self._worker.join)
+        for name, tokens in (("prompt", prompt), ("logit_bias", params.logit_bias)):
+            if wrong := [token for token in tokens if not 0 <= token < self._vocab_size]:
+                raise InvalidRequestError(
+                    f"{name} has token {wrong[0]}; the model's are 0 to {self._vocab_size - 1}", name
+                )
+        if not 1 <= params.n <= self._config.max_num_sequences:
+            raise InvalidRequestError(f"n is {params.n}; it must be from 1 to {self._config.max_num_sequences}", "n")
+        seed = random.getrandbits(62) if params.seed is None else params.seed
+        sequences = [Sequence(next(self._ids), list(prompt), params, seed + index) for index in range(params.n)]
+        return _Request(sequences, drafts, asyncio.get_running_loop())
 
     def _work(self) -> None:
-        while (request := self._requests.get()) is not None:
-            try:
-                self._run(request)
-            except Exception as error:
-                request.put(EngineError(f"the model failed: {error!r}"))
-        while not self._requests.empty():
-            if (request := self._requests.get()) is not None:
-                request.put(EngineClosedError("the engine is shutting down"))
+        while self._receive():
+            if self._scheduler.has_work:
+                self._step()
+        error = EngineClosedError("the engine is shutting down")
+        self._send([(request, error) for request in set(self._requests.values())])
 
-    @torch.inference_mode()
-    def _run(self, request: _Request) -> None:
-        """Generate until the end, a cancellation or the engine's close."""
-        params = request.params
-        room = self._max_model_len - len(request.prompt)
-        budget = room if params.max_tokens is None else min(params.max_tokens, room)
-        stops = self._end_token_ids | params.stop_token_ids
-        device = self._model.device
-        generator = torch.Generator(device).manual_seed(params.seed) if params.seed is not None else None
-        cache = DynamicCache(config=self._model.config)
-        ids = torch.tensor([request.prompt], device=device)
-        for index in range(budget):
-            if request.cancelled.is_set():
-                return
-            if self._closed.is_set():
-                request.put(EngineClosedError("the engine is shutting down"))
-                return
-            logits = self._model(input_ids=ids, past_key_values=cache, logits_to_keep=1).logits[0, -1]
-            token = sample(logits, params, generator)
-            if token in stops:
-                request.put(TokenOutput((), FinishReason.STOP))
-                return
-            request.put(TokenOutput((token,), FinishReason.LENGTH if index == budget - 1 else None))
-            ids = torch.tensor([[token]], device=device)
+    def _receive(self) -> bool:
+        """Take what is in the inbox, waiting for it if there is nothing else to do; False when the engine is closed."""
+        while not (self._scheduler.has_work and self._inbox.empty()):
+            match self._inbox.get():
+                case None:
+                    return False
+                case _Cancel(request):
+                    self._drop(request)
+                case request:
+                    self._requests |= dict.fromkeys(request.sequences, request)
+                    self._scheduler.add(request.sequences[0])
+        return True
+
+    def _step(self) -> None:
+        """One forward pass; a failure ends the sequences that were in it and no others."""
+        self._propose()
+        step = self._scheduler.schedule()
+        forks = {
+            item.sequence: request.sequences[1:]
+            for item in step.scheduled
+            if item.is_sampled
+            and not (request := self._requests[item.sequence]).is_forked
+            and len(request.sequences) > 1
+        }
+        try:
+            results = self._runner.run(step, forks)
+        except Exception as error:
+            _log.exception("a step failed")
+            failed = {self._requests[item.sequence] for item in step.scheduled}
+            self._send([(request, EngineError(f"the model failed: {error!r}")) for request in failed])
+            for request in failed:
+                self._drop(request)
+            return
+        outputs: list[tuple[_Request, TokenOutput | Exception]] = []
+        for item in step.scheduled:
+            sequence, chosen = item.sequence, results[item.sequence]
+            if item.draft:
+                self._drafters[sequence].note(len(item.draft), len(chosen) - 1)
+            tokens, reason = self._cut(sequence, chosen)
+            self._scheduler.update(item, tokens)
+            for fork in forks.get(sequence, ()):
+                self._scheduler.fork(sequence, fork)
+            if chosen:
+                outputs.append(self._finish(sequence, tokens, chosen, reason))
+            for fork in forks.get(sequence, ()):
+                tokens, reason = self._cut(fork, results[fork])
+                fork.tokens += tokens
+                outputs.append(self._finish(fork, tokens, results[fork], reason))
+            if sequence in forks:
+                self._requests[sequence].is_forked = True
+        self._send(outputs)
+
+    def _propose(self) -> None:
+        """Drafts for sequences that decode, shorter ones the more of them there are."""
+        decoding = [sequence for sequence in self._scheduler.running if sequence.is_decoding]
+        if not decoding:
+            return
+        limit = min(self._config.max_num_draft_tokens, self._config.max_num_drafting_tokens // len(decoding) - 1)
+        for sequence in decoding:
+            room = self._budget(sequence) - sequence.num_output_tokens - 1
+            if min(limit, room) > 0:
+                drafter = self._drafters.get(sequence)
+                if drafter is None:
+                    drafter = self._drafters[sequence] = PromptLookup(self._requests[sequence].drafts)
+                sequence.draft = drafter.propose(sequence.tokens, min(limit, room))
+
+    def _cut(self, sequence: Sequence, chosen: list[Sampled]) -> tuple[list[int], FinishReason | None]:
+        """The new tokens that belong to the output, and why it ends with them, if it does."""
+        params = sequence.params
+        stops = params.stop_token_ids if params.ignore_end else params.stop_token_ids | self._end_token_ids
+        room = self._budget(sequence) - sequence.num_output_tokens
+        tokens: list[int] = []
+        for item in chosen:
+            if item.token in stops:
+                return tokens, FinishReason.STOP
+            tokens.append(item.token)
+            if len(tokens) == room:
+                return tokens, FinishReason.LENGTH
+        return tokens, None
+
+    def _budget(self, sequence: Sequence) -> int:
+        """Output tokens that the sequence may have."""
+        room = self._max_model_len - sequence.num_prompt_tokens
+        return room if sequence.params.max_tokens is None else min(sequence.params.max_tokens, room)
+
+    def _finish(
+        self, sequence: Sequence, tokens: list[int], chosen: list[Sampled], reason: FinishReason | None
+    ) -> tuple[_Request, TokenOutput]:
+        """The output of a step; a sequence that ends gives up its blocks."""
+        request = self._requests[sequence]
+        logprobs: list[TokenLogprobs] = [item.logprobs for item in chosen[: len(tokens)] if item.logprobs is not None]
+        index = request.sequences.index(sequence)
+        output = TokenOutput(tuple(tokens), reason, sequence.num_cached_tokens, index, tuple(logprobs))
+        if reason is not None:
+            self._forget(sequence)
+        return request, output
+
+    def _drop(self, request: _Request) -> None:
+        for sequence in request.sequences:
+            if sequence in self._requests:
+                self._forget(sequence)
+
+    def _forget(self, sequence: Sequence) -> None:
+        self._scheduler.remove(sequence)
+        del self._requests[sequence]
+        self._drafters.pop(sequence, None)
+
+    def _send(self, outputs: list[tuple[_Request, TokenOutput | Exception]]) -> None:
+        """Hand outputs to their callers: one call into each event loop."""
+        by_loop: defaultdict[asyncio.AbstractEventLoop, list[tuple[_Request, TokenOutput | Exception]]] = defaultdict(
+            list
+        )
+        for request, output in outputs:
+            by_loop[request.loop].append((request, output))
+        for loop, batch in by_loop.items():
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(_deliver, batch)
+
+
+def _deliver(batch: list[tuple[_Request, TokenOutput | Exception]]) -> None:
+    for request, output in batch:
+        request.outputs.put_nowait(output)

@@ -1,6 +1,6 @@
 """Where each tool result comes from: which call, which file and lines, what kind of output."""
 
-from sluice.compressor.provenance.calls import decode_arguments, read_call
+from sluice.compressor.provenance.calls import decode_arguments, read_call, strings
 from sluice.compressor.provenance.origins import Origins, Segment
 from sluice.compressor.provenance.shell import read_command
 from sluice.compressor.provenance.types import Kind, Provenance, same_path
@@ -14,4 +14,5 @@ __all__ = [
     "read_call",
     "read_command",
     "same_path",
+    "strings",
 ]

@@ -93,6 +93,17 @@ def decode_arguments(call: ToolCall) -> Mapping[str, Any]:
     return arguments if isinstance(arguments, dict) else {"input": arguments}
 
 
+def strings(value: Any) -> list[str]:
+    """Every string among a call's arguments, in order."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, Mapping):
+        return [text for inner in value.values() for text in strings(inner)]
+    if isinstance(value, list):
+        return [text for inner in value for text in strings(inner)]
+    return []
+
+
 def _of_shell(tool: str, arguments: Mapping[str, Any]) -> Provenance:
     command = next((arguments[key] for key in _COMMAND_KEYS if key in arguments), "")
     if isinstance(command, list):

@@ -34,6 +34,8 @@ class Forwarded:
     """How long it took, where that has a meaning."""
     num_tokens: tuple[int, int] | None = None
     """Tokens that came in and that went out, where a proxy says so."""
+    bypass: str | None = None
+    """Why compression was skipped or failed, where the policy says so."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,4 +43,5 @@ class OursConversation:
         compressed = await self._compressor.compress(
             request.messages, dialect=OPENAI_CHAT, mode=self._mode, tenant=TENANT, upstream=UPSTREAM
         )
-        return Forwarded(compressed.messages, overhead_ms=(time.perf_counter() - begun) * 1000)
+        overhead_ms = (time.perf_counter() - begun) * 1000
+        return Forwarded(compressed.messages, overhead_ms=overhead_ms, bypass=compressed.bypass)

@@ -108,6 +108,7 @@ class OverHttp:
             forwarded_messages(bodies[-1]),
             overhead_ms=float(overhead) if overhead else None,
             num_tokens=(int(came), int(went)) if came and went else None,
+            bypass=headers.get("x-sluice-bypass"),
         )
 
     def _body(self, messages: Sequence[bytes]) -> bytes:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sluice.backend.base import Engine, FinishReason, SamplingParams
+from sluice.backend.embedded.config import EngineConfig
 from sluice.backend.embedded.loading import load_engine
 from sluice.backend.errors import ContextLengthError, EngineClosedError, InvalidRequestError, ModelUnavailableError
 
@@ -16,7 +17,7 @@ GREEDY = SamplingParams(temperature=0, max_tokens=20)
 
 @pytest.fixture
 async def engine(tiny_folder: Path) -> AsyncIterator[Engine]:
-    engine = load_engine(tiny_folder, device="cpu", dtype="float32", end_token_ids=frozenset())
+    engine = load_engine(tiny_folder, EngineConfig(), frozenset())
     yield engine
     await engine.aclose()
 
@@ -86,4 +87,4 @@ def test_broken_weights_name_the_folder(tiny_folder: Path, tmp_path: Path) -> No
         (tmp_path / name).write_bytes((tiny_folder / name).read_bytes())
     (tmp_path / "model.safetensors").write_bytes(b"nonsense")
     with pytest.raises(ModelUnavailableError, match=str(tmp_path)):
-        load_engine(tmp_path, device="cpu", dtype="float32", end_token_ids=frozenset())
+        load_engine(tmp_path, EngineConfig(), frozenset())

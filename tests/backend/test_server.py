@@ -12,6 +12,7 @@ import pytest
 import uvicorn
 
 from sluice.backend import errors
+from sluice.backend.embedded.config import EngineConfig
 from sluice.backend.embedded.loading import load_engine
 from sluice.backend.server import ERRORS, create_app, render_error
 from sluice.backend.tokenizer import Tokenizer
@@ -23,7 +24,7 @@ HI = [{"role": "user", "content": "hi"}]
 async def url(tiny_folder: Path) -> AsyncIterator[str]:
     """The tiny model behind a real socket."""
     tokenizer = Tokenizer(tiny_folder)
-    engine = load_engine(tiny_folder, device="cpu", dtype="float32", end_token_ids=tokenizer.end_token_ids)
+    engine = load_engine(tiny_folder, EngineConfig(), tokenizer.end_token_ids)
     config = uvicorn.Config(create_app(engine, tokenizer, "tiny"), port=0, log_level="warning", ws="none")
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve())
@@ -61,8 +62,10 @@ async def test_plain_and_streamed_answers_are_equal(client: openai.AsyncOpenAI) 
     assert plain.choices[0].message.content == text
     assert plain.choices[0].finish_reason == finish
     assert usage is not None
-    assert usage.model_dump() == plain.usage.model_dump()
-    assert usage.completion_tokens == 12
+    assert (usage.prompt_tokens, usage.completion_tokens) == (plain.usage.prompt_tokens, 12)
+    assert usage.total_tokens == plain.usage.total_tokens
+    assert plain.usage.prompt_tokens_details.cached_tokens == 0
+    assert usage.prompt_tokens_details.cached_tokens == usage.prompt_tokens // 16 * 16 > 0
 
 
 async def test_without_include_usage_no_chunk_speaks_of_it(http: httpx.AsyncClient) -> None:

@@ -100,6 +100,17 @@ async def test_where_nothing_is_dropped_the_clients_bytes_go_out(
     assert upstream.last.body == body
 
 
+async def test_text_cut_in_the_middle_of_an_emoji_costs_the_other_messages_nothing(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream
+) -> None:
+    messages = reading_twice()
+    messages[0]["content"] = "cut \ud83d"
+    answer = await client.post("/v1/chat/completions", content=json.dumps({"model": "m", "messages": messages}))
+    assert upstream.last.json["messages"][:4] == messages[:4]
+    assert upstream.last.json["messages"][4]["content"].endswith("40 lines as in message 3]")
+    assert "x-sluice-bypass" not in answer.headers
+
+
 async def test_mode_off_forwards_any_bytes(client: httpx.AsyncClient, upstream: ScriptedUpstream) -> None:
     for body in (json.dumps({"model": "m", "messages": reading_twice()}).encode(), b"no json", b""):
         answer = await client.post("/v1/chat/completions", content=body, headers={"x-sluice-mode": "off"})

@@ -155,6 +155,17 @@ async def test_the_openai_client_raises_on_a_stream_that_breaks_off(upstream: Sc
             await anext(events)
 
 
+async def test_a_compressed_stream_that_breaks_off_is_cut(upstream: ScriptedUpstream) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.start("text/event-stream", 200, (b"content-encoding", b"x-odd"))
+        await exchange.part(b"odd")
+
+    upstream.answer = answer
+    async with proxy(upstream.url) as client:
+        with pytest.raises(httpx.RemoteProtocolError):
+            await client.post("/v1/chat/completions", json={**BODY, "stream": True})
+
+
 async def test_a_plain_answer_that_breaks_off_is_cut_not_completed(upstream: ScriptedUpstream) -> None:
     async def answer(exchange: Exchange) -> None:
         await exchange.start("application/json", 200, (b"content-length", b"1000"))

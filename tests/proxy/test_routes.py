@@ -44,17 +44,6 @@ async def test_an_id_that_names_nothing_is_404(upstream: ScriptedUpstream, recal
     assert recall_id in answer.json()["error"]["message"]
 
 
-async def test_a_text_that_utf8_cannot_hold_is_recalled(upstream: ScriptedUpstream) -> None:
-    messages = reading_twice()
-    for message in (messages[2], messages[4]):
-        message["content"] = "cut \ud83d\n" + message["content"]
-    async with proxy(upstream.url) as client:
-        await client.post("/v1/chat/completions", json={"model": "m", "messages": messages})
-        match = re.match(r"\[sluice ([0-9a-f]{4}):", upstream.last.json["messages"][4]["content"])
-        assert match is not None
-        assert (await client.get(f"/v1/recall/{match[1]}")).json()["text"] == messages[4]["content"]
-
-
 async def test_health(upstream: ScriptedUpstream) -> None:
     async with proxy(upstream.url) as client:
         assert (await client.get("/healthz")).json() == {"status": "ok"}

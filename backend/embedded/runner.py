@@ -1,0 +1,92 @@
+"""Runs a scheduled step on the model: sequences to tensors, one forward pass, tokens chosen and drafts verified.
+
+Drafts are verified by drawing each position as if there were none and comparing: the output is as it is without them,
+drawn or greedy (for a draft that is certain, this is the rejection sampling of arXiv 2211.17192).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Sequence as Many
+
+import torch
+
+from sluice.backend.embedded.attention import AttentionBackend, Span
+from sluice.backend.embedded.kv_cache import KVCache
+from sluice.backend.embedded.model import Decoder
+from sluice.backend.embedded.sampler import Row, Sampled, sample
+from sluice.backend.embedded.scheduler import Scheduled, Step
+from sluice.backend.embedded.sequence import Sequence
+
+
+class ModelRunner:
+    """Model, cache and attention of one engine."""
+
+    def __init__(self, decoder: Decoder, cache: KVCache, attention: AttentionBackend) -> None:
+        self._decoder = decoder
+        self._cache = cache
+        self._attention = attention
+        self._device = cache.keys.device
+
+    @torch.inference_mode()
+    def run(self, step: Step, forks: Mapping[Sequence, Many[Sequence]]) -> dict[Sequence, list[Sampled]]:
+        """New tokens of each sequence: accepted draft tokens and one more; none where a prompt is not through yet.
+
+        `forks` are copies of a sequence that begin now: each draws its first token from the same logits.
+        """
+        self._cache.copy(step.copies)
+        token_ids: list[int] = []
+        positions: list[int] = []
+        slots: list[int] = []
+        spans: list[Span] = []
+        wanted: list[int] = []
+        rows: list[Row] = []
+        size = self._cache.block_size
+        for item in step.scheduled:
+            sequence, first = item.sequence, item.sequence.num_computed_tokens
+            known = item.num_tokens - len(item.draft)
+            table, end = sequence.block_table, first + item.num_tokens
+            spans.append(Span(len(token_ids), item.num_tokens, end, table))
+            token_ids += sequence.tokens[first : first + known]
+            token_ids += item.draft
+            positions += range(first, end)
+            slots += [table[position // size] * size + position % size for position in range(first, end)]
+            if item.is_sampled:
+                rows += _rows(item, forks.get(sequence, ()), len(wanted))
+                wanted += range(len(token_ids) - len(item.draft) - 1, len(token_ids))
+        logits = self._decoder.forward(
+            self._tensor(token_ids),
+            self._tensor(positions),
+            self._tensor(slots),
+            self._attention.begin(spans),
+            self._tensor(wanted),
+        )
+        chosen = iter(sample(logits, rows) if rows else [])
+        results: dict[Sequence, list[Sampled]] = {}
+        for item in step.scheduled:
+            results[item.sequence] = []
+            if item.is_sampled:
+                results[item.sequence] = _accept(item.draft, [next(chosen) for _ in range(len(item.draft) + 1)])
+                results |= {fork: [next(chosen)] for fork in forks.get(item.sequence, ())}
+        return results
+
+    def _tensor(self, values: list[int]) -> torch.Tensor:
+        return torch.tensor(values, dtype=torch.int64, device=self._device)
+
+
+def _rows(item: Scheduled, forks: Many[Sequence], index: int) -> list[Row]:
+    """What to draw for one sequence: a token behind the known ones and each draft token, and its forks' first."""
+    sequence = item.sequence
+    return [
+        *(
+            Row(index + n, sequence.params, sequence.seed, sequence.tokens, sequence.num_prompt_tokens, item.draft[:n])
+            for n in range(len(item.draft) + 1)
+        ),
+        *(Row(index, fork.params, fork.seed, fork.tokens, fork.num_prompt_tokens) for fork in forks),
+    ]
+
+
+def _accept(draft: Many[int], chosen: list[Sampled]) -> list[Sampled]:
+    """The drawn tokens up to the first that the draft does not have, that one included."""
+    num_equal = next((n for n, token in enumerate(draft) if chosen[n].token != token), len(draft))
+    return chosen[: num_equal + 1]

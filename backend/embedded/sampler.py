@@ -1,0 +1,140 @@
+"""Chooses tokens from logits: penalties, bias, temperature, min-p, top-k, top-p, log-probabilities.
+
+Each token's random number depends on the sequence's seed and the token's position alone, so that neither the batch nor
+speculation changes what is drawn. Knows no sequences.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from sluice.backend.base import SamplingParams, TokenLogprobs
+
+_NUM_LIKELY = 1024  # the tokens that are looked at first; all are only where these do not suffice
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One token to choose."""
+
+    index: int
+    """Row of the logits."""
+    params: SamplingParams
+    seed: int
+    tokens: Sequence[int]
+    """Prompt and output before the token, less `draft`."""
+    num_prompt_tokens: int
+    draft: Sequence[int] = ()
+    """Tokens of the draft before the token."""
+
+    @property
+    def position(self) -> int:
+        """Tokens before it."""
+        return len(self.tokens) + len(self.draft)
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """A chosen token."""
+
+    token: int
+    logprobs: TokenLogprobs | None = None
+
+
+def sample(logits: torch.Tensor, rows: Sequence[Row]) -> list[Sampled]:
+    """One token for each of `rows`, which may name a row of `logits` (any, vocabulary), float32, several times."""
+    identity = len(rows) == logits.shape[0] and all(row.index == index for index, row in enumerate(rows))
+    picked = logits if identity else logits[torch.tensor([row.index for row in rows], device=logits.device)]
+    adjusted = _adjust(picked, rows)
+    tokens: list[int] = adjusted.argmax(dim=-1).tolist()
+    drawn = [index for index, row in enumerate(rows) if row.params.temperature > 0]
+    if drawn:
+        for index, token in zip(drawn, _draw(adjusted[drawn], [rows[index] for index in drawn]), strict=True):
+            tokens[index] = token
+    return [
+        Sampled(token, None if row.params.num_logprobs is None else _logprobs(values, token, row.params.num_logprobs))
+        for token, row, values in zip(tokens, rows, picked, strict=True)
+    ]
+
+
+def uniform(seed: int, position: int) -> float:
+    """The random number in [0, 1) of a sequence's token."""
+    return random.Random(f"{seed}/{position}").random()  # noqa: S311 - no secret
+
+
+def _adjust(logits: torch.Tensor, rows: Sequence[Row]) -> torch.Tensor:
+    """Penalties and bias; the logits themselves stay as they are."""
+    adjusted = logits
+    for index, row in enumerate(rows):
+        params = row.params
+        if not (
+            params.logit_bias or params.presence_penalty or params.frequency_penalty or params.repetition_penalty != 1
+        ):
+            continue
+        if adjusted is logits:
+            adjusted = logits.clone()
+        values = adjusted[index]
+        if params.repetition_penalty != 1:
+            seen = torch.tensor(sorted({*row.tokens, *row.draft}), device=values.device)
+            old = values[seen]
+            values[seen] = torch.where(old > 0, old / params.repetition_penalty, old * params.repetition_penalty)
+        output = [*row.tokens[row.num_prompt_tokens :], *row.draft]
+        if output and (params.presence_penalty or params.frequency_penalty):
+            seen, counts = torch.unique(torch.tensor(output, device=values.device), return_counts=True)
+            values[seen] -= params.presence_penalty + params.frequency_penalty * counts
+        if params.logit_bias:
+            biased = torch.tensor(list(params.logit_bias), device=values.device)
+            values[biased] += torch.tensor(list(params.logit_bias.values()), device=values.device)
+    return adjusted
+
+
+def _draw(logits: torch.Tensor, rows: Sequence[Row]) -> list[int]:
+    """Draw from each row's distribution, cut by min-p, top-k and top-p, by the inverse of its cumulative sum."""
+    device = logits.device
+
+    def column(values: list[float]) -> torch.Tensor:
+        return torch.tensor(values, device=device).unsqueeze(1)
+
+    scaled = logits / column([row.params.temperature for row in rows])
+    numbers = torch.tensor([[uniform(row.seed, row.position)] for row in rows], dtype=torch.float64, device=device)
+    if all(row.params.top_p >= 1 and row.params.top_k == 0 and row.params.min_p == 0 for row in rows):
+        return _invert(torch.softmax(scaled, dim=-1), numbers).tolist()
+    top_p = column([row.params.top_p for row in rows])
+    top_k = column([row.params.top_k or logits.shape[1] for row in rows])
+    min_p = column([row.params.min_p for row in rows])
+    is_cut = (top_k < logits.shape[1]) | (min_p > 0)
+    total = scaled.logsumexp(dim=-1, keepdim=True)
+    num_likely = min(_NUM_LIKELY, logits.shape[1])
+    while True:
+        values, tokens = scaled.topk(num_likely, dim=-1)
+        kept = (values - total).exp()
+        kept = kept.masked_fill(kept < min_p * kept[:, :1], 0)
+        kept = kept.masked_fill(torch.arange(num_likely, device=device) >= top_k, 0)
+        # Beyond the likely tokens nothing may be left that would be kept.
+        sure = (kept[:, -1:] == 0) | (~is_cut & (kept.sum(dim=-1, keepdim=True) >= top_p))
+        if num_likely == logits.shape[1] or bool(sure.all()):
+            break
+        num_likely = logits.shape[1]
+    # top-p counts shares of what min-p and top-k have left, which is all the rest where the two are not used.
+    whole = torch.where(is_cut, kept.sum(dim=-1, keepdim=True), 1.0)
+    # A token stays if those before it do not reach top-p, so that at least one does.
+    kept = kept.masked_fill(kept.cumsum(dim=-1) - kept >= top_p * whole, 0)
+    return tokens.gather(1, _invert(kept, numbers).unsqueeze(1)).squeeze(1).tolist()
+
+
+def _invert(weights: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+    """Index where the cumulative sum of `weights` (rows, tokens) passes the number's share of it; not on weight 0."""
+    sums = weights.cumsum(dim=-1, dtype=torch.float64)
+    found = torch.searchsorted(sums, numbers * sums[:, -1:], right=True).squeeze(1)
+    last = weights.shape[1] - 1 - (weights.flip(-1) > 0).to(torch.int8).argmax(dim=-1)
+    return torch.minimum(found, last)
+
+
+def _logprobs(logits: torch.Tensor, token: int, num_top: int) -> TokenLogprobs:
+    logprobs = torch.log_softmax(logits, dim=-1)
+    values, tokens = logprobs.topk(num_top)
+    return TokenLogprobs(float(logprobs[token]), tuple(zip(tokens.tolist(), values.tolist(), strict=True)))

@@ -1,0 +1,6 @@
+"""Proposes tokens that the model then verifies several at a time: one interface, one module for each way."""
+
+from sluice.backend.embedded.speculation.base import Drafter
+from sluice.backend.embedded.speculation.prompt_lookup import PromptLookup
+
+__all__ = ["Drafter", "PromptLookup"]

@@ -1,0 +1,118 @@
+"""Dropped lines that a conversation comes back to: found by what the newest messages touch, and given back unasked.
+
+A model rarely asks for what it does not see, so nothing here waits for it to ask. What touches a dropped line: an edit
+whose old text holds it, a stack trace or search hit that names its number, a quote of it, and an agent's own cache
+that answers "unchanged since last read".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from sluice.compressor import markers
+from sluice.compressor.lines import Lines
+from sluice.compressor.provenance import Kind, Provenance, same_path
+
+_LINE_REFERENCE = re.compile(
+    r"""(?:File\ "(?P<python>[^"\n]+)",\ line\ (?P<python_line>\d+))
+      | (?P<path>[\w./@+-]*\w\.\w+)(?:[:(](?P<line>\d+))""",
+    re.VERBOSE,
+)
+_UNCHANGED = re.compile(r"\b(?:file )?(?:is )?unchanged since (?:the )?last read\b", re.IGNORECASE)
+_MIN_QUOTE_CHARS = 16
+"""A shorter line says too little to be a quote."""
+_NEIGHBOURS = 5
+"""Lines given back on either side of a line that is named by its number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Lines of one result that were dropped and that no other place shows."""
+
+    position: int
+    """Of the message, from 1 after the leading system messages."""
+    text_index: int
+    start: int
+    stop: int
+    """Line after the last, from 0 in the result."""
+    lines: Lines
+    """The whole result."""
+    recall_id: str
+    """Of the result."""
+    path: str | None
+    first_line: int | None
+    """Number in the file of the result's first line, where that is known."""
+
+    def number(self, index: int) -> int | None:
+        """Line `index`'s number in the file."""
+        return self.lines.numbers[index] or (self.first_line + index if self.first_line is not None else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Touch:
+    """What the newest messages say that may touch a gap."""
+
+    written: Sequence[str]
+    """Texts that the agent or a person wrote: prose, and the strings in the agent's calls."""
+    shown: Sequence[tuple[str, Provenance]]
+    """Tool results."""
+
+
+def touched(gaps: Iterable[Gap], touch: Touch) -> list[Gap]:
+    """The parts of the gaps that the newest messages touch, in order."""
+    quotes = {line for text in touch.written for line in _quotable(text)}
+    texts = [*touch.written, *(text for text, _ in touch.shown)]
+    references = [reference for text in texts for reference in _named(text)]
+    unchanged = [p.path for text, p in touch.shown if p.kind is Kind.READ and p.path and _UNCHANGED.search(text)]
+    found: list[Gap] = []
+    for gap in gaps:
+        if gap.path is not None and any(same_path(gap.path, path) for path in unchanged):
+            found.append(gap)
+            continue
+        indexes = {
+            index for index in range(gap.start, gap.stop) if quotes and gap.lines.bodies[index].strip() in quotes
+        }
+        if indexes:
+            # What is quoted is about to be worked on: its whole passage comes back.
+            found.append(gap)
+            continue
+        if gap.path is not None:
+            numbers = {number for path, number in references if same_path(gap.path, path)}
+            named = [index for index in range(gap.start, gap.stop) if numbers and gap.number(index) in numbers]
+            if named:
+                start = max(gap.start, named[0] - _NEIGHBOURS)
+                stop = min(gap.stop, named[-1] + 1 + _NEIGHBOURS)
+                found.append(replace(gap, start=start, stop=stop))
+    return found
+
+
+def render(gaps: Sequence[Gap]) -> str:
+    """The lines of these gaps, each passage under a heading, to stand at the end of a result."""
+    parts: list[str] = []
+    for gap in gaps:
+        first, last = gap.number(gap.start) or gap.start + 1, gap.number(gap.stop - 1) or gap.stop
+        parts.append(markers.restored(gap.recall_id, gap.stop - gap.start, first, last, gap.position))
+        parts += gap.lines.texts[gap.start : gap.stop]
+    return "\n".join(parts)
+
+
+def less(gap: Gap, start: int, stop: int) -> Iterator[Gap]:
+    """What is left of a gap once lines `start` to `stop` were given back."""
+    for left, right in ((gap.start, min(gap.stop, start)), (max(gap.start, stop), gap.stop)):
+        if left < right:
+            yield replace(gap, start=left, stop=right)
+
+
+def _quotable(text: str) -> Iterator[str]:
+    return (line for raw in text.split("\n") if len(line := raw.strip().strip("`")) >= _MIN_QUOTE_CHARS)
+
+
+def _named(text: str) -> Iterator[tuple[str, int]]:
+    """Places that a text names by file and line: stack traces, compilers' messages, search hits."""
+    for match in _LINE_REFERENCE.finditer(text):
+        if match["python"]:
+            yield match["python"], int(match["python_line"])
+        else:
+            yield match["path"], int(match["line"])

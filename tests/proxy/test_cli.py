@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import httpx
+import pytest
+from click.testing import CliRunner
+
+import sluice
+from sluice.proxy.cli import _load, main, summary_of
+
+HEAVY = ("torch", "transformers", "numpy", "sluice.eval", "sluice.backend")
+
+
+def imported_by(*arguments: str) -> set[str]:
+    """Modules that `sluice ARGUMENTS` imports."""
+    code = (
+        "import sys\nfrom sluice.proxy.cli import main\n"
+        "try:\n    main(sys.argv[1:], standalone_mode=False)\n"
+        "finally:\n    print('\\n'.join(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return set(done.stderr.split())
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["serve", "--help"], ["--version"]])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    modules = imported_by(*arguments)
+    assert "sluice.proxy.cli" in modules
+    assert not {name for name in modules if name.startswith(("torch", "transformers", "numpy", "fastapi", "aiohttp"))}
+    assert not {name for name in modules if name.startswith(("sluice.eval.", "sluice.backend."))}
+
+
+def test_the_application_imports_nothing_heavy() -> None:
+    code = "import sys, sluice.proxy.serve\nprint('\\n'.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    modules = set(done.stdout.split())
+    assert not modules & set(HEAVY)
+    assert not modules & {"tiktoken", "redis", "bpe_openai"}
+
+
+def test_help_lists_the_commands_with_their_summaries() -> None:
+    shown = CliRunner().invoke(main, ["--help"]).output
+    assert "serve" in shown
+    assert "Serve the proxy." in shown
+
+
+def test_the_version() -> None:
+    assert CliRunner().invoke(main, ["--version"]).output == f"sluice, version {sluice.__version__}\n"
+
+
+def test_an_unknown_command_is_named() -> None:
+    outcome = CliRunner().invoke(main, ["fly"])
+    assert outcome.exit_code == 2
+    assert "'fly'" in outcome.output
+
+
+def test_a_command_whose_extra_is_missing_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "needy.py").write_text("import no_such_module_at_all\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("sluice.proxy.cli.EXTRA_OF_PACKAGE", {"needy": "eval"})
+    with pytest.raises(Exception, match=r"no_such_module_at_all.*pip install 'sluicegate\[eval\]'"):
+        _load(EntryPoint("needy", "needy:command", "sluice.commands"))
+
+
+def test_summaries_are_read_from_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "odd_command.py").write_text('import no_such_module\ndef go():\n    """First.\n\n    More.\n    """\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    assert summary_of(EntryPoint("go", "odd_command:go", "g")) == "First."
+    assert summary_of(EntryPoint("go", "odd_command:other", "g")) == ""
+    assert summary_of(EntryPoint("go", "nowhere_at_all.cli:go", "g")) == ""
+
+
+def run_serve(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "sluice.proxy.cli", "serve", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, **environment},
+    )
+
+
+def test_without_an_upstream_it_says_what_to_do() -> None:
+    done = run_serve()
+    assert done.returncode == 1
+    assert "--upstream URL" in done.stderr
+    assert "--backend embedded" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_port_in_use_is_one_clear_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        done = run_serve("--upstream", "http://127.0.0.1:9", "--port", str(port))
+    assert done.returncode == 1
+    assert done.stderr == f"Error: cannot listen on 127.0.0.1:{port}: Address already in use\n"
+
+
+def test_a_bad_setting_stops_the_start() -> None:
+    done = run_serve("--upstream", "http://127.0.0.1:9", SLUICE_READ_TIMEOUT_S="never")
+    assert done.returncode == 1
+    assert "read_timeout_s: 'never'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def served() -> Iterator[tuple[subprocess.Popen[str], str, str]]:
+    """A proxy in a process of its own: the process, its first line, its URL."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sluice.proxy.cli", "serve", "--upstream", "http://127.0.0.1:9/v1", "--port", "0"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    yield process, line, line.split("http://", 1)[1].split(" ")[0]
+    process.kill()
+    process.wait()
+    process.stderr.close()
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_it_serves_says_where_logs_a_line_and_ends(served: tuple[subprocess.Popen[str], str, str], sign: int) -> None:
+    process, line, address = served
+    assert line.endswith("upstream http://127.0.0.1:9 · mode safe · state memory\n")
+    body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hush-content"}]}
+    headers = {"authorization": "Bearer hush-key"}
+    answer = httpx.post(f"http://{address}/v1/chat/completions", json=body, headers=headers, trust_env=False)
+    assert answer.status_code == 502
+    process.send_signal(sign)
+    assert process.wait(20) == 0
+    assert process.stderr is not None
+    log = process.stderr.read()
+    assert len(log.splitlines()) == 1, log
+    assert "chat status=502 mode=safe" in log
+    assert "hush" not in log
+
+
+def test_it_ends_while_a_client_holds_a_connection(served: tuple[subprocess.Popen[str], str, str]) -> None:
+    process, _, address = served
+    host, port = address.split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+
+
+@pytest.mark.engine
+def test_the_embedded_backend_starts_and_ends_with_the_proxy(tmp_path: Path) -> None:
+    from tests.backend.conftest import write_tiny_model
+
+    model = write_tiny_model(tmp_path / "tiny")
+    options = ["--backend", "embedded", "--model", str(model), "--port", "0"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sluice.proxy.cli", "serve", *options], stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    lines = []
+    while not lines or "sluice listens on" not in lines[-1]:
+        lines.append(process.stderr.readline())
+        assert lines[-1], "".join(lines)
+    address = lines[-1].split("http://", 1)[1].split(" ")[0]
+    engine = lines[-1].split("upstream ", 1)[1].split(" ")[0]
+    with httpx.Client(base_url=f"http://{address}", trust_env=False, timeout=60) as client:
+        name = client.get("/v1/models").json()["data"][0]["id"]
+        body = {"model": name, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 3}
+        assert client.post("/v1/chat/completions", json=body).json()["usage"]["completion_tokens"] <= 3
+        unknown = client.post("/v1/chat/completions", json={**body, "model": "nope"})
+        assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "model_not_found")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
+    process.stderr.close()
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{engine}/healthz", trust_env=False)
+
+
+@pytest.mark.engine
+def test_an_embedded_backend_that_does_not_start_says_why() -> None:
+    done = run_serve("--backend", "embedded", "--model", "/no/such/model", "--port", "0")
+    assert done.returncode == 1
+    assert "the embedded backend does not start" in done.stderr
+    assert "/no/such/model" in done.stderr

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from sluice.compressor import Mode
+from sluice.proxy.errors import ConfigError
+from sluice.proxy.settings import Settings, load_settings
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_defaults() -> None:
+    settings = load_settings()
+    assert (settings.host, settings.port, settings.mode) == ("127.0.0.1", 8790, Mode.SAFE)
+    assert (settings.upstream, settings.redis_url, settings.backend) == (None, None, "none")
+
+
+def test_later_sources_win(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "sluice.toml").write_text('port = 1\nhost = "file"\nmode = "off"\nttl_s = 7.5\n')
+    monkeypatch.setenv("SLUICE_PORT", "2")
+    monkeypatch.setenv("SLUICE_HOST", "env")
+    settings = load_settings({"port": 3, "host": None, "mode": None})
+    assert (settings.port, settings.host, settings.mode, settings.ttl_s) == (3, "env", Mode.OFF, 7.5)
+
+
+def test_a_file_is_read_where_it_is_said_to_be(tmp_path: Path) -> None:
+    (tmp_path / "other.toml").write_text("port = 5\n")
+    (tmp_path / "sluice.toml").write_text("port = 6\n")
+    assert load_settings(config=tmp_path / "other.toml").port == 5
+    with pytest.raises(ConfigError, match=r"missing\.toml: No such file"):
+        load_settings(config=tmp_path / "missing.toml")
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValidationError):
+        load_settings().port = 1
+
+
+@pytest.mark.parametrize("url", ["http://h", "http://h/", "http://h/v1", "http://h/v1/"])
+def test_an_upstream_is_an_origin(url: str) -> None:
+    assert load_settings({"upstream": url}).upstream == "http://h"
+    assert load_settings({"upstream": "https://h:8/api/v1"}).upstream == "https://h:8/api"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("port", "70000"),
+        ("port", "x"),
+        ("mode", "wild"),
+        ("backend", "magic"),
+        ("max_body_bytes", "0"),
+        ("read_timeout_s", "0"),
+        ("connect_timeout_s", "-1"),
+        ("pool_timeout_s", "soon"),
+        ("write_timeout_s", ""),
+        ("upstream", "api.openai.com"),
+        ("upstream", "ftp://h"),
+        ("upstream", "http://h:port"),
+        ("upstream", "http://h?x=1"),
+        ("redis_url", "http://h"),
+        ("log_level", "loud"),
+    ],
+)
+def test_a_bad_value_is_named_with_its_key(monkeypatch: pytest.MonkeyPatch, key: str, value: str) -> None:
+    monkeypatch.setenv(f"SLUICE_{key.upper()}", value)
+    with pytest.raises(ConfigError) as caught:
+        load_settings()
+    assert key in str(caught.value)
+    assert repr(value) in str(caught.value)
+
+
+def test_an_unknown_key_in_the_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "sluice.toml").write_text('prot = 1\nupstram = "x"\n')
+    with pytest.raises(ConfigError) as caught:
+        load_settings()
+    assert "unknown setting 'prot' in sluice.toml" in str(caught.value)
+    assert "'upstram'" in str(caught.value)
+    assert "port" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["port = ", "\xff", '[proxy]\nport = "x"'])
+def test_a_file_that_makes_no_sense_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "sluice.toml").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"sluice\.toml"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("redis_url", "rediss:/:hu/sh@h:1"),
+        ("redis_url", "user:hush@h:6379"),
+        ("redis_url", "http://:hush@h@h"),
+        ("upstream", "https://user:hush@h"),
+        ("upstream", "https://hush@h"),
+    ],
+)
+def test_secrets_are_never_shown(monkeypatch: pytest.MonkeyPatch, key: str, value: str) -> None:
+    monkeypatch.setenv(f"SLUICE_{key.upper()}", value)
+    try:
+        shown = repr(load_settings())
+    except ConfigError as error:
+        shown = str(error)
+    assert "hush" not in shown
+    assert "hu/sh" not in shown
+
+
+def test_an_upstream_and_a_backend_exclude_each_other() -> None:
+    with pytest.raises(ConfigError, match="exclude each other"):
+        load_settings({"upstream": "http://h", "backend": "embedded"})
+
+
+def test_every_setting_says_what_it_is() -> None:
+    assert [name for name, field in Settings.model_fields.items() if not field.description] == []
