@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 
@@ -47,6 +47,7 @@ class Compressor:
         settings: see `CompressorSettings`.
         profile: what the provider's cache costs.
         clock: the wall clock, in seconds: by it the provider's cache expires.
+        judges: in place of the modes' own.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Compressor:
         *,
         profile: Profile = PROFILES["anthropic"],
         clock: Callable[[], float] = time.time,
+        judges: Mapping[Mode, Judge] | None = None,
     ) -> None:
         self._store = store
         self._settings = settings or CompressorSettings()
@@ -63,7 +65,7 @@ class Compressor:
         self._clock = clock
         self._digests: LRU[bytes, _Digest] = LRU(self._settings.max_digests)
         self._conversations: LRU[tuple[Judge, bytes], Conversation] = LRU(self._settings.max_conversations)
-        self._judges: dict[Mode, Judge] = {Mode.SAFE: KeepAll()}
+        self._judges: dict[Mode, Judge] = {Mode.SAFE: KeepAll(), **(judges or {})}
 
     async def compress(
         self,

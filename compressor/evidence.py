@@ -67,6 +67,8 @@ class Evidence:
         """Messages that hold a person's words."""
         self.edit_positions: list[int] = []
         """Messages with a call that changes files."""
+        self.has_read_tool = False
+        """Whether the agent has a tool for reading files, beside its shell."""
         self.first_task: frozenset[int] = frozenset()
         """Ids of the words of the first user message."""
         self.latest_task: frozenset[int] = frozenset()
@@ -238,6 +240,7 @@ class Evidence:
         if provenance.kind is Kind.READ and provenance.path is not None:
             self._reads.setdefault(_name(provenance.path), []).append((provenance.path, position))
             self.name_touched[self._name_id(_name(provenance.path))] = position
+            self.has_read_tool = self.has_read_tool or provenance.command is None
         if provenance.command is not None:
             self._commands.setdefault(provenance.command, []).append(position)
 

@@ -44,7 +44,7 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
         services = app.state.services = Services(
             settings=settings,
             store=kept,
-            compressor=compressor or Compressor(kept, limits),
+            compressor=compressor or Compressor(kept, limits, profile=settings.profile),
             upstream=HttpUpstream(origin, settings),
             counter=TokenCounter(),
             metrics=Metrics(),

@@ -69,6 +69,8 @@ class ChatBody:
     """Whether events are asked for."""
     spans: tuple[tuple[int, int], ...] | None
     """Where each message lies in `raw`; None where a key stands twice, so that nothing may be spliced."""
+    tools: bytes = b""
+    """JSON of the tools that are offered: a provider's cache depends on them as it does on the model."""
 
     @property
     def messages(self) -> list[bytes]:
@@ -108,7 +110,8 @@ def parse_chat(raw: bytes) -> ChatBody:
     for index, message in enumerate(messages):
         _require(f"messages[{index}]", "{", _first_char(message))
     stream = "stream" in fields and bytes(fields["stream"]) == b"true"
-    return ChatBody(raw, msgspec.json.decode(fields["model"], type=str), stream, _locate(raw, fields, messages))
+    model = msgspec.json.decode(fields["model"], type=str)
+    return ChatBody(raw, model, stream, _locate(raw, fields, messages), bytes(fields.get("tools", b"")))
 
 
 def _require(name: str, kind: str, found: str | None) -> None:
@@ -151,7 +154,9 @@ def _parse_slowly(raw: bytes) -> ChatBody:
     _require("messages", "[", _kind_of(body["messages"]) if "messages" in body else None)
     for index, message in enumerate(body["messages"]):
         _require(f"messages[{index}]", "{", _kind_of(message))
-    return ChatBody(raw, body["model"], body.get("stream") is True, _locate_slowly(raw))
+    located = _locate_slowly(raw)
+    spans, tools = located if located is not None else (None, b"")
+    return ChatBody(raw, body["model"], body.get("stream") is True, spans, tools)
 
 
 def _kind_of(value: object) -> str:
@@ -167,11 +172,12 @@ def _refuse_constant(name: str) -> object:
 _slow_decoder = json.JSONDecoder(parse_int=float, parse_constant=_refuse_constant)
 
 
-def _locate_slowly(raw: bytes) -> tuple[tuple[int, int], ...] | None:
-    """Do what `_locate` does, with the standard library's scanner; the body is known to be valid."""
+def _locate_slowly(raw: bytes) -> tuple[tuple[tuple[int, int], ...], bytes] | None:
+    """Do what `_locate` does, and find the tools, with the standard library's scanner. The body is valid."""
     text = raw.decode("latin-1")  # one character a byte: JSON's own characters are ASCII
     spans: list[tuple[int, int]] = []
     keys: set[str] = set()
+    tools = b""
     at = _after_space(raw, 0) + 1  # behind {
     while True:
         key, at = _slow_decoder.raw_decode(text, _after_space(raw, at))
@@ -186,10 +192,12 @@ def _locate_slowly(raw: bytes) -> tuple[tuple[int, int], ...] | None:
                 spans.append((element, end))
                 end = _after_space(raw, end)
                 element = _after_space(raw, end + 1) if raw[end : end + 1] == b"," else end
-        _, at = _slow_decoder.raw_decode(text, at)
-        at = _after_space(raw, at)
+        _, end = _slow_decoder.raw_decode(text, at)
+        if key == "tools":
+            tools = raw[at:end]
+        at = _after_space(raw, end)
         if raw[at : at + 1] == b"}":
-            return tuple(spans)
+            return tuple(spans), tools
         at += 1  # behind ,
 
 

@@ -47,6 +47,8 @@ class _Exchange:
         if self.tokens is not None:
             headers.append((b"x-sluice-tokens-in", b"%d" % self.tokens[0]))
             headers.append((b"x-sluice-tokens-out", b"%d" % self.tokens[1]))
+        if self.prepared.epoch is not None:
+            headers.append((b"x-sluice-epoch", self.prepared.epoch.encode()))
         if self.prepared.bypass is not None:
             headers.append((b"x-sluice-bypass", self.prepared.bypass.encode()))
         return headers
@@ -88,6 +90,7 @@ class ChatRoute:
             "chat",
             status=status,
             mode=prepared and prepared.mode,
+            epoch=prepared and prepared.epoch,
             bypass=prepared and prepared.bypass,
             tokens_in=exchange.tokens and exchange.tokens[0],
             tokens_out=exchange.tokens and exchange.tokens[1],

@@ -82,6 +82,7 @@ def main() -> None:
 @click.option("--upstream", metavar="URL", help="Where requests go, e.g. https://api.openai.com")
 @click.option("--backend", type=click.Choice(["embedded", "none"]), help="Start the bundled model as the upstream.")
 @click.option("--model", metavar="NAME", help="Weights that the embedded backend serves.")
+@click.option("--provider", metavar="NAME", help="Whose cache prices count: auto, anthropic, openai, self-hosted …")
 @click.option("--redis", "redis_url", metavar="URL", help="Keep state in Redis, e.g. redis://127.0.0.1:6379/0")
 @click.option(
     "--mode", type=click.Choice([mode.value for mode in Mode]), help="How much may be dropped.  [default: safe]"

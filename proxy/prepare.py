@@ -34,6 +34,8 @@ class Prepared:
     """The client's body, decoded; None where it was not."""
     messages_out: Sequence[bytes] = ()
     """The messages in `body`."""
+    epoch: str | None = None
+    """Why earlier messages were rewritten; None where they were not."""
 
 
 def mode_of(headers: Sequence[Header], default: Mode) -> Mode:
@@ -75,9 +77,21 @@ async def prepare(raw: bytes, headers: Sequence[Header], mode: Mode, services: S
         async with asyncio.timeout(services.settings.compress_timeout_s):
             tenant = tenant_of(headers, await services.store.secret())
             compressed = await services.compressor.compress(
-                messages, dialect=OPENAI_CHAT, mode=mode, tenant=tenant, upstream=services.upstream.origin
+                messages,
+                dialect=OPENAI_CHAT,
+                mode=mode,
+                tenant=tenant,
+                upstream=services.upstream.origin,
+                context=chat.model.encode(errors="surrogatepass") + b"\0" + chat.tools,
             )
-        return Prepared(chat.splice(compressed.messages), compressed.mode, compressed.bypass, chat, compressed.messages)
+        return Prepared(
+            chat.splice(compressed.messages),
+            compressed.mode,
+            compressed.bypass,
+            chat,
+            compressed.messages,
+            compressed.epoch,
+        )
     except StateError:
         bypass = "state"
     except TimeoutError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -21,6 +22,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from sluice.compressor.profiles import PROFILES, Profile
 from sluice.compressor.types import Mode
 from sluice.proxy.errors import ConfigError
 
@@ -38,6 +40,14 @@ def _origin(url: str) -> str:
         raise ValueError("must have no query and no fragment")
     _ = parts.port  # raises ValueError where it is no number
     return url.rstrip("/").removesuffix("/v1").rstrip("/")
+
+
+_HOSTS = {
+    "anthropic.com": "anthropic",
+    "openai.com": "openai",
+    "googleapis.com": "gemini",
+    "deepseek.com": "deepseek",
+}
 
 
 class Settings(BaseSettings):
@@ -59,6 +69,10 @@ class Settings(BaseSettings):
     """Weights that the embedded backend serves; None takes its default."""
     mode: Mode = Mode.SAFE
     """How much may be dropped where the request does not say (`x-sluice-mode`)."""
+    provider: str = "auto"
+    """Whose cache prices and cache life decisions are made with; `auto` tells it by the upstream's host."""
+    cache_ttl_s: float | None = Field(default=None, gt=0)
+    """Seconds after which the provider's cache forgets a prefix; None takes what is known of the provider."""
     redis_url: SecretStr | None = None
     """Where state is kept, `redis://`, `rediss://` or `unix://`; None keeps it in this process."""
     redis_timeout_s: float = Field(default=0.25, gt=0)
@@ -85,6 +99,25 @@ class Settings(BaseSettings):
     """Connections to the upstream at once."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severity that is logged; `info` is one line a request."""
+
+    @property
+    def profile(self) -> Profile:
+        """What the upstream's prompt cache costs, and how long it lasts."""
+        name = self.provider
+        if name == "auto":
+            host = urlsplit(self.upstream or "").hostname or ""
+            # An upstream that nobody knows may be priced in any way; the dearest writes make for the fewest rewrites.
+            found = [known for tail, known in _HOSTS.items() if host == tail or host.endswith("." + tail)]
+            name = "self-hosted" if self.backend != "none" else found[0] if found else "anthropic"
+        profile = PROFILES[name]
+        return profile if self.cache_ttl_s is None else replace(profile, ttl_s=self.cache_ttl_s)
+
+    @field_validator("provider")
+    @classmethod
+    def _known_provider(cls, name: str) -> str:
+        if name != "auto" and name not in PROFILES:
+            raise ValueError(f"must be auto or one of {', '.join(PROFILES)}")
+        return name
 
     @field_validator("redis_url")
     @classmethod

@@ -70,7 +70,9 @@ def test_a_warm_rewrite_never_costs_more_than_was_saved(history: list[Load], num
 @given(st.lists(st.floats(0, 1e4), min_size=1, max_size=9), st.data())
 def test_an_untouched_request_saves_nothing(sizes: list[float], data: st.DataObject) -> None:
     num_read = data.draw(st.integers(0, len(sizes)))
-    assert turn_saving(sizes, sizes, ANTHROPIC, num_read=num_read, num_read_if_sent=num_read) == pytest.approx(0.0, abs=1e-6)
+    assert turn_saving(sizes, sizes, ANTHROPIC, num_read=num_read, num_read_if_sent=num_read) == pytest.approx(
+        0.0, abs=1e-6
+    )
 
 
 def test_what_a_rewrite_costs_is_counted() -> None:

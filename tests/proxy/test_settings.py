@@ -119,3 +119,24 @@ def test_an_upstream_and_a_backend_exclude_each_other() -> None:
 
 def test_every_setting_says_what_it_is() -> None:
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "name", "ttl_s"),
+    [
+        ({"upstream": "https://api.anthropic.com"}, "anthropic", 300.0),
+        ({"upstream": "https://api.openai.com/v1"}, "openai", 300.0),
+        ({"upstream": "https://api.openai.com.example.org"}, "anthropic", 300.0),
+        ({"upstream": "https://api.openai.com", "provider": "deepseek"}, "deepseek", 3_600.0),
+        ({"backend": "embedded"}, "self-hosted", 300.0),
+        ({"upstream": "http://127.0.0.1:1", "provider": "anthropic-1h", "cache_ttl_s": 7.0}, "anthropic-1h", 7.0),
+    ],
+)
+def test_the_providers_prices_and_cache_life(flags: dict[str, object], name: str, ttl_s: float) -> None:
+    profile = load_settings(flags).profile
+    assert (profile.name, profile.ttl_s) == (name, ttl_s)
+
+
+def test_an_unknown_provider_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"provider.*nobody.*"):
+        load_settings({"provider": "nobody"})

@@ -1,0 +1,231 @@
+"""Modes that drop more than repeats: epochs, their price, what they keep, and what comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import zlib
+from collections.abc import Sequence
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sluice.compressor import OPENAI_CHAT, Compressed, Compressor, CompressorSettings, MemoryStore, Mode, StateStore
+from sluice.compressor.evidence import Evidence, SegmentEvidence
+from sluice.compressor.ledger import decode
+from sluice.compressor.line_judge import LineJudge
+from sluice.compressor.lines import split
+from sluice.compressor.patches import new_side
+from sluice.compressor.profiles import PROFILES, Profile
+from sluice.compressor.scoring import Moment
+from sluice.compressor.settings import Prices
+from tests.compressor.conversations import Json, call, encode, file_lines, numbered, result, turns
+
+AS_IN = re.compile(r"^\[sluice [0-9a-f]{4}: (\d+) lines as in message (\d+)(?:, numbered \d+-\d+)?\]$")
+OMITTED = re.compile(r"^\[sluice [0-9a-f]{4}: (\d+) lines omitted, \d+-\d+\]$")
+AGAIN = re.compile(r"^\[sluice [0-9a-f]{4}: (\d+) lines of message (\d+) again, \d+-\d+\]$")
+COLD_S = 301.0
+
+
+class CoinScorer:
+    """Needs some lines and not others, by their text alone; at arrival it wants more than at an epoch."""
+
+    name, version = "coin", "1"
+
+    def score(self, evidence: Evidence, segments: Sequence[SegmentEvidence], moment: Moment) -> list[Sequence[float]]:
+        share = 30 if moment is Moment.ARRIVAL else 60
+        return [
+            [float(zlib.crc32(body.encode("utf-8", "surrogatepass")) % 100 >= share) for body in segment.lines.bodies]
+            for segment in segments
+        ]
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 1e6
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def make(store: StateStore, clock: Clock, *, profile: Profile = PROFILES["anthropic"], exempt: int = 2) -> Compressor:
+    limits = CompressorSettings(num_exempt_results=exempt, rewrite_margin=1.0)
+    judge = LineJudge(CoinScorer(), Prices(arrival=0.01, epoch=0.01), limits)
+    return Compressor(store, limits, profile=profile, clock=clock, judges={Mode.BALANCED: judge})
+
+
+async def send(compressor: Compressor, messages: Sequence[Json]) -> Compressed:
+    return await compressor.compress(
+        [encode(message) for message in messages],
+        dialect=OPENAI_CHAT,
+        mode=Mode.BALANCED,
+        tenant=b"t",
+        upstream="http://up",
+    )
+
+
+def shown(raw: bytes) -> list[tuple[str, ...]]:
+    message = OPENAI_CHAT.parse(raw)
+    strings = [text.text for text in message.texts]
+    for tool_call in message.calls:
+        strings += [value for value in json.loads(tool_call.arguments).values() if isinstance(value, str)]
+    return [split(text).bodies for text in strings] + [hunk.bodies for text in strings for hunk in new_side(text)]
+
+
+def holds(texts: Sequence[tuple[str, ...]], wanted: tuple[str, ...]) -> bool:
+    return any(text[i : i + len(wanted)] == wanted for text in texts for i in range(len(text)))
+
+
+def check(messages: Sequence[Json], compressed: Compressed) -> int:
+    """Kept lines are verbatim and in order; what markers refer to is in the same request. Gives the recoveries."""
+    num_recoveries = 0
+    for message, raw in zip(messages, compressed.messages, strict=True):
+        if raw == encode(message):
+            continue
+        original, forwarded = split(message["content"]), split(json.loads(raw)["content"])
+        index, lines = 0, list(forwarded.texts)
+        while lines:
+            line = lines.pop(0)
+            if marker := AS_IN.match(line):
+                wanted = original.bodies[index : index + int(marker[1])]
+                assert holds(shown(compressed.messages[int(marker[2]) - 1]), wanted)
+                index += int(marker[1])
+            elif marker := OMITTED.match(line):
+                index += int(marker[1])
+            elif marker := AGAIN.match(line):
+                given, lines = lines[: int(marker[1])], lines[int(marker[1]) :]
+                source = tuple(messages[int(marker[2]) - 1]["content"].split("\n"))
+                assert holds([source], tuple(given))
+                num_recoveries += 1
+            else:
+                assert line == original.texts[index]
+                index += 1
+        assert index == len(original)
+    return num_recoveries
+
+
+@settings(max_examples=150, deadline=None)
+@given(turns(max_size=16), st.data())
+def test_only_a_declared_epoch_moves_a_prefix(messages: list[Json], data: st.DataObject) -> None:
+    async def run() -> None:
+        store, clock = MemoryStore(), Clock()
+        workers = [make(store, clock), make(store, clock)]
+        forwarded: list[bytes] = []
+        stop = 0
+        while stop < len(messages):
+            stop = min(len(messages), stop + data.draw(st.integers(1, 4)))
+            clock.now_s += data.draw(st.sampled_from([1.0, 1.0, COLD_S]))
+            worker = data.draw(st.integers(0, 2))
+            compressor = workers[worker] if worker < 2 else make(store, clock)
+            compressed = await send(compressor, messages[:stop])
+            assert compressed.bypass is None
+            if compressed.epoch is None:
+                assert compressed.messages[: len(forwarded)] == forwarded
+            check(messages[:stop], compressed)
+            forwarded = compressed.messages
+            again = await send(workers[0], messages[:stop])
+            assert again.messages == forwarded
+
+    asyncio.run(run())
+
+
+@settings(max_examples=100, deadline=None)
+@given(turns(min_size=8, max_size=20), st.sampled_from(sorted(PROFILES)), st.data())
+def test_no_conversation_ends_up_dearer_than_untouched(messages: list[Json], name: str, data: st.DataObject) -> None:
+    """Billed by the provider's own rule: the longest run of messages that were forwarded identically is read."""
+
+    async def run() -> None:
+        profile, clock = PROFILES[name], Clock()
+        compressor = make(MemoryStore(), clock, profile=profile, exempt=0)
+        costs = [0.0, 0.0]
+        before: list[list[bytes]] = [[], []]
+        for stop in range(1, len(messages) + 1):
+            is_cold = data.draw(st.integers(0, 5)) == 0
+            clock.now_s += profile.ttl_s + 1 if is_cold else 1.0
+            compressed = await send(compressor, messages[:stop])
+            for side, sent in enumerate(([encode(message) for message in messages[:stop]], compressed.messages)):
+                num_same = 0
+                while not is_cold and num_same < len(before[side]) and before[side][num_same] == sent[num_same]:
+                    num_same += 1
+                sizes = [OPENAI_CHAT.parse(raw).num_chars / 4 + 4 for raw in sent]
+                costs[side] += profile.read * sum(sizes[:num_same]) + profile.write * sum(sizes[num_same:])
+                before[side] = list(sent)
+        assert costs[1] <= costs[0] * 1.01
+
+    asyncio.run(run())
+
+
+def long_read(path: str, num_lines: int, tag: str) -> list[Json]:
+    return [call(tag, "Read", file_path=path), result(tag, numbered(file_lines(num_lines, tag)))]
+
+
+async def test_a_cold_turn_drops_what_is_dead_and_the_newest_results_stay() -> None:
+    clock = Clock()
+    compressor = make(MemoryStore(), clock)
+    messages: list[Json] = [{"role": "user", "content": "go"}]
+    for index in range(5):
+        messages += long_read(f"f{index}.py", 60, f"t{index}")
+        before = await send(compressor, messages)
+    clock.now_s += COLD_S
+    messages.append({"role": "user", "content": "next task"})
+    compressed = await send(compressor, messages)
+    assert compressed.epoch == "cold"
+    assert compressed.num_chars_out < before.num_chars_out
+    results = [index for index, message in enumerate(messages) if message["role"] == "tool"]
+    assert [compressed.messages[index] for index in results[-2:]] == [before.messages[index] for index in results[-2:]]
+    assert all(len(compressed.messages[i]) < len(before.messages[i]) for i in results[:-2])
+
+
+async def test_a_changed_model_or_tool_list_is_a_cold_turn() -> None:
+    compressor = make(MemoryStore(), Clock(), exempt=0)
+    messages = [{"role": "user", "content": "go"}, *long_read("f.py", 200, "t")]
+    raws = [encode(message) for message in [*messages, {"role": "user", "content": "on"}]]
+
+    async def epoch(stop: int, context: bytes) -> str | None:
+        done = await compressor.compress(
+            raws[:stop], dialect=OPENAI_CHAT, mode=Mode.BALANCED, tenant=b"t", upstream="u", context=context
+        )
+        return done.epoch
+
+    assert await epoch(3, b"model-a") is None
+    assert await epoch(4, b"model-b") == "cold"
+
+
+async def test_dropped_lines_come_back_where_an_edit_quotes_them() -> None:
+    clock = Clock()
+    store = MemoryStore()
+    compressor = make(store, clock, exempt=0)
+    messages: list[Json] = [{"role": "user", "content": "go"}, *long_read("src/f.py", 120, "t")]
+    await send(compressor, messages)
+    clock.now_s += COLD_S
+    messages.append({"role": "user", "content": "next"})
+    compressed = await send(compressor, messages)
+    kept = set(json.loads(compressed.messages[2])["content"].split("\n"))
+    dropped = [line for line in file_lines(120, "t") if not any(line in text for text in kept)]
+    messages += [
+        call("e", "Edit", file_path="src/f.py", old_string=dropped[0], new_string="pass"),
+        result("e", "edited"),
+    ]
+    compressed = await send(compressor, messages)
+    answer = json.loads(compressed.messages[-1])["content"]
+    assert answer.startswith("edited\n[sluice ")
+    assert dropped[0] in answer
+    assert check(messages, compressed) == 1
+    messages += [call("e2", "Edit", file_path="src/f.py", old_string=dropped[0], new_string="x"), result("e2", "ok")]
+    again = await send(make(store, clock, exempt=0), messages)
+    assert again.messages[: len(compressed.messages)] == compressed.messages
+    assert check(messages, again) == 1, "what was given back once is not given back again"
+
+
+async def test_every_turn_writes_down_what_the_next_one_has_to_know() -> None:
+    store, clock = MemoryStore(), Clock()
+    compressor = make(store, clock)
+    messages: list[Json] = [{"role": "user", "content": "go"}, *long_read("f.py", 60, "t"), *long_read("f.py", 60, "t")]
+    await send(compressor, messages[:3])
+    clock.now_s += 10
+    await send(compressor, messages)
+    records = [decode(record) for key, (_, record) in store._entries.items() if key.startswith(b"r:")]
+    kept = [record.turn for record in records if record is not None and record.turn is not None]
+    assert [(turn.num_turns, turn.at_s) for turn in kept] == [(1, 1e6), (2, 1e6 + 10)]
+    assert kept[1].banked > kept[0].banked >= 0
