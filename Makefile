@@ -16,8 +16,8 @@ run: $(VENV)/.run-installed ## install, play one conversation through the proxy 
 test: $(VENV)/.test-installed ## every test, those against a real Redis and the default weights included
 	$(PYTEST)
 
-test-full: $(VENV)/.test-installed ## the same with ten times as many generated cases
-	$(PYTEST) --hypothesis-profile=full
+test-full: $(VENV)/.test-installed ## the same with thirty times as many generated cases
+	SLUICE_TEST_FULL=1 $(PYTEST)
 
 check: $(VENV)/.test-installed ## formatting, lint, types, direction of imports
 	$(BIN)/ruff format --check .

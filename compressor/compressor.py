@@ -21,7 +21,7 @@ from sluice.compressor.judge import Judge, KeepAll
 from sluice.compressor.line_judge import LineJudge
 from sluice.compressor.lru import LRU
 from sluice.compressor.profiles import PROFILES, Profile
-from sluice.compressor.scoring import load_default
+from sluice.compressor.scoring import ModelFileError, load_default
 from sluice.compressor.settings import CompressorSettings
 from sluice.compressor.state import RECALL_PREFIX_CHARS, StateStore
 from sluice.compressor.turn import Turn, advance, in_force, leave_untouched, parse
@@ -76,6 +76,7 @@ class Compressor:
         tenant: bytes,
         upstream: str,
         context: bytes = b"",
+        max_tokens: int | None = None,
     ) -> Compressed:
         """Make a request's messages smaller. What was forwarded once is forwarded again, until a rewrite pays.
 
@@ -87,6 +88,8 @@ class Compressor:
             mode: `off` gives the messages back as they are.
             tenant: who sends them; nothing is shared between tenants.
             upstream: where they go; nothing is shared between upstreams.
+            max_tokens: what the forwarded messages may hold at the most, by estimate; None bounds nothing. Mode `safe`
+                drops nothing for it.
             context: what else the provider's cache depends on (model, tools): where it changes, the cache is cold.
         """
         digests = [self._digest(raw, dialect) for raw in messages]
@@ -110,6 +113,7 @@ class Compressor:
             records=[ledger.decode(record) if record else None for record in records],
             at_s=self._clock(),
             context=ledger.context_digest(context, (digest.identity for digest in digests[:num_leading])),
+            max_tokens=max_tokens,
             bypass="state" if lost else None,
         )
         if turn.new:
@@ -141,7 +145,12 @@ class Compressor:
         judge = self._judges.get(mode)
         if judge is None:
             prices = self._settings.balanced if mode is Mode.BALANCED else self._settings.aggressive
-            judge = self._judges[mode] = LineJudge(load_default(), prices, self._settings)
+            try:
+                judge = LineJudge(load_default(), prices, self._settings)
+            except (ImportError, ModelFileError) as error:
+                logger.error("no scorer, so that mode %s drops no more than safe does: %s", mode, error)
+                judge = KeepAll()
+            self._judges[mode] = judge
         return judge
 
     def _digest(self, raw: bytes, dialect: Dialect) -> _Digest:
@@ -176,6 +185,9 @@ class Compressor:
             if (held := self._conversations.pop((judge, turn.hashes[index - 1]))) is not None:
                 conversation = held
                 break
+            record = turn.records[index - 1]
+            if record is not None and record.epoch:
+                break  # what was held before an epoch shows what is no longer forwarded
         num_bytes = sum(len(raw) for raw in turn.raws[conversation.num_messages :])
         if num_bytes > self._settings.max_inline_bytes:
             conversation = await asyncio.to_thread(advance, turn, conversation, judge, self._profile, self._settings)

@@ -71,6 +71,10 @@ def plan_rewrite(
         return None
     if is_cold:
         return Rewrite(starts[0], cost=-profile.write * sum(load.num_dead_tokens for load in loads), reason="cold")
+    if is_needed:
+        kept = sum(load.num_tokens - load.num_dead_tokens for load in loads[starts[0] :])
+        dead = sum(load.num_dead_tokens for load in loads)
+        return Rewrite(starts[0], kept * (profile.write - profile.read) - dead * profile.read, reason="need")
     turns_ahead = min(num_turns, max_turns_ahead)
     best: Rewrite | None = None
     best_net = 0.0
@@ -85,8 +89,6 @@ def plan_rewrite(
         gain = num_dead * profile.read * turns_ahead
         if gain > margin * max(cost, 0.0) and cost <= banked and gain - cost > best_net:
             best, best_net = Rewrite(index, cost, reason="pays"), gain - cost
-    if best is None and is_needed:
-        return Rewrite(starts[0], cost, reason="need")
     return best
 
 

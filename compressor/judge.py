@@ -41,8 +41,16 @@ class Judge(Protocol):
         """Indexes of the messages that may be judged anew. Cheap: asked on every turn."""
         ...
 
-    def at_epoch(self, conversation: Conversation, indexes: Sequence[int]) -> Mapping[int, Verdict]:
-        """What of old messages is still worth its tokens, now that it is known what the agent did with them."""
+    def at_epoch(
+        self, conversation: Conversation, indexes: Sequence[int], num_tokens_to_shed: float
+    ) -> Mapping[int, Verdict]:
+        """What of old messages is still worth its tokens, now that it is known what the agent did with them.
+
+        Args:
+            conversation: as it is forwarded.
+            indexes: the messages to judge.
+            num_tokens_to_shed: by how many tokens they have to shrink, be it worth it or not, the least valuable first.
+        """
         ...
 
 
@@ -61,6 +69,8 @@ class KeepAll:
         """See `Judge`."""
         return ()
 
-    def at_epoch(self, conversation: Conversation, indexes: Sequence[int]) -> Mapping[int, Verdict]:
+    def at_epoch(
+        self, conversation: Conversation, indexes: Sequence[int], num_tokens_to_shed: float
+    ) -> Mapping[int, Verdict]:
         """See `Judge`."""
         return {}

@@ -19,6 +19,8 @@ from sluice.compressor.settings import CompressorSettings, Prices
 
 MARKER_TOKENS = 10.0
 """What a marker costs, about."""
+_MAX_DOUBLINGS = 16
+"""Of the price, until enough is shed: then a line of one token is worth any fact."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +85,30 @@ class LineJudge:
         """See `Judge`."""
         return sorted({segment.position - 1 for segment in self._old(_evidence(conversation))})
 
-    def at_epoch(self, conversation: Conversation, indexes: Sequence[int]) -> Mapping[int, Verdict]:
+    def at_epoch(
+        self, conversation: Conversation, indexes: Sequence[int], num_tokens_to_shed: float
+    ) -> Mapping[int, Verdict]:
         """See `Judge`."""
         evidence, wanted = _evidence(conversation), set(indexes)
         old = [segment for segment in self._old(evidence) if segment.position - 1 in wanted]
+        scored = self._score(evidence, old, Moment.EPOCH)
+        price = self._prices.epoch
+        verdicts = self._verdicts(scored, price)
+        if num_tokens_to_shed > 0:
+            num_tokens = sum(found.num_kept_tokens([True] * len(found.losses)) for found in scored)
+            for _ in range(_MAX_DOUBLINGS):
+                if num_tokens - sum(verdict.num_kept_tokens for verdict in verdicts.values()) >= num_tokens_to_shed:
+                    break
+                price *= 2
+                verdicts = self._verdicts(scored, price)
+        return verdicts
+
+    def _verdicts(self, scored: Sequence[_Scored], price: float) -> dict[int, Verdict]:
         tokens: dict[int, float] = {}
         keeps: dict[int, dict[int, Keep]] = {}
-        for found in self._score(evidence, old, Moment.EPOCH):
+        for found in scored:
             index = found.segment.position - 1
-            keep = found.keep(self._prices.epoch, self._settings.min_run_lines)
+            keep = found.keep(price, self._settings.min_run_lines)
             keeps.setdefault(index, {})[found.segment.index] = keep
             tokens[index] = tokens.get(index, TOKENS_PER_MESSAGE) + found.num_kept_tokens(keep)
         return {index: Verdict(tokens[index], keep) for index, keep in keeps.items()}

@@ -23,8 +23,8 @@ _LINE_REFERENCE = re.compile(
 _UNCHANGED = re.compile(r"\b(?:file )?(?:is )?unchanged since (?:the )?last read\b", re.IGNORECASE)
 _MIN_QUOTE_CHARS = 16
 """A shorter line says too little to be a quote."""
-_NEIGHBOURS = 5
-"""Lines given back on either side of a line that is named by its number."""
+_NEIGHBOURS = 10
+"""Lines given back on either side of one that is touched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,18 +74,30 @@ def touched(gaps: Iterable[Gap], touch: Touch) -> list[Gap]:
         indexes = {
             index for index in range(gap.start, gap.stop) if quotes and gap.lines.bodies[index].strip() in quotes
         }
-        if indexes:
-            # What is quoted is about to be worked on: its whole passage comes back.
-            found.append(gap)
-            continue
         if gap.path is not None:
             numbers = {number for path, number in references if same_path(gap.path, path)}
-            named = [index for index in range(gap.start, gap.stop) if numbers and gap.number(index) in numbers]
-            if named:
-                start = max(gap.start, named[0] - _NEIGHBOURS)
-                stop = min(gap.stop, named[-1] + 1 + _NEIGHBOURS)
-                found.append(replace(gap, start=start, stop=stop))
+            indexes |= {index for index in range(gap.start, gap.stop) if numbers and gap.number(index) in numbers}
+        if indexes:
+            start = max(gap.start, min(indexes) - _NEIGHBOURS)
+            stop = min(gap.stop, max(indexes) + 1 + _NEIGHBOURS)
+            found.append(replace(gap, start=start, stop=stop))
     return found
+
+
+def affordable(gaps: Sequence[Gap], to_spend: float, price_per_char: float) -> tuple[list[Gap], float]:
+    """Those of the gaps, from the newest, that may be given back, each text once, and what is left to spend."""
+    chosen: list[Gap] = []
+    given: set[tuple[str, ...]] = set()
+    for gap in reversed(gaps):
+        bodies = gap.lines.bodies[gap.start : gap.stop]
+        if bodies in given:
+            continue
+        given.add(bodies)
+        price = len(render([gap])) * price_per_char
+        if price <= to_spend:
+            to_spend -= price
+            chosen.append(gap)
+    return chosen[::-1], to_spend
 
 
 def render(gaps: Sequence[Gap]) -> str:

@@ -33,6 +33,10 @@ class CompressorSettings:
     """Prices of mode `balanced`."""
     aggressive: Prices = Prices(arrival=0.005, epoch=0.01)
     """Prices of mode `aggressive`."""
+    budget_share: float = 0.8
+    """How much of a budget is filled when a rewrite makes the messages fit it."""
+    min_shed_share: float = 0.1
+    """A rewrite that cannot make them fit has to shed at least this share of them."""
     rewrite_margin: float = 4.0
     """By which factor a rewrite's expected gain has to exceed its cost while the provider's cache is warm."""
     max_turns_ahead: int = 60

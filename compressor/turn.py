@@ -16,7 +16,7 @@ from sluice.compressor import recovery
 from sluice.compressor.conversation import Conversation
 from sluice.compressor.decide import decide, replayed, untouched
 from sluice.compressor.dialects.base import Dialect
-from sluice.compressor.economics import Load, Rewrite, num_tokens, plan_rewrite, turn_saving
+from sluice.compressor.economics import CHARS_PER_TOKEN, Load, Rewrite, num_tokens, plan_rewrite, turn_saving
 from sluice.compressor.errors import MalformedMessageError
 from sluice.compressor.judge import Judge, Keep, Verdict
 from sluice.compressor.ledger import Reason, Rendition, TurnRecord
@@ -46,6 +46,8 @@ class Turn:
     """The wall clock."""
     context: bytes
     """See `TurnRecord.context`."""
+    max_tokens: int | None = None
+    """What the forwarded messages may hold at the most; None bounds nothing."""
     renditions: list[Rendition | None] = field(init=False)
     """What each is forwarded as; None where it is not decided yet."""
     new: list[int] = field(init=False)
@@ -128,6 +130,10 @@ def _advance(
         turn.rewrite, verdicts = _plan_rewrite(turn, conversation, before, judge, profile, settings)
         if turn.rewrite is not None:
             conversation, epoch = _rewrite(turn, turn.rewrite.start, verdicts, judge, settings)
+    # What is given back, and read again on every turn to come, may cost no more than was saved before.
+    turns_ahead = min(before.num_turns if before else 0, settings.max_turns_ahead)
+    price_per_char = (profile.write + profile.read * turns_ahead) / CHARS_PER_TOKEN
+    to_spend = (before.banked if before else 0.0) - max(0.0, turn.rewrite.cost if turn.rewrite else 0.0)
     for index in range(turn.num_old, len(turn.raws)):
         rendition = turn.renditions[index]
         if rendition is not None:
@@ -135,7 +141,8 @@ def _advance(
             continue
         incoming = conversation.receive(parse(turn.raws[index], turn.dialect))
         keep = judge.at_arrival(conversation, incoming)
-        gaps = recovery.touched(conversation.gaps, conversation.touch(incoming))
+        gaps = recovery.touched(conversation.gaps, conversation.touch(incoming)) if incoming.segments else []
+        gaps, to_spend = recovery.affordable(gaps, to_spend, price_per_char)
         decision = decide(incoming, turn.raws[index], turn.dialect, conversation, keep, gaps, settings)
         turn.renditions[index] = decision.rendition
         turn.originals.update(decision.originals)
@@ -176,6 +183,12 @@ def _plan_rewrite(
 ) -> tuple[Rewrite | None, Mapping[int, Verdict]]:
     """Whether to rewrite the history, and what of it is to stay."""
     sizes = _forwarded_tokens(turn, turn.num_old)
+    num_to_shed = 0.0
+    if turn.max_tokens is not None:
+        num_all = sum(sizes) + sum(num_tokens(num_chars) for num_chars in turn.num_chars[turn.num_old :])
+        if num_all > turn.max_tokens:
+            # Down to below the bound, so that not every turn from here on has to be rewritten.
+            num_to_shed = num_all - settings.budget_share * turn.max_tokens
     is_cold = _is_cold(turn, before, profile)
 
     def rewrite_of(dead: Mapping[int, float]) -> Rewrite | None:
@@ -183,7 +196,7 @@ def _plan_rewrite(
             [Load(size, min(size, dead.get(index, 0.0))) for index, size in enumerate(sizes)],
             profile,
             is_cold=is_cold,
-            is_needed=False,
+            is_needed=num_to_shed > 0 and sum(dead.values()) >= min(num_to_shed, settings.min_shed_share * sum(sizes)),
             num_turns=before.num_turns,
             banked=before.banked,
             margin=settings.rewrite_margin,
@@ -194,9 +207,9 @@ def _plan_rewrite(
     old = judge.candidates(conversation)
     if not old or rewrite_of({index: sizes[index] for index in old}) is None:
         return None, {}
-    if not is_cold and not conversation.is_review_due(sum(sizes)):
+    if not is_cold and not num_to_shed and not conversation.is_review_due(sum(sizes)):
         return None, {}
-    verdicts = judge.at_epoch(conversation, old)
+    verdicts = judge.at_epoch(conversation, old, num_to_shed)
     dead = {index: sizes[index] - verdict.num_kept_tokens for index, verdict in verdicts.items()}
     return rewrite_of({index: tokens for index, tokens in dead.items() if tokens > 0}), verdicts
 
@@ -208,13 +221,15 @@ def _rewrite(
     conversation = judge.new_conversation(settings)
     _replay(turn, conversation, start)
     epoch: dict[int, Rendition] = {}
+    last_judged = max(verdicts, default=-1)
     for index in range(start, turn.num_old):
         frozen = turn.renditions[index]
         assert frozen is not None
         incoming = conversation.receive(parse(turn.raws[index], turn.dialect))
         keep = dict(verdicts[index].keep) if index in verdicts else {}
         _drop_again(incoming.message, frozen, keep)
-        gaps = [] if index in verdicts else _given_back(conversation.gaps, frozen)
+        # What was given back goes the way of the results around it.
+        gaps = _given_back(conversation.gaps, frozen) if index > last_judged else []
         decision = decide(incoming, turn.raws[index], turn.dialect, conversation, keep, gaps, settings)
         if decision.rendition.body != frozen.body:
             turn.renditions[index] = epoch[index] = decision.rendition

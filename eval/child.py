@@ -44,6 +44,11 @@ class ProxyProcess:
         """Its origin, without `/v1`."""
         return f"http://127.0.0.1:{self._port}"
 
+    @property
+    def pid(self) -> int | None:
+        """Of the process that runs now."""
+        return self._process.pid if self._process else None
+
     async def __aenter__(self) -> ProxyProcess:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed in __aexit__)
         self._port = self._port or _free_port()

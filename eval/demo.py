@@ -13,6 +13,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
+from statistics import median
 
 import click
 from rich.console import Console, Group
@@ -39,6 +40,8 @@ AGENT = "claude-code"
 """Whose conversation is played."""
 MODE = "safe"
 INTERRUPTED_STATUS = 130
+HELLO = b'{"role": "user", "content": "Hello"}'
+MAX_WARM_UPS = 20
 
 
 @click.command()
@@ -99,9 +102,17 @@ async def _play(proxy: ProxyProcess, recorder: Recorder, options: Options, show:
     with Progress(*columns, console=show) as bar:
         task = bar.add_task("playing a conversation", total=len(script.turns))
         async with over_http:
+            await _warm_up(over_http)
             watched = _Watched(over_http, lambda: bar.advance(task))
             ours = await play(script, watched, options)
     return summary(watched.turns, ours, await play(script, Untouched(), options), prices=options.prices)
+
+
+async def _warm_up(policy: OverHttp) -> None:
+    """Say hello until the proxy counts tokens: the first request of a process loads what later ones find loaded."""
+    for _ in range(MAX_WARM_UPS):
+        if (await policy.forward(Request((0,), [HELLO], 0.0))).num_tokens:
+            return
 
 
 class _Watched:
@@ -141,7 +152,7 @@ def summary(turns: list[Forwarded], ours: Score, untouched: Score, *, prices: st
     table.add_column("tokens in", f"{came:,}", justify="right")
     table.add_column("tokens forwarded", f"{went:,}", justify="right")
     table.add_column("less", _less(came, went), justify="right")
-    table.add_column("overhead", f"{sum(times) / len(times):.1f} ms a turn" if times else "", justify="right")
+    table.add_column("overhead (median)", f"{median(times):.1f} ms" if times else "", justify="right")
     for number, turn in enumerate(turns, 1):
         count, overhead = turn.num_tokens, turn.overhead_ms
         table.add_row(

@@ -16,7 +16,7 @@ from sluice.eval.cost import PRICES
 from sluice.eval.data import TraceLine, agent_of, parse_trace, read_lines
 from sluice.eval.equal_cost import Draws, droppable, equal_probability
 from sluice.eval.metrics import Reader, Score
-from sluice.eval.policies import is_equal_cost, make_policy
+from sluice.eval.policies import Policy, is_equal_cost, make_policy
 from sluice.eval.policies.untouched import Untouched
 from sluice.eval.replay import Options, Script, play
 
@@ -109,10 +109,13 @@ class _Task:
         trace = parse_trace(line)
         script, reader = Script.of(trace, self.options), Reader(trace)
         known = dict(self.probabilities)
-        policies = [make_policy(name, equal_probability=known.get(name)) for name in self.names]
+        policies = [self._policy(name, known.get(name)) for name in self.names]
         scores = {policy.name: asyncio.run(play(script, policy, self.options, reader)) for policy in policies}
         draws = {name: droppable(script, self.options, whole=name.startswith("whole")) for name in self.droppable}
         return TraceScores(trace.id, trace.agent, trace.source, scores, draws)
+
+    def _policy(self, name: str, probability: float | None) -> Policy:
+        return make_policy(name, equal_probability=probability, provider=self.options.prices)
 
 
 def _pass(phase: str, selection: Selection, task: _Task, num_jobs: int, progress: Progress) -> list[TraceScores]:

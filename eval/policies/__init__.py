@@ -30,12 +30,13 @@ def is_equal_cost(name: str) -> bool:
     return name in ("random-equal", "whole-equal")
 
 
-def make_policy(name: str, *, equal_probability: float | None = None) -> Policy:
+def make_policy(name: str, *, equal_probability: float | None = None, provider: str = "anthropic") -> Policy:
     """The policy of that name.
 
     Args:
         name: see the module's docstring.
         equal_probability: what the search for equal cost found, for the frames that need it.
+        provider: whose cache ours is told to expect.
 
     Raises:
         PolicyError: there is none of that name, or its probability is above 1.
@@ -43,7 +44,7 @@ def make_policy(name: str, *, equal_probability: float | None = None) -> Policy:
     if name == Untouched.name:
         return Untouched()
     if name in list(Mode):
-        return Ours(Mode(name))
+        return Ours(Mode(name), provider)
     if name in ("oracle", "oracle-tight"):
         return Oracle(is_tight=name == "oracle-tight", name=name)
     if match := _NUMBERED.fullmatch(name):

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 
 from sluice.compressor import OPENAI_CHAT, Compressor, MemoryStore, Mode
+from sluice.compressor.profiles import PROFILES
 from sluice.eval.policies.base import Forwarded, Hindsight, Request
 
 TENANT = b"replay"
@@ -17,6 +18,8 @@ class Ours:
     """The compressor in one of its modes."""
 
     mode: Mode
+    provider: str
+    """Whose cache the compressor takes its upstream to have: a key of its `PROFILES`."""
 
     @property
     def name(self) -> str:
@@ -25,20 +28,21 @@ class Ours:
 
     def open(self, hindsight: Hindsight) -> OursConversation:
         """See `Policy`; of hindsight nothing is used."""
-        return OursConversation(self.mode)
+        return OursConversation(self.mode, self.provider)
 
 
 class OursConversation:
-    """A compressor of its own for one conversation, with a clock that recorded pauses move on."""
+    """A compressor of its own for one conversation, with a clock that only pauses move on."""
 
-    def __init__(self, mode: Mode) -> None:
+    def __init__(self, mode: Mode, provider: str) -> None:
         self._mode = mode
-        self._paused_s = 0.0
-        self._compressor = Compressor(MemoryStore(clock=lambda: time.monotonic() + self._paused_s))
+        self._now_s = time.time()
+        store = MemoryStore(clock=lambda: self._now_s)
+        self._compressor = Compressor(store, profile=PROFILES[provider], clock=lambda: self._now_s)
 
     async def forward(self, request: Request) -> Forwarded:
         """See `Conversation`."""
-        self._paused_s += request.pause_s
+        self._now_s += request.pause_s
         begun = time.perf_counter()
         compressed = await self._compressor.compress(
             request.messages, dialect=OPENAI_CHAT, mode=self._mode, tenant=TENANT, upstream=UPSTREAM

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.compressor import (
@@ -26,6 +26,7 @@ from sluice.compressor import (
 from sluice.compressor import turn as turn_module
 from sluice.compressor.lines import split
 from tests.compressor.conversations import Json, call, encode, file_lines, numbered, result, turns
+from tests.effort import examples
 
 MARKER = re.compile(
     r"^\[sluice ([0-9a-f]{4}): (\d+) lines (?:as in message (\d+)(?:, numbered \d+-\d+)?|omitted, (\d+)-(\d+))\]$"
@@ -239,7 +240,7 @@ def assert_nothing_is_lost(messages: Sequence[Json], compressed: Compressed) -> 
         assert index == len(original)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(turns())
 def test_a_conversation_loses_nothing_and_its_prefix_never_slips(messages: list[Json]) -> None:
     async def run() -> None:
@@ -258,7 +259,7 @@ def test_a_conversation_loses_nothing_and_its_prefix_never_slips(messages: list[
     asyncio.run(run())
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(turns(), turns(), st.data())
 def test_branches_and_rewinds_keep_what_they_share(one: list[Json], other: list[Json], data: st.DataObject) -> None:
     async def run() -> None:

@@ -8,7 +8,7 @@ import re
 import zlib
 from collections.abc import Sequence
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.compressor import OPENAI_CHAT, Compressed, Compressor, CompressorSettings, MemoryStore, Mode, StateStore
@@ -21,6 +21,7 @@ from sluice.compressor.profiles import PROFILES, Profile
 from sluice.compressor.scoring import Moment
 from sluice.compressor.settings import Prices
 from tests.compressor.conversations import Json, call, encode, file_lines, numbered, result, turns
+from tests.effort import examples
 
 AS_IN = re.compile(r"^\[sluice [0-9a-f]{4}: (\d+) lines as in message (\d+)(?:, numbered \d+-\d+)?\]$")
 OMITTED = re.compile(r"^\[sluice [0-9a-f]{4}: (\d+) lines omitted, \d+-\d+\]$")
@@ -105,7 +106,7 @@ def check(messages: Sequence[Json], compressed: Compressed) -> int:
     return num_recoveries
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(turns(max_size=16), st.data())
 def test_only_a_declared_epoch_moves_a_prefix(messages: list[Json], data: st.DataObject) -> None:
     async def run() -> None:
@@ -130,7 +131,7 @@ def test_only_a_declared_epoch_moves_a_prefix(messages: list[Json], data: st.Dat
     asyncio.run(run())
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(turns(min_size=8, max_size=20), st.sampled_from(sorted(PROFILES)), st.data())
 def test_no_conversation_ends_up_dearer_than_untouched(messages: list[Json], name: str, data: st.DataObject) -> None:
     """Billed by the provider's own rule: the longest run of messages that were forwarded identically is read."""
@@ -229,3 +230,26 @@ async def test_every_turn_writes_down_what_the_next_one_has_to_know() -> None:
     kept = [record.turn for record in records if record is not None and record.turn is not None]
     assert [(turn.num_turns, turn.at_s) for turn in kept] == [(1, 1e6), (2, 1e6 + 10)]
     assert kept[1].banked > kept[0].banked >= 0
+
+
+async def test_a_budget_is_kept_by_dropping_the_least_valuable_lines() -> None:
+    clock = Clock()
+    compressor = make(MemoryStore(), clock)
+    messages: list[Json] = [{"role": "user", "content": "go"}]
+    raws: list[bytes] = []
+    forwarded: list[bytes] = []
+    epochs: list[str] = []
+    for index in range(12):
+        messages += long_read(f"f{index}.py", 60, f"t{index}")
+        raws = [encode(message) for message in messages]
+        done = await compressor.compress(
+            raws, dialect=OPENAI_CHAT, mode=Mode.BALANCED, tenant=b"t", upstream="u", max_tokens=4_000
+        )
+        check(messages, done)
+        assert done.num_chars_out / 4 + 4 * len(messages) <= 4_000
+        assert done.epoch is not None or done.messages[: len(forwarded)] == forwarded
+        epochs += [done.epoch] if done.epoch else []
+        forwarded = done.messages
+    assert sum(map(len, raws)) / 4 > 8_000
+    assert set(epochs) == {"need"}
+    assert len(epochs) < 8, "a rewrite makes room for more than one turn"

@@ -20,15 +20,16 @@ def ranges(touch: Touch, *gaps: Gap) -> list[tuple[int, int]]:
     return [(found.start, found.stop) for found in touched(gaps or [gap()], touch)]
 
 
-def test_an_edit_that_quotes_a_dropped_line_brings_its_passage_back() -> None:
-    assert ranges(Touch([file_lines(40)[15]], [])) == [(10, 30)]
+def test_an_edit_that_quotes_a_dropped_line_brings_its_surroundings_back() -> None:
+    assert ranges(Touch([file_lines(40)[15]], [])) == [(10, 26)]
+    assert ranges(Touch(["\n".join(file_lines(40)[14:29])], [])) == [(10, 30)]
     assert ranges(Touch([file_lines(40)[5]], [])) == [], "that line was never dropped"
     assert ranges(Touch(["}"], [])) == []
 
 
 def test_a_stack_trace_brings_the_lines_around_it_back() -> None:
     for trace in ('  File "/repo/src/a.py", line 17, in load', "src/a.py:17: error", "at /repo/src/a.py(17,4)"):
-        assert ranges(Touch([], [(trace, RUN)])) == [(11, 22)]
+        assert ranges(Touch([], [(trace, RUN)])) == [(10, 27)]
     assert ranges(Touch([], [("src/b.py:17: error", RUN)])) == []
     assert ranges(Touch([], [("src/a.py:35: error", RUN)])) == []
 

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from sluice.compressor import Compressed, Compressor, Mode
+from sluice.eval.cli import evaluate
+from sluice.eval.policies import FRAMES
+from sluice.eval.traces import AGENTS, trace_file
+
+FILES = [str(trace_file(agent)) for agent in AGENTS]
+
+
+def invoke(*arguments: str, code: int = 0) -> str:
+    result = CliRunner().invoke(evaluate, ["replay", *arguments], catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def test_all_policies_with_json(tmp_path: Path) -> None:
+    output = invoke(*FILES, "--jobs", "1", "--json", str(tmp_path / "out.json"))
+    data = json.loads((tmp_path / "out.json").read_text())
+    rows = {row["policy"]: row for row in data["policies"]}
+    assert list(rows) == ["untouched", "safe", *FRAMES]
+    assert all(name in output for name in rows)
+    assert "4 conversations, 52 requests" in output
+    assert "safe: dearest against untouched is made-up/" in output
+    assert rows["untouched"]["input_cost"] == {"value": 1.0, "low": 1.0, "high": 1.0}
+    assert rows["untouched"]["words"]["value"] == rows["oracle"]["words"]["value"] == 1.0
+    assert rows["safe"]["input_cost"]["value"] < 0.95
+    assert rows["safe"]["num_rewrites"] == 0 < rows["mask-10"]["num_rewrites"]
+    assert rows["safe"]["measured"]["bypasses"] == {}
+    assert rows["random-equal"]["input_cost"]["value"] == pytest.approx(rows["safe"]["input_cost"]["value"], abs=0.02)
+    assert [trace["agent"] for trace in data["traces"]] == list(AGENTS)
+    assert sorted(data["by_agent"]) == sorted(AGENTS)
+
+
+def test_several_processes_give_the_same_figures(tmp_path: Path) -> None:
+    figures = []
+    for jobs in ("1", "2"):
+        invoke(*FILES, "--jobs", jobs, "--json", str(tmp_path / jobs), "--policy", "safe", "--policy", "random-equal")
+        data = json.loads((tmp_path / jobs).read_text())
+        for row in data["policies"]:
+            row.pop("measured")
+        figures.append((data["policies"], data["traces"]))
+    assert figures[0] == figures[1]
+
+
+def test_choices(tmp_path: Path) -> None:
+    def chosen(*arguments: str) -> dict[str, object]:
+        file = tmp_path / "out.json"
+        invoke(*FILES, "--jobs", "1", "--policy", "safe", "--json", str(file), *arguments)
+        data: dict[str, object] = json.loads(file.read_text())
+        return data
+
+    assert [trace["agent"] for trace in chosen("--agent", "opencode")["traces"]] == ["opencode"]  # type: ignore[attr-defined]
+    assert len(chosen("--limit", "3")["traces"]) == 3  # type: ignore[arg-type]
+    assert chosen("--max-turns", "2")["policies"][0]["num_turns"] == 8  # type: ignore[index]
+    assert list(chosen("--by", "source")["by_source"]) == ["made-up"]  # type: ignore[call-overload]
+    costs = {
+        name: chosen(*name.split())["policies"][0]["input_cost"]["value"]  # type: ignore[index]
+        for name in ("--cold", "--cache anthropic", "--prices openai", "--prices self-hosted", "--prices anthropic-1h")
+    }
+    assert len(set(costs.values())) == 5
+    assert all(cost < 1 for cost in costs.values())
+
+
+def test_over_http(tmp_path: Path) -> None:
+    output = invoke(FILES[0], "--jobs", "1", "--no-frames", "--http", "--json", str(tmp_path / "out.json"))
+    assert "over HTTP the same messages were forwarded as in process on 13 of 13 turns" in output
+    data = json.loads((tmp_path / "out.json").read_text())
+    assert [row["policy"] for row in data["policies"]] == ["untouched", "safe", "safe over HTTP"]
+    assert data["http_agreement"]["num_same"] == 13
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--policy", "nonsense"], "no policy is named 'nonsense'"),
+        (["--policy", "random-equal"], "needs one of ours beside it"),
+        (["--agent", "nobody"], "no conversation is selected"),
+        (["none.jsonl"], "none.jsonl: No such file"),
+        (["--http", "--url", "http://127.0.0.1:1"], "give one of them"),
+        (["--url", "http://127.0.0.1:1"], "needs --recorder-port"),
+        (["--restart-every", "3"], "need --http"),
+        (["--http", "--cold"], "in process only"),
+        (["--mode", "nonsense"], "'nonsense' is not one of"),
+    ],
+)
+def test_bad_input_is_named(arguments: list[str], problem: str) -> None:
+    result = CliRunner().invoke(evaluate, ["replay", FILES[0], "--jobs", "1", *arguments])
+    assert result.exit_code in (1, 2)
+    assert problem in result.output
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_bad_line_is_named(tmp_path: Path, jobs: str) -> None:
+    file = tmp_path / "t.jsonl"
+    file.write_text(trace_file("opencode").read_text() + "{}\n")
+    assert f"{file}:2: messages must be a list" in invoke(str(file), "--jobs", jobs, code=1)
+
+
+def test_a_bypass_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def bypassed(self: Compressor, messages: list[bytes], *, mode: Mode, **more: object) -> Compressed:
+        return Compressed(messages, mode, bypass="broken on purpose")
+
+    monkeypatch.setattr(Compressor, "compress", bypassed)
+    output = invoke(FILES[0], "--jobs", "1", "--policy", "safe")
+    assert "safe: compression was bypassed on 13 of 13 turns: broken on purpose" in output
+
+
+def test_data_goes_to_stdout_and_colour_is_left_out() -> None:
+    command = [sys.executable, "-P", "-c", "from sluice.proxy.cli import main; main()", "eval", "replay", FILES[0]]
+    ran = subprocess.run(
+        [*command, "--policy", "safe", "--jobs", "1"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"NO_COLOR": "1", "PATH": "", "FORCE_COLOR": ""},
+    )
+    assert "safe" in ran.stdout
+    assert "\x1b[" not in ran.stdout
+    assert ran.stderr == ""
