@@ -6,8 +6,8 @@ elsewhere, or where it repeats the line before it. Other modes also drop what wa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from sluice.compressor import markers
 from sluice.compressor.ledger import Reason
@@ -55,7 +55,11 @@ def plan(
     """
     if provenance.kind is Kind.EDIT or len(lines) < settings.min_run_lines:
         return []
+    pinned = _pinned(lines)
     runs = list(visible.find_runs(lines, lambda source: is_current(source, provenance)))
+    if pinned:
+        runs = [part for run in runs for part in _around(run, pinned)]
+        keep = keep and [worth or index in pinned for index, worth in enumerate(keep)]
     stays = _staying(len(lines), runs, keep)
     found: list[Omission] = []
     for run in runs:
@@ -65,7 +69,7 @@ def plan(
             found.append(Omission(start, stop, Reason.SEEN_ABOVE, marker, run.source.position))
     found = _paying(lines, found)
     for start, stop in find_repeats(lines.texts, settings.min_run_lines):
-        if all(stop <= other.start or start >= other.stop for other in found):
+        if pinned.isdisjoint(range(start, stop)) and all(stop <= o.start or start >= o.stop for o in found):
             marker = markers.omitted(recall_id, stop - start, start + 1, stop)
             found.append(Omission(start, stop, Reason.REPEATED, marker))
     if keep is not None:
@@ -75,6 +79,29 @@ def plan(
                 marker = markers.omitted(recall_id, stop - start, first, last)
                 found.append(Omission(start, stop, Reason.NOT_NEEDED, marker))
     return sorted(_paying(lines, found), key=lambda omission: omission.start)
+
+
+def _pinned(lines: Lines) -> set[int]:
+    """Lines that somebody marked to be kept: `<keepContext>…</keepContext>`, the tags included."""
+    pinned: set[int] = set()
+    start: int | None = None
+    for index, text in enumerate(lines.texts):
+        if start is None and "<keepContext>" in text:
+            start = index
+        if start is not None and "</keepContext>" in text:
+            pinned.update(range(start, index + 1))
+            start = None
+    return pinned
+
+
+def _around(run: Run, pinned: Collection[int]) -> Iterator[Run]:
+    """The parts of a run that hold no pinned line."""
+    start = run.start
+    for index in range(run.start, run.stop + 1):
+        if index == run.stop or index in pinned:
+            if index > start:
+                yield replace(run, start=start, stop=index)
+            start = index + 1
 
 
 def _staying(num_lines: int, runs: Sequence[Run], keep: Sequence[bool] | None) -> list[bool]:

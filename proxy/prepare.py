@@ -18,6 +18,7 @@ from sluice.proxy.services import Services
 from sluice.proxy.tenant import tenant_of
 
 MODE_HEADER = b"x-sluice-mode"
+BUDGET_HEADER = b"x-sluice-budget-tokens"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +55,28 @@ def mode_of(headers: Sequence[Header], default: Mode) -> Mode:
         raise InvalidFieldError(f"x-sluice-mode must be one of {known}, not {value!r}", param="x-sluice-mode") from None
 
 
+def budget_of(headers: Sequence[Header]) -> int | None:
+    """Read how many tokens a request may be forwarded with; None where it does not say.
+
+    Raises:
+        InvalidFieldError: it is no positive whole number.
+    """
+    value = find(headers, BUDGET_HEADER)
+    if value is None:
+        return None
+    if not value.isdecimal() or int(value) == 0:
+        name = BUDGET_HEADER.decode()
+        raise InvalidFieldError(f"{name} must be a positive whole number, not {value!r}", param=name)
+    return int(value)
+
+
 async def prepare(raw: bytes, headers: Sequence[Header], mode: Mode, services: Services) -> Prepared:
     """Compress a request's messages.
 
     Raises:
-        RequestError: the body is no chat request, and the mode is not `off`.
+        RequestError: the body is no chat request, and the mode is not `off`; or the budget is none.
     """
+    max_tokens = budget_of(headers)
     encoding = find(headers, b"content-encoding")
     if encoding not in (None, "", "identity"):
         return Prepared(raw, mode, bypass="content-encoding")
@@ -82,6 +99,7 @@ async def prepare(raw: bytes, headers: Sequence[Header], mode: Mode, services: S
                 mode=mode,
                 tenant=tenant,
                 upstream=services.upstream.origin,
+                max_tokens=max_tokens,
                 context=chat.model.encode(errors="surrogatepass") + b"\0" + chat.tools,
             )
         return Prepared(

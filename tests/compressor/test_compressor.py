@@ -131,6 +131,24 @@ async def test_the_words_of_people_and_reports_of_edits_are_untouchable() -> Non
     assert (await send(Compressor(MemoryStore()), messages)).messages == [encode(message) for message in messages]
 
 
+async def test_what_is_marked_to_be_kept_is_kept() -> None:
+    text = "\n".join([*file_lines(20), "<keepContext>", *file_lines(10, "k"), "</keepContext>"])
+    messages = [
+        {"role": "user", "content": "go"},
+        call("c1", "bash", command="make"),
+        result("c1", text),
+        call("c2", "bash", command="make"),
+        result("c2", text),
+        call("c3", "bash", command="make"),
+        result("c3", text.replace("keepContext", "b")),
+    ]
+    sent = contents(await send(Compressor(MemoryStore()), messages))
+    kept = "\n".join(["<keepContext>", *file_lines(10, "k"), "</keepContext>"])
+    assert sent[4].startswith("[sluice ")
+    assert sent[4].endswith("\n" + kept)
+    assert len(sent[6]) < len(sent[4])
+
+
 async def test_text_only_agents() -> None:
     listing = "<returncode>0</returncode>\n<output>\n" + "\n".join(file_lines(30)) + "\n</output>"
     asked = {"role": "assistant", "content": "I look.\n\n```bash\ncat a.py\n```"}

@@ -230,3 +230,11 @@ async def test_many_at_once_do_not_mix(client: httpx.AsyncClient, upstream: Scri
         )
     )
     assert [answer.json()["choices"][0]["message"]["content"] for answer in answers] == texts
+
+
+@pytest.mark.parametrize("value", ["0", "-5", "many", "1.5"])
+async def test_a_budget_that_is_none_is_refused(client: httpx.AsyncClient, value: str) -> None:
+    body = {"model": "gpt-4o", "messages": HELLO}
+    answer = await client.post("/v1/chat/completions", json=body, headers={"x-sluice-budget-tokens": value})
+    assert answer.status_code == 400
+    assert value in answer.json()["error"]["message"]
