@@ -18,13 +18,14 @@ from sluice.compressor.conversation import Conversation
 from sluice.compressor.dialects.base import Dialect
 from sluice.compressor.errors import AmbiguousRecallError, StateError, UnknownRecallError
 from sluice.compressor.judge import Judge, KeepAll
+from sluice.compressor.ledger import Override, Rendition
 from sluice.compressor.line_judge import LineJudge
 from sluice.compressor.lru import LRU
 from sluice.compressor.profiles import PROFILES, Profile
 from sluice.compressor.scoring import ModelFileError, load_default
 from sluice.compressor.settings import CompressorSettings
 from sluice.compressor.state import RECALL_PREFIX_CHARS, StateStore
-from sluice.compressor.turn import Turn, advance, in_force, leave_untouched, parse
+from sluice.compressor.turn import Turn, advance, leave_untouched, parse
 from sluice.compressor.types import Compressed, Mode, Role
 
 logger = logging.getLogger(__name__)
@@ -99,18 +100,25 @@ class Compressor:
             return as_sent
         # Leading system messages may change with every request (a date, a branch …), and so are no part of the chain.
         num_leading = next((i for i, digest in enumerate(digests) if digest.role != "system"), len(digests))
-        hashes = ledger.chain(
-            ledger.chain_start(tenant, upstream), (digest.identity for digest in digests[num_leading:])
-        )
-        records, lost = await self._look_up(hashes)
-        if lost and not any(records):
+        identities = [digest.identity for digest in digests[num_leading:]]
+        hashes = ledger.chain(ledger.chain_start(tenant, upstream), identities)
+        found, lost = await self._look_up(hashes)
+        if lost and not any(found):
             return replace(as_sent, bypass="state")
+        records = [ledger.decode(record) if record else None for record in found]
+        replies = [index for index, digest in enumerate(digests[num_leading:]) if digest.role == "assistant"]
+        inherited: dict[int, Override] = {}
+        if not lost and sum(records[index] is None for index in replies) > 1 and records[0] is not None:
+            # More than one reply is unknown, but the beginning is not: the client changed an earlier message.
+            records, inherited = await self._find_again(records, hashes, identities)
         turn = Turn(
             raws=messages[num_leading:],
             hashes=hashes,
+            identities=identities,
             num_chars=num_chars[num_leading:],
             dialect=dialect,
-            records=[ledger.decode(record) if record else None for record in records],
+            records=records,
+            inherited=inherited,
             at_s=self._clock(),
             context=ledger.context_digest(context, (digest.identity for digest in digests[:num_leading])),
             max_tokens=max_tokens,
@@ -174,6 +182,28 @@ class Compressor:
             logger.warning("state store gave no answer in %.1f s", self._settings.state_timeout_s)
             return [None] * len(hashes), True
 
+    async def _find_again(
+        self, records: list[Rendition | None], hashes: Sequence[bytes], identities: Sequence[bytes]
+    ) -> tuple[list[Rendition | None], dict[int, Override]]:
+        """Records of messages that stand where they stood, behind one that the client changed.
+
+        A record is taken over if all that its markers refer to is as it was. Of the others their epochs remain.
+        """
+        missing = [index for index, record in enumerate(records) if record is None]
+        keys, _ = await self._look_up([ledger.place(hashes[0], index, identities[index]) for index in missing])
+        wanted = {index: key for index, key in zip(missing, keys, strict=True) if key is not None}
+        found, _ = await self._look_up(list(wanted.values()))
+        records, inherited = list(records), dict[int, Override]()
+        for index, record in zip(wanted, found, strict=True):
+            rendition = ledger.decode(record) if record else None
+            if rendition is None:
+                continue
+            if all(records[position - 1] is not None for position in rendition.references):
+                records[index] = rendition
+            else:
+                inherited.update(rendition.epoch or {})
+        return records, inherited
+
     async def _decide(self, turn: Turn, judge: Judge) -> None:
         """Decide what the ledger does not hold."""
         if turn.bypass:
@@ -205,9 +235,10 @@ class Compressor:
             for index in turn.new
             if (record := turn.records[index]) is not None
         }
+        places = {ledger.place(turn.hashes[0], index, turn.identities[index]): turn.hashes[index] for index in turn.new}
         try:
             async with asyncio.timeout(self._settings.state_timeout_s):
-                standing = await self._store.put_new(records)
+                standing = await self._store.put_new({**records, **places})
                 if turn.originals:
                     await self._store.put_originals(tenant, turn.originals)
         except (StateError, TimeoutError) as error:
@@ -218,7 +249,7 @@ class Compressor:
         for index in lost_race:
             turn.records[index] = ledger.decode(standing[turn.hashes[index]]) or turn.records[index]
         if lost_race:
-            turn.renditions = in_force(turn.records)
+            turn.renditions = turn.in_force()
             self._conversations.pop((judge, turn.hashes[-1]))
 
 

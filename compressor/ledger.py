@@ -50,6 +50,14 @@ class Omitted(msgspec.Struct, array_like=True, frozen=True):
     reason: Reason
 
 
+class Override(msgspec.Struct, array_like=True, frozen=True):
+    """What an epoch forwards an earlier message as."""
+
+    identity: bytes
+    """Of the message, which a client may have changed since."""
+    rendition: Rendition
+
+
 class Rendition(msgspec.Struct, array_like=True, frozen=True):
     """What a message is forwarded as, frozen."""
 
@@ -68,7 +76,7 @@ class Rendition(msgspec.Struct, array_like=True, frozen=True):
     """Lines that are given back at its end: position of their message, index of the text, first line, line after."""
     turn: TurnRecord | None = None
     """Set on the newest message of a request."""
-    epoch: dict[int, Rendition] | None = None
+    epoch: dict[int, Override] | None = None
     """An epoch that began with this message: from here on, the messages at these indexes are forwarded so."""
 
 
@@ -85,6 +93,17 @@ def chain(start: bytes, identities: Iterable[bytes]) -> list[bytes]:
         head = _digest(head + identity)
         hashes.append(head)
     return hashes
+
+
+def place(root: bytes, index: int, identity: bytes) -> bytes:
+    """Key under which a message is found again though a message before it was changed.
+
+    Args:
+        root: chain hash of the conversation's first message.
+        index: of the message in the conversation.
+        identity: of the message.
+    """
+    return _digest(b"place" + root + index.to_bytes(4, "big") + identity)
 
 
 def context_digest(context: bytes, system_identities: Iterable[bytes]) -> bytes:

@@ -19,7 +19,7 @@ from sluice.compressor.dialects.base import Dialect
 from sluice.compressor.economics import CHARS_PER_TOKEN, Load, Rewrite, num_tokens, plan_rewrite, turn_saving
 from sluice.compressor.errors import MalformedMessageError
 from sluice.compressor.judge import Judge, Keep, Verdict
-from sluice.compressor.ledger import Reason, Rendition, TurnRecord
+from sluice.compressor.ledger import Override, Reason, Rendition, TurnRecord
 from sluice.compressor.lines import split
 from sluice.compressor.profiles import Profile
 from sluice.compressor.recovery import Gap
@@ -37,6 +37,8 @@ class Turn:
     """As the client sent them."""
     hashes: Sequence[bytes]
     """Chain hash of each."""
+    identities: Sequence[bytes]
+    """Identity of each."""
     num_chars: Sequence[int]
     """Of each, as sent."""
     dialect: Dialect
@@ -46,6 +48,8 @@ class Turn:
     """The wall clock."""
     context: bytes
     """See `TurnRecord.context`."""
+    inherited: Mapping[int, Override] = field(default_factory=dict)
+    """Epochs of messages behind one that the client changed; they go on to hold for what is as it was."""
     max_tokens: int | None = None
     """What the forwarded messages may hold at the most; None bounds nothing."""
     renditions: list[Rendition | None] = field(init=False)
@@ -58,22 +62,23 @@ class Turn:
 
     def __post_init__(self) -> None:
         self.new = [index for index, record in enumerate(self.records) if record is None]
-        self.renditions = in_force(self.records)
+        self.renditions = self.in_force()
 
     @property
     def num_old(self) -> int:
         """Messages before the first new one: all that the provider can have seen."""
         return self.new[0] if self.new else len(self.raws)
 
-
-def in_force(records: Sequence[Rendition | None]) -> list[Rendition | None]:
-    """The renditions that are forwarded: each message's own, but for those that a later epoch rewrote."""
-    renditions = list(records)
-    for record in records:
-        if record is not None and record.epoch:
-            for index, rendition in record.epoch.items():
-                renditions[index] = rendition
-    return renditions
+    def in_force(self) -> list[Rendition | None]:
+        """The renditions that are forwarded: each message's own, but for those that a later epoch rewrote."""
+        renditions = list(self.records)
+        epochs = [record.epoch for record in self.records if record is not None and record.epoch]
+        for epoch in (*epochs, self.inherited):
+            for index, override in epoch.items():
+                is_whole = all(self.records[position - 1] is not None for position in override.rendition.references)
+                if override.identity == self.identities[index] and is_whole:
+                    renditions[index] = override.rendition
+        return renditions
 
 
 def parse(raw: bytes, dialect: Dialect) -> Message:
@@ -114,7 +119,7 @@ def advance(
         turn.bypass = "error"
         turn.rewrite = None
         turn.originals.clear()
-        turn.renditions = in_force(turn.records)
+        turn.renditions = turn.in_force()
         leave_untouched(turn)
         return conversation
 
@@ -124,9 +129,10 @@ def _advance(
 ) -> Conversation:
     _replay(turn, conversation, turn.num_old)
     before = _last_turn(turn)
-    is_newest = turn.num_old + len(turn.new) == len(turn.raws)
-    epoch: dict[int, Rendition] = {}
-    if before is not None and is_newest:
+    is_newest = turn.records[-1] is None
+    is_grown = turn.num_old + len(turn.new) == len(turn.raws)
+    epoch: dict[int, Override] = {}
+    if before is not None and is_grown:
         turn.rewrite, verdicts = _plan_rewrite(turn, conversation, before, judge, profile, settings)
         if turn.rewrite is not None:
             conversation, epoch = _rewrite(turn, turn.rewrite.start, verdicts, judge, settings)
@@ -162,7 +168,7 @@ def _replay(turn: Turn, conversation: Conversation, stop: int) -> None:
 
 
 def _last_turn(turn: Turn) -> TurnRecord | None:
-    return next((r.turn for r in reversed(turn.records[: turn.num_old]) if r is not None and r.turn), None)
+    return next((record.turn for record in reversed(turn.records) if record is not None and record.turn), None)
 
 
 def _is_cold(turn: Turn, before: TurnRecord, profile: Profile) -> bool:
@@ -216,11 +222,11 @@ def _plan_rewrite(
 
 def _rewrite(
     turn: Turn, start: int, verdicts: Mapping[int, Verdict], judge: Judge, settings: CompressorSettings
-) -> tuple[Conversation, dict[int, Rendition]]:
+) -> tuple[Conversation, dict[int, Override]]:
     """Decide the old messages from `start` on anew, as if they came now; what is not judged stays."""
     conversation = judge.new_conversation(settings)
     _replay(turn, conversation, start)
-    epoch: dict[int, Rendition] = {}
+    epoch: dict[int, Override] = {}
     last_judged = max(verdicts, default=-1)
     for index in range(start, turn.num_old):
         frozen = turn.renditions[index]
@@ -232,7 +238,8 @@ def _rewrite(
         gaps = _given_back(conversation.gaps, frozen) if index > last_judged else []
         decision = decide(incoming, turn.raws[index], turn.dialect, conversation, keep, gaps, settings)
         if decision.rendition.body != frozen.body:
-            turn.renditions[index] = epoch[index] = decision.rendition
+            turn.renditions[index] = decision.rendition
+            epoch[index] = Override(turn.identities[index], decision.rendition)
             turn.originals.update(decision.originals)
         conversation.forward(incoming, decision.texts, decision.rendition)
     return conversation, epoch
@@ -266,7 +273,7 @@ def _forwarded_tokens(turn: Turn, stop: int) -> list[float]:
     ]
 
 
-def _close(turn: Turn, before: TurnRecord | None, epoch: dict[int, Rendition], profile: Profile) -> None:
+def _close(turn: Turn, before: TurnRecord | None, epoch: dict[int, Override], profile: Profile) -> None:
     """Write onto the newest message what the next turn has to know."""
     is_cold = before is None or _is_cold(turn, before, profile)
     num_read = 0 if is_cold else turn.num_old
@@ -285,4 +292,4 @@ def _close(turn: Turn, before: TurnRecord | None, epoch: dict[int, Rendition], p
         banked=(before.banked if before else 0.0) + saving,
         context=turn.context,
     )
-    turn.renditions[-1] = msgspec.structs.replace(newest, turn=record, epoch=epoch or None)
+    turn.renditions[-1] = msgspec.structs.replace(newest, turn=record, epoch={**turn.inherited, **epoch} or None)

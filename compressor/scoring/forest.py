@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -81,7 +82,7 @@ def read_forest(file: Path | Traversable) -> tuple[Forest, dict[str, Any]]:
                 arrays["clears"].astype(np.uint32),
                 arrays["leaf"].astype(np.float32),
             )
-    except (OSError, KeyError, ValueError, EOFError) as error:
+    except (OSError, KeyError, ValueError, EOFError, BadZipFile) as error:
         raise ModelFileError(str(file), str(error)) from error
     return forest, note
 

@@ -1,4 +1,4 @@
-"""What a line looks like by itself: length, indentation, and what it seems to be. Knows no conversation and no numpy."""
+"""What a line looks like by itself: length, indentation, and what it seems to be. Knows no conversation."""
 
 from __future__ import annotations
 
