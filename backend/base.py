@@ -5,8 +5,8 @@ Knows neither tokenizers nor HTTP; stop strings, chat templates and text are its
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Protocol
 
@@ -18,6 +18,21 @@ class FinishReason(StrEnum):
     """A stop token came (the token itself is not part of the output)."""
     LENGTH = "length"
     """`max_tokens` or the model's window is used up."""
+
+
+class Constraint(Protocol):
+    """Which tokens one sequence may have next."""
+
+    def allowed(self, draft: Sequence[int]) -> list[bytes]:
+        """For the next position and the one behind each draft token: a byte per token, 0 where it may not come.
+
+        Changes nothing; what is said behind a draft token that may not come does not matter.
+        """
+        ...
+
+    def advance(self, tokens: Sequence[int]) -> None:
+        """The sequence now has these tokens too."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +68,8 @@ class SamplingParams:
     """Report the log-probability of each token, and of this many most probable ones; None reports none."""
     stop_token_ids: frozenset[int] = frozenset()
     """Ends the sequence, beside the model's own end tokens."""
+    make_constraint: Callable[[], Constraint] | None = None
+    """Makes what holds each continuation to a form; None: anything goes."""
     ignore_end: bool = False
     """The model's own end tokens do not end the sequence (for measurements)."""
 
@@ -83,12 +100,67 @@ class TokenOutput:
     """One for each token, where they are asked for."""
 
 
+@dataclass(slots=True)
+class EngineStats:
+    """What an engine has done since it began, and what it does now."""
+
+    num_running: int = 0
+    """Sequences that are computed."""
+    num_waiting: int = 0
+    """Sequences that wait for room."""
+    num_blocks: int = 0
+    """Blocks of the cache."""
+    num_blocks_in_use: int = 0
+    """Blocks that a sequence holds now."""
+    prompt_tokens_total: int = 0
+    """Tokens of prompts that were admitted."""
+    cached_tokens_total: int = 0
+    """Tokens of them that were found in the cache."""
+    output_tokens_total: int = 0
+    """Tokens generated."""
+    draft_tokens_total: int = 0
+    """Tokens proposed by speculation."""
+    accepted_tokens_total: int = 0
+    """Tokens of them that the model agreed with."""
+    preemptions_total: int = 0
+    """Sequences sent back to wait for want of blocks."""
+    steps_total: int = 0
+    """Forward passes."""
+
+    def prometheus(self) -> str:
+        """The figures in Prometheus' text format."""
+        lines = []
+        for entry in fields(self):
+            name = f"sluice_engine_{entry.name.removeprefix('num_')}"
+            kind = "counter" if name.endswith("_total") else "gauge"
+            lines += [f"# TYPE {name} {kind}", f"{name} {getattr(self, entry.name)}"]
+        return "\n".join(lines) + "\n"
+
+
 class Engine(Protocol):
     """Generates tokens for many callers at once."""
 
     @property
     def max_model_len(self) -> int:
         """Tokens that prompt and output may have together."""
+        ...
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it takes requests."""
+        ...
+
+    @property
+    def vocab_size(self) -> int:
+        """Token ids are below it."""
+        ...
+
+    def check(self, prompt: Sequence[int], params: SamplingParams) -> None:
+        """Raises ContextLengthError or InvalidRequestError as `generate` would, without generating."""
+        ...
+
+    def stats(self) -> EngineStats:
+        """Figures for monitoring; cheap."""
         ...
 
     def generate(

@@ -5,7 +5,6 @@ Heavy libraries are imported by the commands that need them, so that `--help` is
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import socket
@@ -36,7 +35,7 @@ def engine() -> None:
 )
 @click.option("--device", default="auto", show_default=True, type=click.Choice(["auto", "cpu", "cuda"]))
 @click.option(
-    "--dtype", default="auto", show_default=True, type=click.Choice(["auto", "float32", "bfloat16", "float16"])
+    "--dtype", default="auto", show_default=True, type=click.Choice(["auto", "float32", "bfloat16", "float16", "int8"])
 )
 @click.option(
     "--cache-dir",
@@ -44,49 +43,71 @@ def engine() -> None:
     envvar="SLUICE_CACHE_DIR",
     help="Where converted and downloaded weights are kept; default: the platform's cache folder.",
 )
+@click.option(
+    "--max-model-len", type=click.IntRange(32), help="Tokens of prompt and output; default: the model's window."
+)
+@click.option("--kv-cache-gib", default=2.0, show_default=True, help="Most memory for keys and values.")
+@click.option("--max-num-sequences", default=64, show_default=True, type=click.IntRange(1), help="Computed together.")
+@click.option(
+    "--max-draft-tokens",
+    default=16,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Proposed at once; 0: no speculation.",
+)
 @click.option("--exit-with-stdin", is_flag=True, help="End when stdin ends: for a parent that must leave no orphan.")
 def serve(
-    model: str | None, host: str, port: int, device: str, dtype: str, cache_dir: Path | None, exit_with_stdin: bool
+    model: str | None,
+    host: str,
+    port: int,
+    device: str,
+    dtype: str,
+    cache_dir: Path | None,
+    max_model_len: int | None,
+    kv_cache_gib: float,
+    max_num_sequences: int,
+    max_draft_tokens: int,
+    exit_with_stdin: bool,
 ) -> None:
     """Serve a model over OpenAI's HTTP API until interrupted."""
     if exit_with_stdin:
         threading.Thread(target=_exit_with_stdin, name="sluice-stdin", daemon=True).start()
     try:
-        asyncio.run(_serve(model, host, port, device, dtype, cache_dir or default_cache_dir()))
+        with _bind(host, port) as listener:  # first, as a taken port should not cost a model load
+            _say("loading libraries")
+            try:
+                import uvicorn
+
+                from sluice.backend.embedded.config import EngineConfig
+                from sluice.backend.embedded.loading import load_engine
+                from sluice.backend.server import create_app
+                from sluice.backend.tokenizer import Tokenizer
+                from sluice.backend.weights import resolve_model
+            except ModuleNotFoundError as error:
+                raise BackendError(f"{error.name} is not installed; run: pip install 'sluicegate[engine]'") from None
+            config = EngineConfig(
+                device=device,
+                dtype=dtype,
+                max_model_len=max_model_len,
+                kv_memory_bytes=int(kv_cache_gib * 2**30),
+                max_num_sequences=max_num_sequences,
+                max_num_draft_tokens=max_draft_tokens,
+            )
+            folder = resolve_model(model, cache_dir or default_cache_dir(), _say)
+            _say(f"loading {folder.name}")
+            tokenizer = Tokenizer(folder.path)
+            app = create_app(load_engine(folder.path, config, tokenizer.end_token_ids), tokenizer, folder.name)
+            server = uvicorn.Server(
+                uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_SHUTDOWN_S, lifespan="on")
+            )
+            listener.listen(server.config.backlog)  # from here on connections are accepted
+            name = f"[{host}]" if ":" in host else host
+            _say(f"{READY_LINE}http://{name}:{listener.getsockname()[1]} (model {folder.name})")
+            server.run(sockets=[listener])
     except BackendError as error:
         raise click.ClickException(str(error)) from None
     except KeyboardInterrupt:
         _say("stopped")
-
-
-async def _serve(model: str | None, host: str, port: int, device: str, dtype: str, cache_dir: Path) -> None:
-    """Bind first, as a taken port should not cost a model load; then load, say so, serve."""
-    listener = _bind(host, port)
-    with listener:
-        _say("loading libraries")
-        import uvicorn
-
-        from sluice.backend.weights import resolve_model
-
-        folder = resolve_model(model, cache_dir, _say)
-        try:
-            from sluice.backend.embedded.config import EngineConfig
-            from sluice.backend.embedded.loading import load_engine
-        except ModuleNotFoundError as error:
-            raise BackendError(f"{error.name} is not installed; run: pip install 'sluicegate[engine]'") from None
-        from sluice.backend.server import create_app
-        from sluice.backend.tokenizer import Tokenizer
-
-        _say(f"loading {folder.name}")
-        tokenizer = Tokenizer(folder.path)
-        engine_ = load_engine(folder.path, EngineConfig(device=device, dtype=dtype), tokenizer.end_token_ids)
-        app = create_app(engine_, tokenizer, folder.name)
-        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_SHUTDOWN_S, lifespan="on")
-        listener.listen(config.backlog)  # from here on connections are accepted
-        server = uvicorn.Server(config)
-        name = f"[{host}]" if ":" in host else host
-        _say(f"{READY_LINE}http://{name}:{listener.getsockname()[1]} (model {folder.name})")
-        await server.serve(sockets=[listener])
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from sluice.backend.base import Engine, FinishReason, SamplingParams
+from sluice.backend.base import Engine, FinishReason, SamplingParams, TokenLogprobs, TokenOutput
 from sluice.backend.detokenizer import Detokenizer, StopStrings
 from sluice.backend.tokenizer import Tokenizer
 
@@ -21,41 +21,84 @@ class Usage:
     num_prompt_tokens: int
     num_cached_tokens: int
     num_output_tokens: int
+    """Of all continuations."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call of one of the caller's tools."""
+
+    name: str
+    arguments: str
+    """JSON."""
 
 
 @dataclass(frozen=True, slots=True)
 class TextOutput:
-    """A piece of text; the last one has the finish reason."""
+    """A piece of one continuation's text; its last one has the finish reason."""
 
+    index: int
+    """Which continuation."""
     text: str
     usage: Usage
     """Tokens up to this piece."""
+    finish_reason: str | None = None
+    """As OpenAI words it: `stop`, `length` or `tool_calls`."""
+    logprobs: tuple[tuple[int, TokenLogprobs], ...] = ()
+    """Of the tokens since the last piece, where they are asked for."""
+    tool_calls: tuple[ToolCall, ...] = ()
+    """Calls that the text turned out to be, instead of it."""
+
+
+@dataclass(slots=True)
+class _Continuation:
+    detokenizer: Detokenizer
+    stop_strings: StopStrings
     finish_reason: FinishReason | None = None
+    logprobs: list[tuple[int, TokenLogprobs]] = field(default_factory=list)
+
+    def push(self, output: TokenOutput) -> tuple[str, int]:
+        """Take new tokens; returns the text that is certain and how many of the tokens count."""
+        text, num_tokens = "", 0
+        for number, token in enumerate(output.token_ids):
+            num_tokens += 1
+            if output.logprobs:
+                self.logprobs.append((token, output.logprobs[number]))
+            text += self.stop_strings.push(self.detokenizer.push([token]))
+            if self.stop_strings.hit:
+                self.finish_reason = FinishReason.STOP
+                return text, num_tokens
+        if output.finish_reason is not None:
+            text += self.stop_strings.push(self.detokenizer.flush())
+            self.finish_reason = FinishReason.STOP if self.stop_strings.hit else output.finish_reason
+            text += self.stop_strings.flush()
+        return text, num_tokens
 
 
 async def stream_text(
-    engine: Engine, tokenizer: Tokenizer, prompt: Sequence[int], params: SamplingParams, stops: Sequence[str]
+    engine: Engine,
+    tokenizer: Tokenizer,
+    prompt: Sequence[int],
+    params: SamplingParams,
+    stops: Sequence[str],
+    drafts: Sequence[str] = (),
 ) -> AsyncGenerator[TextOutput]:
-    """Stream the continuation of `prompt` as text; closing the generator cancels the request.
+    """Stream the continuations of `prompt` as text; closing the generator cancels the request.
 
-    Raises as `Engine.generate`.
+    `drafts` are texts that the output may repeat. Raises as `Engine.generate`.
     """
-    detokenizer, stop_strings = Detokenizer(tokenizer.decode), StopStrings(stops)
+    continuations = [_Continuation(Detokenizer(tokenizer.decode), StopStrings(stops)) for _ in range(max(params.n, 1))]
     num_output_tokens = 0
-    async with aclosing(engine.generate(prompt, params)) as outputs:
+    async with aclosing(engine.generate(prompt, params, [tokenizer.encode(draft) for draft in drafts])) as outputs:
         async for output in outputs:
-            text, finish_reason = "", output.finish_reason
-            for token in output.token_ids:
-                num_output_tokens += 1
-                text += stop_strings.push(detokenizer.push([token]))
-                if stop_strings.hit:
-                    break
-            if stop_strings.hit:
-                finish_reason = FinishReason.STOP
-            elif finish_reason is not None:
-                text += stop_strings.push(detokenizer.flush()) + stop_strings.flush()
-            usage = Usage(len(prompt), output.num_cached_tokens, num_output_tokens)
-            if text or finish_reason is not None:
-                yield TextOutput(text, usage, finish_reason)
-            if finish_reason is not None:
+            one = continuations[output.index]
+            if one.finish_reason is not None:  # a stop string came earlier; the engine knows only token ids
+                continue
+            text, num_tokens = one.push(output)
+            num_output_tokens += num_tokens
+            if text or one.finish_reason is not None:
+                usage = Usage(len(prompt), output.num_cached_tokens, num_output_tokens)
+                yield TextOutput(output.index, text, usage, one.finish_reason, tuple(one.logprobs))
+                one.logprobs.clear()
+            if all(other.finish_reason is not None for other in continuations):
                 return

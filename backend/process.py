@@ -41,6 +41,7 @@ class EngineProcess:
         host: str = "127.0.0.1",
         port: int = 0,
         cache_dir: Path | None = None,
+        max_draft_tokens: int | None = None,
         start_timeout_s: float = 600.0,
         stop_grace_s: float = 5.0,
         on_progress: Callable[[str], None] | None = None,
@@ -50,6 +51,8 @@ class EngineProcess:
             arguments += ["--model", model]
         if cache_dir is not None:
             arguments += ["--cache-dir", str(cache_dir)]
+        if max_draft_tokens is not None:
+            arguments += ["--max-draft-tokens", str(max_draft_tokens)]
         self._arguments = [*arguments, "--exit-with-stdin"]
         self._start_timeout_s = start_timeout_s
         self._stop_grace_s = stop_grace_s

@@ -1,14 +1,16 @@
-"""An OpenAI server over an engine: chat completions (plain and streamed), models, health.
+"""An OpenAI server over an engine: completions (chat and plain, whole and streamed), models, health, metrics.
 
-Knows the wire format and the table from errors to statuses; nothing of how tokens are made.
+Knows HTTP and the table from errors to statuses; nothing of how tokens are made.
 """
 
 from __future__ import annotations
 
 import asyncio
-import secrets
+import base64
+import dataclasses
+import functools
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
@@ -17,8 +19,9 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
-from sluice.backend.base import Engine
-from sluice.backend.completion import TextOutput, Usage, stream_text
+from sluice.backend.base import Constraint, Engine
+from sluice.backend.completion import TextOutput, stream_text
+from sluice.backend.constraint import Grammars
 from sluice.backend.errors import (
     BackendError,
     ContextLengthError,
@@ -28,8 +31,10 @@ from sluice.backend.errors import (
     InvalidRequestError,
     ModelNotFoundError,
 )
-from sluice.backend.protocol import ChatRequest, decode
+from sluice.backend.protocol import ChatRequest, CompletionRequest, GenerationRequest, decode
+from sluice.backend.render import Renderer
 from sluice.backend.tokenizer import Tokenizer
+from sluice.backend.tools import check_tools, find_tool_calls, tell_tools, with_object_arguments
 
 ERRORS: dict[type[BackendError], tuple[int, str, str]] = {
     InvalidRequestError: (400, "invalid_request_error", "invalid_value"),
@@ -41,12 +46,13 @@ ERRORS: dict[type[BackendError], tuple[int, str, str]] = {
 }
 """Status, type and code of each error that a request can meet."""
 
-_JSON = "application/json"
-_Outputs = AsyncGenerator[TextOutput]
+DRAFT_HEADER = "x-sluice-draft"
+"""Texts that the answer may repeat, each in base64, with commas between: they make it faster, and no other."""
 
 
 def create_app(engine: Engine, tokenizer: Tokenizer, model: str) -> FastAPI:
     """The server for one engine, which it closes at shutdown; `model` is the name that requests use."""
+    grammars = Grammars(tokenizer.file, engine.vocab_size, tokenizer.end_token_ids)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -66,9 +72,23 @@ def create_app(engine: Engine, tokenizer: Tokenizer, model: str) -> FastAPI:
         body = {"message": str(error.detail), "type": "invalid_request_error", "param": None, "code": None}
         return _json({"error": body}, error.status_code)
 
+    @app.exception_handler(Exception)
+    async def on_mistake(_: Request, error: Exception) -> Response:
+        body = {
+            "message": f"internal error: {type(error).__name__}",
+            "type": "server_error",
+            "param": None,
+            "code": None,
+        }
+        return _json({"error": body}, 500)
+
     @app.get("/healthz")
     async def healthz() -> Response:
-        return _json({"status": "ok"})
+        return _json({"status": "ok"}) if engine.is_running else _json({"status": "stopped"}, 503)
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(engine.stats().prometheus(), media_type="text/plain; version=0.0.4")
 
     @app.get("/v1/models")
     async def models() -> Response:
@@ -77,20 +97,49 @@ def create_app(engine: Engine, tokenizer: Tokenizer, model: str) -> FastAPI:
 
     @app.post("/v1/chat/completions")
     async def chat_completions(request: Request) -> Response:
-        chat = decode(await request.body(), ChatRequest)
-        if chat.model != model:
-            raise ModelNotFoundError(chat.model, model)
-        params, stops = chat.sampling_params(), chat.stops()
-        tools = None if chat.tool_choice == "none" else chat.tools
-        prompt = tokenizer.encode(tokenizer.render_chat(chat.plain_messages(), tools))
-        if len(prompt) >= engine.max_model_len:
-            raise ContextLengthError(len(prompt), engine.max_model_len)
-        outputs = stream_text(engine, tokenizer, prompt, params, stops)
-        head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": model}
-        if chat.stream:
-            include_usage = bool(chat.stream_options and chat.stream_options.include_usage)
-            return StreamingResponse(_events(head, outputs, include_usage), media_type="text/event-stream")
-        return await _unless_disconnected(request, _completion(head, outputs))
+        body = decode(await request.body(), ChatRequest)
+        tools, messages = body.wanted_tools(), body.plain_messages()
+        names = check_tools(tools)
+        prepare = with_object_arguments if tokenizer.knows_tools else functools.partial(tell_tools, tools=tools)
+        text = tokenizer.render_chat(prepare(messages), tools or None)
+        prompt = await asyncio.to_thread(tokenizer.encode, text)
+        make_constraint = None
+        if wanted := body.schema():
+            make_constraint = await asyncio.to_thread(grammars.json_schema, *wanted)
+        return await answer(request, body, prompt, body.predictions(), names, make_constraint)
+
+    @app.post("/v1/completions")
+    async def completions(request: Request) -> Response:
+        body = decode(await request.body(), CompletionRequest)
+        body.check()
+        if isinstance(body.prompt, str):
+            prompt = await asyncio.to_thread(tokenizer.encode, body.prompt, add_special_tokens=True)
+        else:
+            prompt = body.prompt
+        return await answer(request, body, prompt)
+
+    async def answer(
+        request: Request,
+        body: GenerationRequest,
+        prompt: list[int],
+        predictions: Sequence[str] = (),
+        tool_names: Sequence[str] = (),
+        make_constraint: Callable[[], Constraint] | None = None,
+    ) -> Response:
+        if body.model != model:
+            raise ModelNotFoundError(body.model, model)
+        params = dataclasses.replace(body.sampling_params(), make_constraint=make_constraint)
+        # Here, as the status of a stream is out before the engine looks at the prompt.
+        engine.check(prompt, params)
+        drafts = [*predictions, *_named_drafts(request.headers.get(DRAFT_HEADER))]
+        outputs = stream_text(engine, tokenizer, prompt, params, body.stops(), drafts)
+        if tool_names:
+            outputs = find_tool_calls(outputs, tool_names)
+        renderer = Renderer(model, isinstance(body, ChatRequest), params.num_logprobs is not None, tokenizer.decode)
+        if body.stream:
+            events = _events(renderer, outputs, params.n, body.include_usage)
+            return StreamingResponse(events, media_type="text/event-stream")
+        return await _unless_disconnected(request, _whole(renderer, outputs, params.n))
 
     return app
 
@@ -104,41 +153,39 @@ def render_error(error: BackendError) -> tuple[int, dict[str, Any]]:
     return status, {"error": {"message": str(error), "type": kind, "param": param, "code": code or None}}
 
 
-async def _completion(head: dict[str, Any], outputs: _Outputs) -> Response:
+def _named_drafts(header: str | None) -> list[str]:
+    """Raises InvalidRequestError."""
+    try:
+        return [base64.b64decode(part, validate=True).decode() for part in (header or "").split(",") if part.strip()]
+    except ValueError as error:
+        raise InvalidRequestError(f"{DRAFT_HEADER} is not base64 of UTF-8 text: {error}", DRAFT_HEADER) from None
+
+
+async def _whole(renderer: Renderer, outputs: AsyncGenerator[TextOutput], num_choices: int) -> Response:
     """Collect the whole answer."""
-    text, last = "", None
     async with aclosing(outputs):
-        async for last in outputs:
-            text += last.text
-    assert last is not None
-    message = {"role": "assistant", "content": text}
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": last.finish_reason}
-    return _json({**head, "object": "chat.completion", "choices": [choice], "usage": _usage(last.usage)})
+        pieces = [output async for output in outputs]
+    return _json(renderer.body(pieces, num_choices))
 
 
-async def _events(head: dict[str, Any], outputs: _Outputs, include_usage: bool) -> AsyncGenerator[bytes]:
+async def _events(
+    renderer: Renderer, outputs: AsyncGenerator[TextOutput], num_choices: int, include_usage: bool
+) -> AsyncGenerator[bytes]:
     """The answer as server-sent events; a failure on the way is one error event, as the status is out already."""
-    head = {**head, "object": "chat.completion.chunk"}
     usage_field: dict[str, Any] = {"usage": None} if include_usage else {}
-
-    def chunk(delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-        return _event({**head, "choices": [choice], **usage_field})
-
-    last = None
     async with aclosing(outputs):
-        yield chunk({"role": "assistant", "content": ""})
+        for index in range(num_choices if renderer.is_chat else 0):
+            yield _event(renderer.first_chunk(index) | usage_field)
+        last = None
         try:
             async for last in outputs:
-                if last.text:
-                    yield chunk({"content": last.text})
+                yield _event(renderer.chunk(last) | usage_field)
         except BackendError as error:
             yield _event(render_error(error)[1])
             return
         assert last is not None
-        yield chunk({}, last.finish_reason)
         if include_usage:
-            yield _event({**head, "choices": [], "usage": _usage(last.usage)})
+            yield _event(renderer.usage_chunk(last.usage))
         yield b"data: [DONE]\n\n"
 
 
@@ -159,18 +206,9 @@ async def _unless_disconnected(request: Request, work: Awaitable[Response]) -> R
         await asyncio.gather(working, watching, return_exceptions=True)
 
 
-def _usage(usage: Usage) -> dict[str, Any]:
-    return {
-        "prompt_tokens": usage.num_prompt_tokens,
-        "completion_tokens": usage.num_output_tokens,
-        "total_tokens": usage.num_prompt_tokens + usage.num_output_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.num_cached_tokens},
-    }
-
-
 def _event(value: dict[str, Any]) -> bytes:
     return b"data: " + msgspec.json.encode(value) + b"\n\n"
 
 
 def _json(value: dict[str, Any], status: int = 200) -> Response:
-    return Response(msgspec.json.encode(value), status, media_type=_JSON)
+    return Response(msgspec.json.encode(value), status, media_type="application/json")

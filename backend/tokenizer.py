@@ -24,8 +24,9 @@ class Tokenizer:
 
     def __init__(self, folder: Path) -> None:
         """Raises ModelUnavailableError if a file cannot be read."""
+        self.file = folder / "tokenizer.json"
         try:
-            self._tokenizer = RustTokenizer.from_file(str(folder / "tokenizer.json"))
+            self._tokenizer = RustTokenizer.from_file(str(self.file))
             self._config = _read_json(folder / "tokenizer_config.json")
             template = folder / "chat_template.jinja"
             source = template.read_text(encoding="utf-8") if template.exists() else self._config.get("chat_template")
@@ -34,6 +35,8 @@ class Tokenizer:
             raise ModelUnavailableError(str(folder), f"its tokenizer cannot be read: {error}") from None
         if isinstance(source, list):  # several named templates
             source = next((entry["template"] for entry in source if entry["name"] == "default"), None)
+        self.knows_tools = "tools" in (source or "")
+        """Whether the chat template has a place for tools."""
         self._template = _environment().from_string(source) if source else None
         self._special_tokens = {
             name: value["content"] if isinstance(value, dict) else value

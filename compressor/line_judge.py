@@ -32,13 +32,13 @@ class _Scored:
     num_tokens: Sequence[float]
     is_omitted: Sequence[bool]
 
-    def keep(self, price: float, min_run_lines: int) -> list[bool]:
+    def keep(self, price: float, min_lines: int) -> list[bool]:
         ranges = best_spans(
             self.losses,
             self.num_tokens,
             price=price,
             marker_tokens=MARKER_TOKENS,
-            min_lines=min_run_lines,
+            min_lines=min_lines,
             is_fixed=self.is_omitted,
         )
         keep = [True] * len(self.losses)
@@ -79,7 +79,7 @@ class LineJudge:
         evidence = _evidence(conversation)
         segments = [evidence.segment_at(conversation.num_messages, segment.index) for segment in incoming.segments]
         scored = self._score(evidence, [segment for segment in segments if segment is not None], Moment.ARRIVAL)
-        return {found.segment.index: found.keep(self._prices.arrival, self._settings.min_run_lines) for found in scored}
+        return {found.segment.index: found.keep(self._prices.arrival, self._settings.min_dead_lines) for found in scored}
 
     def candidates(self, conversation: Conversation) -> Sequence[int]:
         """See `Judge`."""
@@ -108,7 +108,7 @@ class LineJudge:
         keeps: dict[int, dict[int, Keep]] = {}
         for found in scored:
             index = found.segment.position - 1
-            keep = found.keep(price, self._settings.min_run_lines)
+            keep = found.keep(price, self._settings.min_dead_lines)
             keeps.setdefault(index, {})[found.segment.index] = keep
             tokens[index] = tokens.get(index, TOKENS_PER_MESSAGE) + found.num_kept_tokens(keep)
         return {index: Verdict(tokens[index], keep) for index, keep in keeps.items()}

@@ -74,7 +74,7 @@ def plan(
             found.append(Omission(start, stop, Reason.REPEATED, marker))
     if keep is not None:
         for start, stop in _not_needed(keep, found):
-            if stop - start >= settings.min_run_lines:
+            if stop - start >= settings.min_dead_lines:
                 first, last = lines.numbers[start] or start + 1, lines.numbers[stop - 1] or stop
                 marker = markers.omitted(recall_id, stop - start, first, last)
                 found.append(Omission(start, stop, Reason.NOT_NEEDED, marker))
@@ -140,9 +140,10 @@ def _not_needed(keep: Sequence[bool], taken: Sequence[Omission]) -> Iterator[tup
 
 
 def _paying(lines: Lines, omissions: Sequence[Omission]) -> list[Omission]:
-    """Those that save at least twice what their marker costs."""
+    """Those that save at least twice what their marker costs; a judge has counted the marker already."""
     return [
         omission
         for omission in omissions
-        if sum(len(text) + 1 for text in lines.texts[omission.start : omission.stop]) > 2 * len(omission.marker)
+        if sum(len(text) + 1 for text in lines.texts[omission.start : omission.stop])
+        > len(omission.marker) * (1 if omission.reason is Reason.NOT_NEEDED else 2)
     ]

@@ -25,11 +25,13 @@ class CompressorSettings:
 
     min_run_lines: int = 3
     """Shortest run of lines that a marker may stand for."""
+    min_dead_lines: int = 2
+    """Shortest range of lines that are dropped as not needed."""
     context_lines: int = 2
     """Lines that stay on each side of a kept line, even where they are visible elsewhere: a fact keeps its place."""
-    num_exempt_results: int = 10
+    num_exempt_results: int = 3
     """The newest tool results, which an epoch leaves as they are."""
-    balanced: Prices = Prices(arrival=0.0005, epoch=0.001)
+    balanced: Prices = Prices(arrival=1.5e-4, epoch=2e-4)
     """Prices of mode `balanced`."""
     aggressive: Prices = Prices(arrival=0.005, epoch=0.01)
     """Prices of mode `aggressive`."""

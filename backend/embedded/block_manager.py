@@ -46,11 +46,6 @@ class BlockManager:
         """Blocks that can be allocated: free ones and cached ones."""
         return self._num_free + len(self._cached)
 
-    @property
-    def num_cached(self) -> int:
-        """Blocks that nobody uses but that can still be found."""
-        return len(self._cached)
-
     def count(self, block: int) -> int:
         """How many sequences use the block."""
         return self._counts[block]
@@ -116,8 +111,11 @@ class BlockManager:
                     self._set_free(block)
 
     def register(self, block: int, block_hash: bytes) -> None:
-        """Make a full block findable; the first of several equal ones stays the one that is found."""
-        if block_hash not in self._block_of:
+        """Make a full block findable; the first of several equal ones stays the one that is found.
+
+        A block keeps its first hash until it is evicted, as its content does not change.
+        """
+        if block_hash not in self._block_of and block not in self._hash_of:
             self._block_of[block_hash] = block
             self._hash_of[block] = block_hash
 

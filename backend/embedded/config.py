@@ -12,7 +12,7 @@ class EngineConfig:
     device: str = "cpu"
     """As torch names it."""
     dtype: str = "float32"
-    """Of the weights and the matrix products, as torch names it."""
+    """Of the weights and the matrix products, as torch names it; `int8`: matrices in 8 bits, products in bfloat16."""
     max_model_len: int | None = None
     """Tokens of prompt and output together; None: what the model was made for. The cache may allow fewer."""
     block_size: int = 16

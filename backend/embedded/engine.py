@@ -7,21 +7,22 @@ waits for a forward pass. Knows token ids, not text.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import logging
 import queue
 import random
 import threading
-from collections import defaultdict
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from collections.abc import Sequence as Many
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from sluice.backend.base import FinishReason, SamplingParams, TokenLogprobs, TokenOutput
+from sluice.backend.base import EngineStats, FinishReason, SamplingParams, TokenLogprobs, TokenOutput
 from sluice.backend.embedded.config import EngineConfig
+from sluice.backend.embedded.request import Request, send
 from sluice.backend.embedded.runner import ModelRunner
 from sluice.backend.embedded.sampler import Sampled
-from sluice.backend.embedded.scheduler import Scheduler
+from sluice.backend.embedded.scheduler import Scheduler, Step
 from sluice.backend.embedded.sequence import Sequence
 from sluice.backend.embedded.speculation import Drafter, PromptLookup
 from sluice.backend.errors import (
@@ -35,21 +36,9 @@ from sluice.backend.errors import (
 _log = logging.getLogger(__name__)
 
 
-@dataclass(eq=False)
-class _Request:
-    """One caller's prompt with its continuations."""
-
-    sequences: list[Sequence]
-    """The first computes the prompt; the others fork from it."""
-    drafts: Many[Many[int]]
-    loop: asyncio.AbstractEventLoop
-    outputs: asyncio.Queue[TokenOutput | Exception] = field(default_factory=asyncio.Queue)
-    is_forked: bool = False
-
-
 @dataclass(slots=True)
 class _Cancel:
-    request: _Request
+    request: Request
 
 
 class EmbeddedEngine:
@@ -72,9 +61,10 @@ class EmbeddedEngine:
         self._vocab_size = vocab_size
         self._end_token_ids = end_token_ids
         self._ids = itertools.count()
-        self._inbox: queue.SimpleQueue[_Request | _Cancel | None] = queue.SimpleQueue()
-        self._requests: dict[Sequence, _Request] = {}
+        self._inbox: queue.SimpleQueue[Request | _Cancel | None] = queue.SimpleQueue()
+        self._requests: dict[Sequence, Request] = {}
         self._drafters: dict[Sequence, Drafter] = {}
+        self._stats = EngineStats()
         self._num_open = 0
         self._is_closed = False
         self._worker = threading.Thread(target=self._work, name="sluice-engine", daemon=True)
@@ -84,6 +74,16 @@ class EmbeddedEngine:
     def max_model_len(self) -> int:
         """Tokens that prompt and output may have together."""
         return self._max_model_len
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it takes requests."""
+        return not self._is_closed
+
+    @property
+    def vocab_size(self) -> int:
+        """Token ids are below it."""
+        return self._vocab_size
 
     async def generate(
         self, prompt: Many[int], params: SamplingParams, drafts: Many[Many[int]] = ()
@@ -112,33 +112,61 @@ class EmbeddedEngine:
         self._inbox.put(None)
         await asyncio.to_thread(self._worker.join)
 
-    def _request(self, prompt: Many[int], params: SamplingParams, drafts: Many[Many[int]]) -> _Request:
-        """Check what the caller wants. Raises RequestError, EngineError."""
-        if self._is_closed:
-            raise EngineClosedError("the engine is shutting down")
-        if self._num_open >= self._config.max_num_waiting + self._config.max_num_sequences:
-            raise EngineOverloadedError(f"{self._num_open} requests are open already; try again later")
+    def check(self, prompt: Many[int], params: SamplingParams) -> None:
+        """See `Engine.check`."""
         if not prompt:
             raise InvalidRequestError("the prompt is empty")
         if len(prompt) >= self._max_model_len:
             raise ContextLengthError(len(prompt), self._max_model_len)
         for name, tokens in (("prompt", prompt), ("logit_bias", params.logit_bias)):
             if wrong := [token for token in tokens if not 0 <= token < self._vocab_size]:
-                raise InvalidRequestError(
-                    f"{name} has token {wrong[0]}; the model's are 0 to {self._vocab_size - 1}", name
-                )
+                known = f"0 to {self._vocab_size - 1}"
+                raise InvalidRequestError(f"{name} has token {wrong[0]}; the model's are {known}", name)
         if not 1 <= params.n <= self._config.max_num_sequences:
             raise InvalidRequestError(f"n is {params.n}; it must be from 1 to {self._config.max_num_sequences}", "n")
+
+    def stats(self) -> EngineStats:
+        """See `Engine.stats`."""
+        blocks = self._scheduler.blocks
+        return dataclasses.replace(
+            self._stats,
+            num_running=len(self._scheduler.running),
+            num_waiting=len(self._scheduler.waiting),
+            num_blocks=blocks.num_blocks,
+            num_blocks_in_use=blocks.num_blocks - blocks.num_available,
+        )
+
+    def _request(self, prompt: Many[int], params: SamplingParams, drafts: Many[Many[int]]) -> Request:
+        """Raises RequestError, EngineError."""
+        if self._is_closed:
+            raise EngineClosedError("the engine is shutting down")
+        if self._num_open >= self._config.max_num_waiting + self._config.max_num_sequences:
+            raise EngineOverloadedError(f"{self._num_open} requests are open already; try again later")
+        self.check(prompt, params)
         seed = random.getrandbits(62) if params.seed is None else params.seed
-        sequences = [Sequence(next(self._ids), list(prompt), params, seed + index) for index in range(params.n)]
-        return _Request(sequences, drafts, asyncio.get_running_loop())
+        sequences = [
+            Sequence(
+                next(self._ids), list(prompt), params, seed + index, params.make_constraint and params.make_constraint()
+            )
+            for index in range(params.n)
+        ]
+        return Request(sequences, drafts, asyncio.get_running_loop())
 
     def _work(self) -> None:
-        while self._receive():
-            if self._scheduler.has_work:
-                self._step()
-        error = EngineClosedError("the engine is shutting down")
-        self._send([(request, error) for request in set(self._requests.values())])
+        kind: type[EngineError] = EngineClosedError
+        message = "the engine is shutting down"
+        try:
+            while self._receive():
+                if self._scheduler.has_work:
+                    self._step()
+        except Exception as cause:  # our own mistake: nobody may be left waiting for a thread that is gone
+            _log.exception("the engine has stopped")
+            kind, message = EngineError, f"the engine has stopped: {type(cause).__name__}"
+        self._is_closed = True
+        while not self._inbox.empty():
+            if isinstance(item := self._inbox.get(), Request):
+                self._requests |= dict.fromkeys(item.sequences, item)
+        send([(request, kind(message)) for request in set(self._requests.values())])
 
     def _receive(self) -> bool:
         """Take what is in the inbox, waiting for it if there is nothing else to do; False when the engine is closed."""
@@ -169,11 +197,14 @@ class EmbeddedEngine:
         except Exception as error:
             _log.exception("a step failed")
             failed = {self._requests[item.sequence] for item in step.scheduled}
-            self._send([(request, EngineError(f"the model failed: {error!r}")) for request in failed])
+            send([(request, EngineError(f"the model failed: {error!r}")) for request in failed])
             for request in failed:
                 self._drop(request)
             return
-        outputs: list[tuple[_Request, TokenOutput | Exception]] = []
+        self._count(step, results)
+        for sequence in forks:  # now, as the first of them may end with this step
+            self._requests[sequence].is_forked = True
+        outputs: list[tuple[Request, TokenOutput | Exception]] = []
         for item in step.scheduled:
             sequence, chosen = item.sequence, results[item.sequence]
             if item.draft:
@@ -188,9 +219,22 @@ class EmbeddedEngine:
                 tokens, reason = self._cut(fork, results[fork])
                 fork.tokens += tokens
                 outputs.append(self._finish(fork, tokens, results[fork], reason))
-            if sequence in forks:
-                self._requests[sequence].is_forked = True
-        self._send(outputs)
+        send(outputs)
+
+    def _count(self, step: Step, results: Mapping[Sequence, Many[Sampled]]) -> None:
+        """Keep the figures for monitoring, before the sequences take their new tokens."""
+        stats = self._stats
+        stats.steps_total += 1
+        stats.preemptions_total += len(step.preempted)
+        stats.output_tokens_total += sum(len(chosen) for chosen in results.values())
+        for item in step.scheduled:
+            sequence = item.sequence
+            if item.draft:
+                stats.draft_tokens_total += len(item.draft)
+                stats.accepted_tokens_total += len(results[sequence]) - 1
+            if sequence.num_preemptions == 0 and sequence.num_computed_tokens == sequence.num_cached_tokens:
+                stats.prompt_tokens_total += sequence.num_prompt_tokens
+                stats.cached_tokens_total += sequence.num_cached_tokens
 
     def _propose(self) -> None:
         """Drafts for sequences that decode, shorter ones the more of them there are."""
@@ -212,13 +256,18 @@ class EmbeddedEngine:
         stops = params.stop_token_ids if params.ignore_end else params.stop_token_ids | self._end_token_ids
         room = self._budget(sequence) - sequence.num_output_tokens
         tokens: list[int] = []
+        reason = None
         for item in chosen:
             if item.token in stops:
-                return tokens, FinishReason.STOP
+                reason = FinishReason.STOP
+                break
             tokens.append(item.token)
             if len(tokens) == room:
-                return tokens, FinishReason.LENGTH
-        return tokens, None
+                reason = FinishReason.LENGTH
+                break
+        if sequence.constraint is not None:
+            sequence.constraint.advance(tokens)
+        return tokens, reason
 
     def _budget(self, sequence: Sequence) -> int:
         """Output tokens that the sequence may have."""
@@ -227,7 +276,7 @@ class EmbeddedEngine:
 
     def _finish(
         self, sequence: Sequence, tokens: list[int], chosen: list[Sampled], reason: FinishReason | None
-    ) -> tuple[_Request, TokenOutput]:
+    ) -> tuple[Request, TokenOutput]:
         """The output of a step; a sequence that ends gives up its blocks."""
         request = self._requests[sequence]
         logprobs: list[TokenLogprobs] = [item.logprobs for item in chosen[: len(tokens)] if item.logprobs is not None]
@@ -237,7 +286,7 @@ class EmbeddedEngine:
             self._forget(sequence)
         return request, output
 
-    def _drop(self, request: _Request) -> None:
+    def _drop(self, request: Request) -> None:
         for sequence in request.sequences:
             if sequence in self._requests:
                 self._forget(sequence)
@@ -246,19 +295,3 @@ class EmbeddedEngine:
         self._scheduler.remove(sequence)
         del self._requests[sequence]
         self._drafters.pop(sequence, None)
-
-    def _send(self, outputs: list[tuple[_Request, TokenOutput | Exception]]) -> None:
-        """Hand outputs to their callers: one call into each event loop."""
-        by_loop: defaultdict[asyncio.AbstractEventLoop, list[tuple[_Request, TokenOutput | Exception]]] = defaultdict(
-            list
-        )
-        for request, output in outputs:
-            by_loop[request.loop].append((request, output))
-        for loop, batch in by_loop.items():
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(_deliver, batch)
-
-
-def _deliver(batch: list[tuple[_Request, TokenOutput | Exception]]) -> None:
-    for request, output in batch:
-        request.outputs.put_nowait(output)

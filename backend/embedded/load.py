@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 
+from sluice.backend.embedded.matrix import DenseMatrix, Int8Matrix, Matrix
 from sluice.backend.embedded.model import LayerWeights, Weights
 from sluice.backend.embedded.model_config import ModelConfig
 from sluice.backend.embedded.rope import pair_up
 from sluice.backend.errors import ModelUnavailableError
 
 
-def load_weights(folder: Path, config: ModelConfig, dtype: torch.dtype, device: torch.device) -> Weights:
-    """Raises ModelUnavailableError that names a tensor that is missing or has the wrong shape, or a broken file."""
-    return _Reader(folder, dtype, device).read(config)
+def load_weights(
+    folder: Path, config: ModelConfig, dtype: torch.dtype, device: torch.device, *, is_int8: bool = False
+) -> Weights:
+    """Read all weights in `dtype`; with `is_int8` the matrices are rounded to 8 bits.
+
+    Raises ModelUnavailableError that names a tensor that is missing or has the wrong shape, or a broken file.
+    """
+    return _Reader(folder, dtype, device, is_int8).read(config)
 
 
 class _Reader:
-    def __init__(self, folder: Path, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, folder: Path, dtype: torch.dtype, device: torch.device, is_int8: bool) -> None:
         self._folder, self._dtype, self._device = folder, dtype, device
+        self._matrix: Callable[..., Matrix] = Int8Matrix.quantize if is_int8 else DenseMatrix
         self._files: dict[str, Any] = {}
         try:
             for path in sorted(folder.glob("*.safetensors")):
@@ -37,7 +45,9 @@ class _Reader:
             embedding=table,
             layers=[self._layer(f"model.layers.{index}", config) for index in range(config.num_layers)],
             norm=self._get("model.norm.weight", (hidden,)),
-            head=table if config.tie_word_embeddings else self._get("lm_head.weight", (config.vocab_size, hidden)),
+            head=self._matrix(
+                table if config.tie_word_embeddings else self._get("lm_head.weight", (config.vocab_size, hidden))
+            ),
         )
 
     def _layer(self, prefix: str, config: ModelConfig) -> LayerWeights:
@@ -55,16 +65,18 @@ class _Reader:
                 return None
             return pair_up(self._get(f"{attention}.{name}.weight", (head_dim,)).float(), head_dim)
 
+        has_bias = f"{attention}.q_proj.bias" in self._files
         return LayerWeights(
             attention_norm=self._get(f"{prefix}.input_layernorm.weight", (hidden,)),
-            qkv=fused("weight", hidden),
-            qkv_bias=fused("bias") if f"{attention}.q_proj.bias" in self._files else None,
+            qkv=self._matrix(fused("weight", hidden), fused("bias") if has_bias else None),
             q_norm=head_norm("q_norm"),
             k_norm=head_norm("k_norm"),
-            output=self._get(f"{attention}.o_proj.weight", (hidden, q_size)),
+            output=self._matrix(self._get(f"{attention}.o_proj.weight", (hidden, q_size))),
             mlp_norm=self._get(f"{prefix}.post_attention_layernorm.weight", (hidden,)),
-            gate_up=torch.cat([self._get(f"{mlp}.{name}_proj.weight", (inner, hidden)) for name in ("gate", "up")]),
-            down=self._get(f"{mlp}.down_proj.weight", (hidden, inner)),
+            gate_up=self._matrix(
+                torch.cat([self._get(f"{mlp}.{n}_proj.weight", (inner, hidden)) for n in ("gate", "up")])
+            ),
+            down=self._matrix(self._get(f"{mlp}.down_proj.weight", (hidden, inner))),
         )
 
     def _get(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:

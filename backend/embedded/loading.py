@@ -26,7 +26,8 @@ def load_engine(folder: Path, config: EngineConfig, end_token_ids: frozenset[int
     Raises ModelUnavailableError, and BackendError if CUDA is asked for and absent or the cache holds too little.
     """
     device = torch.device(_device(config.device))
-    dtype: torch.dtype = getattr(torch, _dtype(config.dtype, device))
+    is_int8 = config.dtype == "int8"
+    dtype: torch.dtype = getattr(torch, "bfloat16" if is_int8 else _dtype(config.dtype, device))
     model = ModelConfig.read(folder)
     # On CPUs attention is computed in float32, so the cache is kept in it; elsewhere in the dtype of the weights.
     cache_dtype = torch.float32 if device.type == "cpu" else dtype
@@ -36,7 +37,7 @@ def load_engine(folder: Path, config: EngineConfig, end_token_ids: frozenset[int
     if max_model_len < 2 * config.block_size:
         raise BackendError(f"a cache of {config.kv_memory_bytes} bytes holds only {max_model_len} tokens of this model")
     model = dataclasses.replace(model, max_model_len=max_model_len)
-    weights = load_weights(folder, model, dtype, device)
+    weights = load_weights(folder, model, dtype, device, is_int8=is_int8)
     cache = KVCache(model, num_affordable, config.block_size, cache_dtype, device)
     runner = ModelRunner(Decoder(model, weights, cache), cache, make_attention(cache))
     scheduler = Scheduler(

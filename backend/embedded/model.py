@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch.nn.functional import embedding, linear, rms_norm, silu
+from torch.nn.functional import embedding, rms_norm, silu
 
 from sluice.backend.embedded.attention.base import AttentionPass
 from sluice.backend.embedded.kv_cache import KVCache
+from sluice.backend.embedded.matrix import Matrix
 from sluice.backend.embedded.model_config import ModelConfig
 from sluice.backend.embedded.rope import rotate, rotations
 
@@ -23,16 +24,15 @@ class LayerWeights:
     """Weights of one layer."""
 
     attention_norm: torch.Tensor
-    qkv: torch.Tensor
+    qkv: Matrix
     """((heads + 2 kv_heads) × head_dim, hidden); rows of q and k in pairs."""
-    qkv_bias: torch.Tensor | None
     q_norm: torch.Tensor | None
     k_norm: torch.Tensor | None
-    output: torch.Tensor
+    output: Matrix
     mlp_norm: torch.Tensor
-    gate_up: torch.Tensor
+    gate_up: Matrix
     """(2 × intermediate, hidden)."""
-    down: torch.Tensor
+    down: Matrix
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,8 @@ class Weights:
     embedding: torch.Tensor
     layers: Sequence[LayerWeights]
     norm: torch.Tensor
-    head: torch.Tensor
-    """The embedding itself where they are tied."""
+    head: Matrix
+    """Of the embedding itself where they are tied."""
 
 
 class Decoder:
@@ -77,7 +77,7 @@ class Decoder:
         hidden = embedding(token_ids, weights.embedding)
         for index, layer in enumerate(weights.layers):
             normed = rms_norm(hidden, norm_shape, layer.attention_norm, eps)
-            qk, v = torch.split(linear(normed, layer.qkv, layer.qkv_bias).float(), sizes, dim=1)
+            qk, v = torch.split(layer.qkv(normed).float(), sizes, dim=1)
             qk = qk.reshape(num_tokens, -1, head_dim)
             if layer.q_norm is not None and layer.k_norm is not None:
                 qk = torch.cat(
@@ -90,9 +90,9 @@ class Decoder:
             qk = rotate(qk, rotation)
             self._cache.write(index, slots, qk[:, num_heads:], v.view(num_tokens, -1, head_dim))
             attended = attend(index, qk[:, :num_heads] * self._scale)
-            hidden = hidden + linear(attended.flatten(1).to(hidden.dtype), layer.output)
+            hidden = hidden + layer.output(attended.flatten(1).to(hidden.dtype))
             normed = rms_norm(hidden, norm_shape, layer.mlp_norm, eps)
-            gate, up = linear(normed, layer.gate_up).chunk(2, dim=1)
-            hidden = hidden + linear(silu(gate) * up, layer.down)
+            gate, up = layer.gate_up(normed).chunk(2, dim=1)
+            hidden = hidden + layer.down(silu(gate) * up)
         hidden = rms_norm(hidden[wanted], norm_shape, weights.norm, eps)
-        return linear(hidden, weights.head).float()
+        return weights.head(hidden).float()

@@ -76,14 +76,18 @@ class ModelRunner:
 
 def _rows(item: Scheduled, forks: Many[Sequence], index: int) -> list[Row]:
     """What to draw for one sequence: a token behind the known ones and each draft token, and its forks' first."""
-    sequence = item.sequence
+    draft, sequence = item.draft, item.sequence
+    allowed: Many[bytes | None] = [None] * (len(draft) + 1)
+    if sequence.constraint is not None:
+        allowed = sequence.constraint.allowed(draft)
     return [
-        *(
-            Row(index + n, sequence.params, sequence.seed, sequence.tokens, sequence.num_prompt_tokens, item.draft[:n])
-            for n in range(len(item.draft) + 1)
-        ),
-        *(Row(index, fork.params, fork.seed, fork.tokens, fork.num_prompt_tokens) for fork in forks),
+        *(_row(sequence, index + number, draft[:number], mask) for number, mask in enumerate(allowed)),
+        *(_row(fork, index, (), fork.constraint.allowed(())[0] if fork.constraint else None) for fork in forks),
     ]
+
+
+def _row(sequence: Sequence, index: int, draft: Many[int], allowed: bytes | None) -> Row:
+    return Row(index, sequence.params, sequence.seed, sequence.tokens, sequence.num_prompt_tokens, draft, allowed)
 
 
 def _accept(draft: Many[int], chosen: list[Sampled]) -> list[Sampled]:

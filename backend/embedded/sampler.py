@@ -30,6 +30,8 @@ class Row:
     num_prompt_tokens: int
     draft: Sequence[int] = ()
     """Tokens of the draft before the token."""
+    allowed: bytes | None = None
+    """A byte for each token, 0 where it may not come; None allows all."""
 
     @property
     def position(self) -> int:
@@ -72,7 +74,11 @@ def _adjust(logits: torch.Tensor, rows: Sequence[Row]) -> torch.Tensor:
     for index, row in enumerate(rows):
         params = row.params
         if not (
-            params.logit_bias or params.presence_penalty or params.frequency_penalty or params.repetition_penalty != 1
+            row.allowed is not None
+            or params.logit_bias
+            or params.presence_penalty
+            or params.frequency_penalty
+            or params.repetition_penalty != 1
         ):
             continue
         if adjusted is logits:
@@ -89,41 +95,57 @@ def _adjust(logits: torch.Tensor, rows: Sequence[Row]) -> torch.Tensor:
         if params.logit_bias:
             biased = torch.tensor(list(params.logit_bias), device=values.device)
             values[biased] += torch.tensor(list(params.logit_bias.values()), device=values.device)
+        if row.allowed is not None:
+            forbidden = torch.frombuffer(bytearray(row.allowed), dtype=torch.uint8).to(values.device) == 0
+            values.masked_fill_(forbidden, float("-inf"))
     return adjusted
 
 
 def _draw(logits: torch.Tensor, rows: Sequence[Row]) -> list[int]:
-    """Draw from each row's distribution, cut by min-p, top-k and top-p, by the inverse of its cumulative sum."""
+    """Draw from each row's distribution by the inverse of its cumulative sum."""
     device = logits.device
-
-    def column(values: list[float]) -> torch.Tensor:
-        return torch.tensor(values, device=device).unsqueeze(1)
-
-    scaled = logits / column([row.params.temperature for row in rows])
     numbers = torch.tensor([[uniform(row.seed, row.position)] for row in rows], dtype=torch.float64, device=device)
-    if all(row.params.top_p >= 1 and row.params.top_k == 0 and row.params.min_p == 0 for row in rows):
-        return _invert(torch.softmax(scaled, dim=-1), numbers).tolist()
-    top_p = column([row.params.top_p for row in rows])
-    top_k = column([row.params.top_k or logits.shape[1] for row in rows])
-    min_p = column([row.params.min_p for row in rows])
-    is_cut = (top_k < logits.shape[1]) | (min_p > 0)
+    scaled = logits / torch.tensor([[row.params.temperature] for row in rows], device=device)
+    tokens = torch.empty(len(rows), dtype=torch.int64, device=device)
+    # Apart, as the two go through the tokens in another order and would draw others for the same number.
+    is_cut = torch.tensor([p.top_p < 1 or p.top_k > 0 or p.min_p > 0 for p in (row.params for row in rows)])
+    for chosen, invert in ((is_cut, _invert_cut), (~is_cut, _invert_whole)):
+        if chosen.any():
+            picked = [row for row, is_chosen in zip(rows, chosen.tolist(), strict=True) if is_chosen]
+            chosen = chosen.to(device)
+            tokens[chosen] = invert(scaled[chosen], numbers[chosen], picked)
+    drawn: list[int] = tokens.tolist()
+    return drawn
+
+
+def _invert_whole(scaled: torch.Tensor, numbers: torch.Tensor, _: Sequence[Row]) -> torch.Tensor:
+    return _invert(torch.softmax(scaled, dim=-1), numbers)
+
+
+def _invert_cut(scaled: torch.Tensor, numbers: torch.Tensor, rows: Sequence[Row]) -> torch.Tensor:
+    """Cut each row by min-p, top-k and top-p, then draw; tokens in order of their probability."""
+    device, num_tokens = scaled.device, scaled.shape[1]
+    top_p = torch.tensor([[row.params.top_p] for row in rows], device=device)
+    top_k = torch.tensor([[row.params.top_k or num_tokens] for row in rows], device=device)
+    min_p = torch.tensor([[row.params.min_p] for row in rows], device=device)
+    is_cut_before = (top_k < num_tokens) | (min_p > 0)
     total = scaled.logsumexp(dim=-1, keepdim=True)
-    num_likely = min(_NUM_LIKELY, logits.shape[1])
+    num_likely = min(_NUM_LIKELY, num_tokens)
     while True:
         values, tokens = scaled.topk(num_likely, dim=-1)
         kept = (values - total).exp()
         kept = kept.masked_fill(kept < min_p * kept[:, :1], 0)
         kept = kept.masked_fill(torch.arange(num_likely, device=device) >= top_k, 0)
         # Beyond the likely tokens nothing may be left that would be kept.
-        sure = (kept[:, -1:] == 0) | (~is_cut & (kept.sum(dim=-1, keepdim=True) >= top_p))
-        if num_likely == logits.shape[1] or bool(sure.all()):
+        sure = (kept[:, -1:] == 0) | (~is_cut_before & (kept.sum(dim=-1, keepdim=True) >= top_p))
+        if num_likely == num_tokens or bool(sure.all()):
             break
-        num_likely = logits.shape[1]
-    # top-p counts shares of what min-p and top-k have left, which is all the rest where the two are not used.
-    whole = torch.where(is_cut, kept.sum(dim=-1, keepdim=True), 1.0)
+        num_likely = num_tokens
+    # top-p counts shares of what min-p and top-k have left, which is everything where the two are not used.
+    whole = torch.where(is_cut_before, kept.sum(dim=-1, keepdim=True), 1.0)
     # A token stays if those before it do not reach top-p, so that at least one does.
     kept = kept.masked_fill(kept.cumsum(dim=-1) - kept >= top_p * whole, 0)
-    return tokens.gather(1, _invert(kept, numbers).unsqueeze(1)).squeeze(1).tolist()
+    return tokens.gather(1, _invert(kept, numbers).unsqueeze(1)).squeeze(1)
 
 
 def _invert(weights: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:

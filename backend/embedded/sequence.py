@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field
 
-from sluice.backend.base import FinishReason, SamplingParams
+from sluice.backend.base import Constraint, SamplingParams
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, repr=False)
 class Sequence:
     """A prompt and its growing continuation."""
 
@@ -22,6 +22,8 @@ class Sequence:
     params: SamplingParams
     seed: int = 0
     """Of the sequence's own random numbers."""
+    constraint: Constraint | None = None
+    """What its output is held to, as far as its tokens go."""
     num_prompt_tokens: int = field(init=False)
     num_computed_tokens: int = 0
     """Leading tokens whose keys and values are in the cache."""
@@ -36,7 +38,6 @@ class Sequence:
     """Leading blocks that other sequences can find."""
     draft: Tokens[int] = ()
     """Proposed next tokens, to be verified in the next step."""
-    finish_reason: FinishReason | None = None
 
     def __post_init__(self) -> None:
         self.num_prompt_tokens = len(self.tokens)
@@ -55,8 +56,3 @@ class Sequence:
     def is_decoding(self) -> bool:
         """Whether all but the newest token are computed."""
         return self.num_pending_tokens == 1
-
-    @property
-    def output(self) -> list[int]:
-        """The generated tokens."""
-        return self.tokens[self.num_prompt_tokens :]

@@ -14,13 +14,15 @@ from tokenizers.models import BPE
 from sluice.backend.process import EngineProcess
 from sluice.backend.weights import default_weights
 
+torch.set_num_threads(1)  # the models are tiny and the workers many: threads would only wait for each other
+
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
 
-def write_tiny_model(folder: Path, *, window: int = 256, seed: int = 0) -> Path:
+def write_tiny_model(folder: Path, *, window: int = 512, seed: int = 0) -> Path:
     """A random Llama of two layers with a byte tokenizer: every text is some prompt, every output some text."""
     folder.mkdir(parents=True, exist_ok=True)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -83,6 +85,12 @@ def write_tiny_model(folder: Path, *, window: int = 256, seed: int = 0) -> Path:
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that is made in a moment; its name is `tiny`."""
     return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def wide_tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a long window."""
+    return write_tiny_model(tmp_path_factory.mktemp("models") / "wide", window=8192)
 
 
 @pytest.fixture(scope="session")

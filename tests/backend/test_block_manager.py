@@ -77,7 +77,7 @@ class Blocks(RuleBasedStateMachine):
         assert self.manager.num_available == self.manager.num_blocks
 
 
-Blocks.TestCase.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+Blocks.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 TestBlocks = Blocks.TestCase
 
 
@@ -108,6 +108,17 @@ def test_least_recently_used_blocks_are_evicted_first_and_ends_before_beginnings
     assert manager.find(hashes[2:]) == new
 
 
+def test_a_block_keeps_its_first_name() -> None:
+    manager = BlockManager(1, 1)
+    (block,) = manager.allocate(1)
+    manager.register(block, b"first")
+    manager.register(block, b"second")
+    manager.release([block])
+    assert manager.find([b"first"]) == [block]
+    manager.release(manager.allocate(1))
+    assert manager.find([b"first"]) == manager.find([b"second"]) == []
+
+
 def test_equal_blocks_are_found_as_the_first_of_them() -> None:
     manager = BlockManager(4, 1)
     first, second = manager.allocate(2)
@@ -115,6 +126,7 @@ def test_equal_blocks_are_found_as_the_first_of_them() -> None:
     manager.register(second, b"same")
     assert manager.find([b"same"]) == [first]
     manager.release([second])
-    assert manager.num_cached == 0
+    assert manager.num_available == 3
     manager.release([first])
-    assert manager.num_cached == 1
+    assert manager.find([b"same"]) == [first]
+    assert manager.num_available == 4

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,25 @@ import uvicorn
 
 from sluice.backend import errors
 from sluice.backend.embedded.config import EngineConfig
+from sluice.backend.embedded.engine import EmbeddedEngine
 from sluice.backend.embedded.loading import load_engine
 from sluice.backend.server import ERRORS, create_app, render_error
 from sluice.backend.tokenizer import Tokenizer
 
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": "add",
+            "parameters": {
+                "type": "object",
+                "properties": {"a": {"enum": [1, 2]}, "b": {"enum": [3, 4]}},
+                "required": ["a", "b"],
+                "additionalProperties": False,
+            },
+        },
+    }
+]
 HI = [{"role": "user", "content": "hi"}]
 
 
@@ -103,19 +119,165 @@ async def test_content_parts_and_tool_messages_are_read(client: openai.AsyncOpen
         },
         {"role": "tool", "tool_call_id": "c1", "content": "result"},
     ]
-    tools = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
-    answer = await ask(client, messages=messages, tools=tools)
-    plain = "<|im_start|>user\nab<|im_end|>\n<|im_start|>assistant\n<|im_end|>\n<|im_start|>tool\nresult<|im_end|>\n"
-    rest = "<|im_start|>assistant\n"
+    answer = await ask(client, messages=messages)
+    call = '<tool_call>[{"name": "f", "arguments": {}}]</tool_call>'
+    text = f"user\nab\nassistant\n{call}\ntool\nresult\nassistant\n"
     num_specials = 7
-    text = (plain + rest).replace("<|im_start|>", "").replace("<|im_end|>", "")
     assert answer.usage.prompt_tokens == len(text) + num_specials
+
+
+async def test_several_choices(client: openai.AsyncOpenAI) -> None:
+    plain = await ask(client, n=3, seed=4)
+    texts = {0: "", 1: "", 2: ""}
+    async for chunk in await ask(client, n=3, seed=4, stream=True):
+        for choice in chunk.choices:
+            texts[choice.index] += choice.delta.content or ""
+    assert {choice.index: choice.message.content for choice in plain.choices} == texts
+    assert len(set(texts.values())) == 3
+    assert plain.usage.completion_tokens == 36
+
+
+async def test_logprobs(client: openai.AsyncOpenAI) -> None:
+    answer = await ask(client, temperature=0, logprobs=True, top_logprobs=2)
+    content = answer.choices[0].logprobs.content
+    assert len(content) == 12
+    for item in content:
+        assert item.logprob <= 0
+        assert item.top_logprobs[0].token == item.token
+        assert len(item.top_logprobs) == 2
+    streamed: list[Any] = []
+    async for chunk in await ask(client, temperature=0, logprobs=True, top_logprobs=2, stream=True):
+        streamed += chunk.choices[0].logprobs.content
+    assert [item.token for item in streamed] == [item.token for item in content]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_schema_holds_even_a_random_model(client: openai.AsyncOpenAI, stream: bool) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"kind": {"enum": ["ab", "cd"]}, "ok": {"type": "boolean"}},
+        "required": ["kind", "ok"],
+        "additionalProperties": False,
+    }
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    texts = []
+    for seed in range(3):
+        answer = await ask(client, response_format=form, max_tokens=200, seed=seed, stream=stream, top_p=0.9)
+        text = ""
+        if stream:
+            async for chunk in answer:
+                text += chunk.choices[0].delta.content or ""
+        else:
+            text = answer.choices[0].message.content
+        texts.append(json.loads(text))
+    assert all(value["kind"] in ("ab", "cd") and isinstance(value["ok"], bool) for value in texts)
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "add"}}])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_tool_that_must_be_called_is_called(client: openai.AsyncOpenAI, choice: Any, stream: bool) -> None:
+    answer = await ask(client, tools=TOOLS, tool_choice=choice, max_tokens=200, stream=stream, seed=1)
+    calls, texts, reason = [], [], None
+    if stream:
+        async for chunk in answer:
+            for item in chunk.choices:
+                calls += item.delta.tool_calls or []
+                texts.append(item.delta.content)
+                reason = item.finish_reason
+    else:
+        calls, reason = answer.choices[0].message.tool_calls, answer.choices[0].finish_reason
+        texts.append(answer.choices[0].message.content)
+    assert not any(texts)
+    assert reason == "tool_calls"
+    (call,) = calls
+    assert call.id
+    assert call.function.name == "add"
+    arguments = json.loads(call.function.arguments)
+    assert arguments["a"] in (1, 2)
+    assert arguments["b"] in (3, 4)
+
+
+async def test_a_bias_forces_a_token(client: openai.AsyncOpenAI) -> None:
+    answer = await ask(client, logit_bias={"70": 100}, max_tokens=4)
+    assert answer.choices[0].message.content in {char * 4 for char in map(chr, range(33, 127))}
+
+
+@pytest.mark.parametrize("prompt", ["hello", [70, 71, 72]])
+async def test_plain_completions(client: openai.AsyncOpenAI, prompt: Any) -> None:
+    arguments = {"model": "tiny", "prompt": prompt, "max_tokens": 9, "temperature": 0}
+    whole = await client.completions.create(**arguments, logprobs=1)
+    assert whole.usage.prompt_tokens == len(prompt)
+    assert len(whole.choices[0].logprobs.tokens) == 9
+    text = ""
+    async for chunk in await client.completions.create(**arguments, stream=True):
+        text += chunk.choices[0].text
+    assert text == whole.choices[0].text
+
+
+@pytest.mark.parametrize("changes", [{"prompt": ["a", "b"]}, {"prompt": "a", "echo": True}, {"prompt": []}])
+async def test_plain_completions_refuse_what_they_do_not_serve(
+    http: httpx.AsyncClient, changes: dict[str, Any]
+) -> None:
+    response = await http.post("/v1/completions", json={"model": "tiny", **changes})
+    assert response.status_code == 400
+
+
+async def figures(http: httpx.AsyncClient) -> dict[str, float]:
+    lines = (await http.get("/metrics")).text.splitlines()
+    return {name: float(value) for name, value in (line.split() for line in lines if not line.startswith("#"))}
+
+
+async def until(http: httpx.AsyncClient, holds: Callable[[dict[str, float]], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not holds(await figures(http)):  # noqa: ASYNC110 - the engine tells its figures only when asked
+            await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize("way", ["header", "prediction"])
+async def test_a_named_draft_changes_the_speed_and_not_the_answer(
+    client: openai.AsyncOpenAI, http: httpx.AsyncClient, way: str
+) -> None:
+    plain = await ask(client, temperature=0, max_tokens=60)
+    before = await figures(http)
+    text = plain.choices[0].message.content
+    if way == "header":
+        drafted = await ask(
+            client,
+            temperature=0,
+            max_tokens=60,
+            extra_headers={"x-sluice-draft": base64.b64encode(text.encode()).decode()},
+        )
+    else:
+        drafted = await ask(client, temperature=0, max_tokens=60, prediction={"type": "content", "content": text})
+    after = await figures(http)
+    assert drafted.choices[0].message.content == text
+    assert after["sluice_engine_steps_total"] - before["sluice_engine_steps_total"] < 60
+    assert after["sluice_engine_accepted_tokens_total"] > before["sluice_engine_accepted_tokens_total"]
+
+
+async def test_a_draft_that_is_no_text_is_refused(http: httpx.AsyncClient) -> None:
+    body = {"model": "tiny", "messages": HI}
+    response = await http.post("/v1/chat/completions", json=body, headers={"x-sluice-draft": "?!"})
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "x-sluice-draft"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_client_that_hangs_up_frees_its_blocks(http: httpx.AsyncClient, url: str, stream: bool) -> None:
+    body = {"model": "tiny", "messages": HI, "stream": stream, "ignore_eos": True, "n": 8}
+    async with httpx.AsyncClient(base_url=url, trust_env=False) as leaver:
+        task = asyncio.create_task(leaver.post("/v1/chat/completions", json=body))
+        await until(http, lambda now: now["sluice_engine_running"] == 8)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    await until(http, lambda now: now["sluice_engine_blocks_in_use"] == 0)
+    assert (await figures(http))["sluice_engine_output_tokens_total"] < 8 * 200
 
 
 async def test_models_and_health(http: httpx.AsyncClient) -> None:
     assert (await http.get("/healthz")).json() == {"status": "ok"}
     (model,) = (await http.get("/v1/models")).json()["data"]
-    assert (model["id"], model["max_model_len"]) == ("tiny", 256)
+    assert (model["id"], model["max_model_len"]) == ("tiny", 512)
 
 
 @pytest.mark.parametrize(
@@ -130,9 +292,28 @@ async def test_models_and_health(http: httpx.AsyncClient) -> None:
         ({"temperature": "warm"}, "temperature", "Expected `float"),
         ({"top_p": 0}, "top_p", "0"),
         ({"max_tokens": 0}, "max_tokens", "0"),
-        ({"n": 2}, "n", "2"),
+        ({"n": 0}, "n", "0"),
+        ({"n": 65}, "n", "65"),
+        ({"top_k": -2}, "top_k", "-2"),
+        ({"min_p": 1.5}, "min_p", "1.5"),
+        ({"presence_penalty": 3}, "presence_penalty", "3"),
+        ({"repetition_penalty": 0}, "repetition_penalty", "0"),
+        ({"logit_bias": {"x": 1}}, "logit_bias", "'x'"),
+        ({"logit_bias": {"5": 101}}, "logit_bias", "101"),
+        ({"logit_bias": {"5000": 1}}, "logit_bias", "5000"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "21"),
+        ({"tool_choice": "always"}, "tool_choice", "always"),
+        ({"prediction": {"type": "content", "content": 5}}, "prediction.content", "5"),
         ({"stop": [""]}, "stop", "non-empty"),
-        ({"response_format": {"type": "json_object"}}, "response_format.type", "json_object"),
+        ({"response_format": {"type": "yaml"}}, "response_format.type", "yaml"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema.schema", "None"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "nonsense"}}}},
+            "response_format.json_schema.schema",
+            "nonsense",
+        ),
+        ({"tools": [{"type": "web_search"}]}, "tools", "web_search"),
+        ({"tools": TOOLS, "tool_choice": {"function": {"name": "nothing"}}}, "tool_choice", "nothing"),
     ],
 )
 async def test_bad_fields_are_named(http: httpx.AsyncClient, changes: dict[str, Any], param: str, says: str) -> None:
@@ -159,21 +340,40 @@ async def test_an_unknown_model_is_not_found(client: openai.AsyncOpenAI) -> None
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_prompt_beyond_the_window_is_refused_with_numbers(client: openai.AsyncOpenAI, stream: bool) -> None:
-    with pytest.raises(openai.BadRequestError, match=r"3\d\d tokens.*256") as caught:
-        await ask(client, messages=[{"role": "user", "content": "x" * 300}], stream=stream)
+    with pytest.raises(openai.BadRequestError, match=r"6\d\d tokens.*512") as caught:
+        await ask(client, messages=[{"role": "user", "content": "x" * 600}], stream=stream)
     assert caught.value.code == "context_length_exceeded"
 
 
 async def test_output_ends_at_the_window(client: openai.AsyncOpenAI) -> None:
     answer = await ask(client, max_tokens=5000, temperature=0)
     assert answer.choices[0].finish_reason in ("length", "stop")
-    assert answer.usage.total_tokens <= 256
+    assert answer.usage.total_tokens <= 512
 
 
 async def test_unknown_routes_answer_in_json(http: httpx.AsyncClient) -> None:
     response = await http.get("/v1/nothing")
     assert response.status_code == 404
     assert response.json()["error"]["message"] == "Not Found"
+
+
+async def test_an_engine_that_has_stopped_is_not_healthy(
+    http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(EmbeddedEngine, "is_running", False)
+    assert (await http.get("/healthz")).status_code == 503
+
+
+async def test_a_mistake_of_the_servers_own_is_told_in_json(
+    http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(EmbeddedEngine, "check", fail)
+    response = await http.post("/v1/chat/completions", json={"model": "tiny", "messages": HI})
+    assert response.status_code == 500
+    assert response.json()["error"]["message"] == "internal error: RuntimeError"
 
 
 def test_every_request_error_has_a_status() -> None:

@@ -1,0 +1,1 @@
+"""Measures the embedded engine and any OpenAI server beside it."""

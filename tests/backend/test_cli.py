@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from sluice.backend.cli import engine
+from sluice.backend.settings import default_cache_dir
+
+
+def test_a_port_that_is_taken_is_named() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        result = CliRunner().invoke(engine, ["serve", "--port", str(port)])
+    assert result.exit_code == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--port", "70000"], "70000"),
+        (["--dtype", "int3"], "'int3'"),
+        (["--model", "/nowhere"], "cannot load model '/nowhere': there is no such folder"),
+    ],
+)
+def test_bad_flags_are_named(arguments: list[str], says: str) -> None:
+    result = CliRunner().invoke(engine, ["serve", "--port", "0", *arguments])
+    assert result.exit_code != 0
+    assert says in result.output
+
+
+def test_a_cache_that_holds_too_little_says_so(tiny_folder: Path) -> None:
+    arguments = ["serve", "--port", "0", "--model", str(tiny_folder), "--kv-cache-gib", "0.000001"]
+    result = CliRunner().invoke(engine, arguments)
+    assert result.exit_code == 1
+    assert "holds only" in result.output
+
+
+def test_the_cache_follows_the_platform(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_cache_dir() == tmp_path / "sluice"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("sys.platform", "linux")
+    assert default_cache_dir() == tmp_path / ".cache" / "sluice"
