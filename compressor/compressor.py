@@ -148,6 +148,11 @@ class Compressor:
             raise AmbiguousRecallError(recall_id, sorted(found))
         return next(iter(found.values()))
 
+    def load(self, mode: Mode) -> None:
+        """Load what a mode needs, so that its first request does not wait for it. Takes a fraction of a second."""
+        if mode is not Mode.OFF:
+            self._judge(mode)
+
     def _judge(self, mode: Mode) -> Judge:
         """The judge of a mode; its model is loaded when it is first asked for."""
         judge = self._judges.get(mode)
@@ -219,7 +224,7 @@ class Compressor:
             if record is not None and record.epoch:
                 break  # what was held before an epoch shows what is no longer forwarded
         num_bytes = sum(len(raw) for raw in turn.raws[conversation.num_messages :])
-        if num_bytes > self._settings.max_inline_bytes:
+        if num_bytes > self._settings.max_inline_bytes or not isinstance(judge, KeepAll):
             conversation = await asyncio.to_thread(advance, turn, conversation, judge, self._profile, self._settings)
         else:
             conversation = advance(turn, conversation, judge, self._profile, self._settings)

@@ -74,8 +74,8 @@ class Conversation:
         return not any(position > source.position and same_path(path, source.path) for path, position in edits)
 
     def is_review_due(self, num_tokens: float) -> bool:
-        """Whether the conversation has grown by a twentieth since its history was last looked through."""
-        if num_tokens < 1.05 * self._reviewed_at:
+        """Whether the conversation has grown by a seventh since its history was last looked through."""
+        if num_tokens < 8 / 7 * self._reviewed_at:
             return False
         self._reviewed_at = num_tokens
         return True

@@ -79,7 +79,9 @@ class LineJudge:
         evidence = _evidence(conversation)
         segments = [evidence.segment_at(conversation.num_messages, segment.index) for segment in incoming.segments]
         scored = self._score(evidence, [segment for segment in segments if segment is not None], Moment.ARRIVAL)
-        return {found.segment.index: found.keep(self._prices.arrival, self._settings.min_dead_lines) for found in scored}
+        return {
+            found.segment.index: found.keep(self._prices.arrival, self._settings.min_dead_lines) for found in scored
+        }
 
     def candidates(self, conversation: Conversation) -> Sequence[int]:
         """See `Judge`."""
@@ -119,7 +121,8 @@ class LineJudge:
         return [segment for segment in evidence.segments[:num_old] if segment.provenance.kind is not Kind.EDIT]
 
     def _score(self, evidence: Evidence, segments: Sequence[SegmentEvidence], moment: Moment) -> list[_Scored]:
-        segments = [segment for segment in segments if segment.provenance.kind is not Kind.EDIT]
+        max_lines = self._settings.max_scored_lines
+        segments = [s for s in segments if s.provenance.kind is not Kind.EDIT and len(s.lines) <= max_lines]
         return [
             _Scored(
                 segment,

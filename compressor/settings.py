@@ -43,6 +43,8 @@ class CompressorSettings:
     """By which factor a rewrite's expected gain has to exceed its cost while the provider's cache is warm."""
     max_turns_ahead: int = 60
     """Cap on the turns that a conversation is expected still to have."""
+    max_scored_lines: int = 10_000
+    """A result with more lines is not scored, some 25 µs a line: it goes out as in mode `safe`."""
     state_timeout_s: float = 0.5
     """How long a request waits for the state store before it goes on without."""
     max_conversations: int = 1_000
@@ -50,4 +52,5 @@ class CompressorSettings:
     max_digests: int = 400_000
     """Messages whose digests are held in this process, about 200 bytes each."""
     max_inline_bytes: int = 32_768
-    """New messages above this size together are read in a worker thread, so that other requests' streams go on."""
+    """New messages above this size together are read in a worker thread, so that other requests' streams go on. Where
+    lines are scored, that is always done there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -49,9 +50,11 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
             counter=TokenCounter(),
             metrics=Metrics(),
         )
+        loading = asyncio.create_task(asyncio.to_thread(services.compressor.load, settings.mode))
         try:
             yield
         finally:
+            await loading
             await services.aclose()
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)

@@ -85,7 +85,7 @@ def main() -> None:
 @click.option("--provider", metavar="NAME", help="Whose cache prices count: auto, anthropic, openai, self-hosted …")
 @click.option("--redis", "redis_url", metavar="URL", help="Keep state in Redis, e.g. redis://127.0.0.1:6379/0")
 @click.option(
-    "--mode", type=click.Choice([mode.value for mode in Mode]), help="How much may be dropped.  [default: safe]"
+    "--mode", type=click.Choice([mode.value for mode in Mode]), help="How much may be dropped.  [default: balanced]"
 )
 @click.option(
     "--config", type=click.Path(path_type=Path), metavar="FILE", help="Settings file.  [default: ./sluice.toml, if any]"

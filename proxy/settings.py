@@ -67,7 +67,7 @@ class Settings(BaseSettings):
     """`embedded` starts the bundled inference backend and makes it the upstream; `none` starts nothing."""
     model: str | None = None
     """Weights that the embedded backend serves; None takes its default."""
-    mode: Mode = Mode.SAFE
+    mode: Mode = Mode.BALANCED
     """How much may be dropped where the request does not say (`x-sluice-mode`)."""
     provider: str = "auto"
     """Whose cache prices and cache life decisions are made with; `auto` tells it by the upstream's host."""

@@ -74,7 +74,7 @@ async def test_a_second_read_leaves_smaller_and_headers_say_so(
     sent = upstream.last.json["messages"]
     assert sent[:4] == messages[:4]
     assert "40 lines as in message 3" in sent[4]["content"]
-    assert answer.headers["x-sluice-mode"] == "safe"
+    assert answer.headers["x-sluice-mode"] == "balanced"
     assert float(answer.headers["x-sluice-overhead-ms"]) > 0
     assert "x-sluice-bypass" not in answer.headers
     assert 0 < int(answer.headers["x-sluice-tokens-out"]) < int(answer.headers["x-sluice-tokens-in"])

@@ -37,7 +37,9 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     modules = imported_by(*arguments)
     assert "sluice.proxy.cli" in modules
     assert not {name for name in modules if name.startswith(("torch", "transformers", "numpy", "fastapi", "aiohttp"))}
-    assert not {name for name in modules if name.startswith(("sluice.eval.", "sluice.backend."))}
+    # The packages that a command lies in are found by importing them; the command itself is only read.
+    assert not {name for name in modules if name.startswith(("sluice.eval", "sluice.backend")) and name.endswith("cli")}
+    assert not {name for name in modules if name.startswith("sluice.backend.embedded")}
 
 
 def test_the_application_imports_nothing_heavy() -> None:
@@ -132,7 +134,7 @@ def served() -> Iterator[tuple[subprocess.Popen[str], str, str]]:
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_it_serves_says_where_logs_a_line_and_ends(served: tuple[subprocess.Popen[str], str, str], sign: int) -> None:
     process, line, address = served
-    assert line.endswith("upstream http://127.0.0.1:9 · mode safe · state memory\n")
+    assert line.endswith("upstream http://127.0.0.1:9 · mode balanced · state memory\n")
     body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hush-content"}]}
     headers = {"authorization": "Bearer hush-key"}
     answer = httpx.post(f"http://{address}/v1/chat/completions", json=body, headers=headers, trust_env=False)

@@ -17,7 +17,7 @@ def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_the_defaults() -> None:
     settings = load_settings()
-    assert (settings.host, settings.port, settings.mode) == ("127.0.0.1", 8790, Mode.SAFE)
+    assert (settings.host, settings.port, settings.mode) == ("127.0.0.1", 8790, Mode.BALANCED)
     assert (settings.upstream, settings.redis_url, settings.backend) == (None, None, "none")
 
 
