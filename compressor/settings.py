@@ -31,9 +31,9 @@ class CompressorSettings:
     """Lines that stay on each side of a kept line, even where they are visible elsewhere: a fact keeps its place."""
     num_exempt_results: int = 3
     """The newest tool results, which an epoch leaves as they are."""
-    balanced: Prices = Prices(arrival=1.5e-4, epoch=2e-4)
+    balanced: Prices = Prices(arrival=1.5e-4, epoch=3e-4)
     """Prices of mode `balanced`."""
-    aggressive: Prices = Prices(arrival=0.005, epoch=0.01)
+    aggressive: Prices = Prices(arrival=4.5e-3, epoch=6e-3)
     """Prices of mode `aggressive`."""
     budget_share: float = 0.8
     """How much of a budget is filled when a rewrite makes the messages fit it."""

@@ -144,7 +144,7 @@ def test_it_serves_says_where_logs_a_line_and_ends(served: tuple[subprocess.Pope
     assert process.stderr is not None
     log = process.stderr.read()
     assert len(log.splitlines()) == 1, log
-    assert "chat status=502 mode=safe" in log
+    assert "chat status=502 mode=balanced" in log
     assert "hush" not in log
 
 
