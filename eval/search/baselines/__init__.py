@@ -1,0 +1,1 @@
+"""What code search is measured against, each behind the interface of `engines.Engine`."""

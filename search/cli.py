@@ -1,0 +1,138 @@
+"""The commands `sluice search` and `sluice mcp`. Answers go to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from sluice.search.settings import SearchSettings
+    from sluice.search.types import SearchAnswer
+
+_DEFAULT_CACHE = Path("~/.cache/sluice/search")
+
+
+@click.command()
+@click.argument("query")
+@click.option("--repo", type=click.Path(exists=True, file_okay=False, path_type=Path), default=".", show_default=True)
+@click.option("--budget", type=int, default=1000, show_default=True, help="Tokens that the results may take together.")
+@click.option("--max-results", type=int, default=None, help="At most so many results.")
+@click.option("--json", "as_json_line", is_flag=True, help="One line of JSON.")
+@click.option("--mode", type=click.Choice(["fast", "deep"]), default="fast", show_default=True)
+@click.option("--cache", type=click.Path(path_type=Path), default=_DEFAULT_CACHE, envvar="SLUICE_SEARCH_CACHE")
+@click.option("--no-cache", is_flag=True, help="Keep nothing on disk.")
+@click.option("--deep-url", default="", envvar="SLUICE_SEARCH_DEEP_URL", help="An OpenAI-compatible server, for deep.")
+@click.option("--deep-model", default="", envvar="SLUICE_SEARCH_DEEP_MODEL", help="The model's name there.")
+@click.option("--deep-key", default="", envvar="SLUICE_SEARCH_DEEP_KEY", help="Sent as a bearer token.")
+def search(
+    query: str,
+    repo: Path,
+    budget: int,
+    max_results: int | None,
+    as_json_line: bool,
+    mode: str,
+    cache: Path,
+    no_cache: bool,
+    deep_url: str,
+    deep_model: str,
+    deep_key: str,
+) -> None:
+    """Find the lines of a repository that answer QUERY."""
+    settings = _settings([repo], cache, no_cache, deep_url, deep_model, deep_key)
+    answer = _run(settings, query, budget, max_results, mode)
+    if as_json_line:
+        from sluice.search.text import as_json
+
+        click.echo(as_json(answer))
+        return
+    _print(answer)
+
+
+@click.command()
+@click.option(
+    "--repo",
+    "repos",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    multiple=True,
+    default=["."],
+    show_default=True,
+    help="A repository that may be searched; may be repeated.",
+)
+@click.option("--cache", type=click.Path(path_type=Path), default=_DEFAULT_CACHE, envvar="SLUICE_SEARCH_CACHE")
+@click.option("--no-cache", is_flag=True, help="Keep nothing on disk.")
+@click.option("--deep-url", default="", envvar="SLUICE_SEARCH_DEEP_URL", help="An OpenAI-compatible server, for deep.")
+@click.option("--deep-model", default="", envvar="SLUICE_SEARCH_DEEP_MODEL", help="The model's name there.")
+@click.option("--deep-key", default="", envvar="SLUICE_SEARCH_DEEP_KEY", help="Sent as a bearer token.")
+@click.option("--proxy", default="", envvar="SLUICE_PROXY_URL", help="A running proxy; adds the tool `recall`.")
+@click.option("--proxy-key", default="", envvar="SLUICE_KEY", help="The key that the agent uses there.")
+def mcp(
+    repos: tuple[Path, ...],
+    cache: Path,
+    no_cache: bool,
+    deep_url: str,
+    deep_model: str,
+    deep_key: str,
+    proxy: str,
+    proxy_key: str,
+) -> None:
+    """Serve code search to an agent over MCP, on standard input and output."""
+    settings = _settings(list(repos), cache, no_cache, deep_url, deep_model, deep_key)
+    from sluice.search.errors import SearchError
+    from sluice.search.mcp_server import build_server
+    from sluice.search.recall import proxy_recall
+    from sluice.search.service import SearchService
+
+    try:
+        server = build_server(SearchService(settings), proxy_recall(proxy, proxy_key) if proxy else None)
+    except SearchError as error:
+        raise click.ClickException(str(error)) from error
+    server.run("stdio")
+
+
+def _settings(
+    repos: list[Path], cache: Path, no_cache: bool, deep_url: str, deep_model: str, deep_key: str
+) -> SearchSettings:
+    try:
+        from sluice.search.settings import DeepSettings, SearchSettings
+
+        deep = DeepSettings(base_url=deep_url, model=deep_model, api_key=deep_key)
+        return SearchSettings(tuple(repos), None if no_cache else cache.expanduser(), deep=deep)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _run(settings: SearchSettings, query: str, budget: int, max_results: int | None, mode: str) -> SearchAnswer:
+    try:
+        from sluice.search.service import SearchService
+    except ImportError as error:
+        raise click.ClickException(
+            f"code search needs its extra: pip install 'sluicegate[search]' ({error})"
+        ) from error
+    from sluice.search.errors import SearchError
+
+    async def run() -> SearchAnswer:
+        service = SearchService(settings)
+        try:
+            return await service.search(query, None, budget, max_results, "deep" if mode == "deep" else "fast")
+        finally:
+            await service.aclose()
+
+    try:
+        return asyncio.run(run())
+    except SearchError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _print(answer: SearchAnswer) -> None:
+    """For people: `path:start-end` is what terminals make clickable; click drops colour where it is not wanted."""
+    for result in answer.results:
+        place = click.style(f"{result.path}:{result.start}-{result.end}", fg="cyan", bold=True)
+        click.echo(f"{place}  {click.style(result.reason, dim=True)}")
+        width = len(str(result.end))
+        for number, line in enumerate(result.text.split("\n"), result.start):
+            click.echo(f"{click.style(str(number).rjust(width), fg='yellow')}  {line}")
+        click.echo()
+    click.echo(f"{len(answer.results)} results, {answer.tokens} tokens, {answer.took_ms:.0f} ms", err=True)

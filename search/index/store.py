@@ -1,0 +1,106 @@
+"""Segments and manifests on disk, shared by all roots of a user: one SQLite file.
+
+Segments are addressed by content, so that branches and worktrees find each other's work. A process that is killed
+while writing leaves the last commit; what is missing is built again. Knows nothing of what the bytes mean.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from sluice.search.errors import StoreError
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS segments (key BLOB PRIMARY KEY, data BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS manifests (root TEXT PRIMARY KEY, data BLOB NOT NULL);
+"""
+_MAX_VARIABLES = 500
+
+
+class SegmentStore:
+    """Key-value tables for segments and manifests. Safe to use from several threads and processes.
+
+    Args:
+        path: the database file; None keeps everything in memory.
+        max_bytes: when the file has grown past this at opening, the oldest half of the segments goes.
+
+    Raises:
+        StoreError: from any method, when the file cannot be opened, read or written.
+    """
+
+    def __init__(self, path: Path | None, max_bytes: int = 2 * 2**30) -> None:
+        self._lock = threading.Lock()
+        try:
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(
+                ":memory:" if path is None else path, timeout=10.0, check_same_thread=False, isolation_level=None
+            )
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.executescript(_SCHEMA)
+            if path is not None and path.stat().st_size > max_bytes:
+                self._drop_oldest_half()
+        except (sqlite3.Error, OSError) as error:
+            raise StoreError(f"cannot open the search index at {str(path)!r}: {error}") from error
+
+    def get_segments(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Those of the segments that are there."""
+        found: dict[bytes, bytes] = {}
+        with self._using() as db:
+            for at in range(0, len(keys), _MAX_VARIABLES):
+                part = keys[at : at + _MAX_VARIABLES]
+                marks = ",".join("?" * len(part))
+                found.update(db.execute(f"SELECT key, data FROM segments WHERE key IN ({marks})", part))  # noqa: S608 -- marks only
+        return found
+
+    def put_segments(self, segments: Mapping[bytes, bytes]) -> None:
+        """Write segments, all or none; those that are there stay."""
+        with self._using() as db:
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                db.executemany("INSERT OR IGNORE INTO segments VALUES (?, ?)", segments.items())
+                db.execute("COMMIT")
+            except sqlite3.Error:
+                db.execute("ROLLBACK")
+                raise
+
+    def delete_segment(self, key: bytes) -> None:
+        """Forget a segment (one that turned out to be unreadable)."""
+        with self._using() as db:
+            db.execute("DELETE FROM segments WHERE key = ?", (key,))
+
+    def get_manifest(self, root: str) -> bytes | None:
+        """What was last known of the tree at this root."""
+        with self._using() as db:
+            row = db.execute("SELECT data FROM manifests WHERE root = ?", (root,)).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def put_manifest(self, root: str, data: bytes) -> None:
+        """Replace what is known of the tree at this root."""
+        with self._using() as db:
+            db.execute("INSERT OR REPLACE INTO manifests VALUES (?, ?)", (root, data))
+
+    def close(self) -> None:
+        """Release the file. The store is not used afterwards."""
+        with self._lock:
+            self._db.close()
+
+    @contextmanager
+    def _using(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            try:
+                yield self._db
+            except sqlite3.Error as error:
+                raise StoreError(f"the search index on disk failed: {error}") from error
+
+    def _drop_oldest_half(self) -> None:
+        self._db.execute(
+            "DELETE FROM segments WHERE rowid IN (SELECT rowid FROM segments ORDER BY rowid "
+            "LIMIT (SELECT COUNT(*) / 2 FROM segments))"
+        )
+        self._db.execute("VACUUM")

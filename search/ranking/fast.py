@@ -1,0 +1,162 @@
+"""Answers a question from an index alone: files, then chunks, then lines. Calls no model and keeps no state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from sluice.search.errors import QueryError
+from sluice.search.index.view import View
+from sluice.search.ranking.candidates import (
+    CHUNK_FEATURES,
+    FILE_FEATURES,
+    Candidates,
+    add_file_standing,
+    chunk_candidates,
+    file_candidates,
+)
+from sluice.search.ranking.evidence import Evidence, gather
+from sluice.search.ranking.pieces import PIECE_FEATURES, Pieces, add_chunk_standing, cut_pieces
+from sluice.search.ranking.question import Question, parse_question
+from sluice.search.ranking.rankers import Rankers
+from sluice.search.ranking.spans import NUM_POINTED, Span, enclosing_definition, select_spans
+from sluice.search.types import SearchResult
+
+NUM_CHUNKS_CUT = 40
+"""The best chunks whose lines are looked at."""
+MAX_FILES_READ = 18
+MIN_BUDGET_TOKENS = 32
+MAX_REASON_WORDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """What the rankers made of a question, best first."""
+
+    question: Question
+    files: npt.NDArray[np.int64]
+    file_scores: npt.NDArray[np.float64]
+    chunks: Candidates
+    """`NUM_CHUNKS_CUT` chunks with their file's standing."""
+    chunk_scores: npt.NDArray[np.float64]
+    evidence: Evidence
+
+
+def rank(view: View, text: str, rankers: Rankers) -> Ranking:
+    """Rank files and chunks.
+
+    Raises:
+        QueryError: the question holds nothing to search for.
+    """
+    question = parse_question(text)
+    evidence = gather(view, question)
+    files = file_candidates(view, question, evidence)
+    file_scores = rankers.file.score(files.features) if len(files.ids) else np.zeros(0)
+    chunks = chunk_candidates(view, question, evidence, files)
+    owners = view.file_of_chunk[chunks.ids]
+    chunks = add_file_standing(chunks, owners, files.ids, file_scores)
+    chunk_scores = rankers.chunk.score(chunks.features) if len(chunks.ids) else np.zeros(0)
+    by_file = np.argsort(-file_scores, kind="stable")
+    by_chunk = _chunks_to_cut(chunk_scores, owners, files.ids[by_file])
+    return Ranking(
+        question,
+        files.ids[by_file],
+        file_scores[by_file],
+        Candidates(chunks.ids[by_chunk], chunks.features[by_chunk]),
+        chunk_scores[by_chunk],
+        evidence,
+    )
+
+
+def _chunks_to_cut(
+    scores: npt.NDArray[np.float64], owners: npt.NDArray[np.int64], files: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """The best chunks, and the best of each of the first files even if it is not among them."""
+    order = np.argsort(-scores, kind="stable")
+    chosen = order[:NUM_CHUNKS_CUT].tolist()
+    seen = set(owners[chosen].tolist())
+    missing = set(files[:NUM_POINTED].tolist()) - seen
+    for at in order[NUM_CHUNKS_CUT:].tolist():
+        if int(owners[at]) in missing:
+            missing.discard(int(owners[at]))
+            chosen.append(at)
+    return np.array(chosen, np.int64)
+
+
+def answer(
+    view: View,
+    text: str,
+    rankers: Rankers,
+    read: Callable[[str], bytes],
+    *,
+    budget_tokens: int,
+    max_results: int | None = None,
+) -> list[SearchResult]:
+    """The line ranges that answer a question, best first, within a budget.
+
+    Args:
+        view: what is searched.
+        text: the question.
+        rankers: learned or hand-set.
+        read: gives a file's bytes by its path; files that it raises OSError for are left out.
+        budget_tokens: that the results may take together.
+        max_results: at most so many; None: as many as fit.
+
+    Raises:
+        QueryError: the question holds nothing to search for, or the budget holds no result.
+    """
+    if budget_tokens < MIN_BUDGET_TOKENS:
+        raise QueryError(f"a budget of {budget_tokens} tokens holds no result; the least is {MIN_BUDGET_TOKENS}")
+    if not view.num_files:
+        parse_question(text)  # a bad question is one in an empty tree as well
+        return []
+    ranking = rank(view, text, rankers)
+    texts = read_texts(view, ranking, read)
+    pieces = cut_pieces(view, ranking.question, ranking.evidence.rarity, ranking.chunks.ids, texts)
+    if not len(pieces.files):
+        return []
+    features = add_chunk_standing(pieces, ranking.chunks.features, ranking.chunk_scores)
+    scores = rankers.piece.score(features)
+    spans = select_spans(view, pieces, scores, ranking.files.tolist(), texts, budget_tokens)
+    top = float(scores.max())
+    return [_result(view, ranking.question, pieces, span, texts[span.file], top) for span in spans[:max_results]]
+
+
+def read_texts(view: View, ranking: Ranking, read: Callable[[str], bytes]) -> dict[int, list[str]]:
+    """Lines of the files that the best chunks and the best files need, by position in the view."""
+    of_chunks = dict.fromkeys(view.file_of_chunk[ranking.chunks.ids].tolist())
+    first = [file for file in ranking.files[:NUM_POINTED].tolist() if file in of_chunks]
+    texts: dict[int, list[str]] = {}
+    for file in list(dict.fromkeys([*first, *of_chunks]))[:MAX_FILES_READ]:
+        try:
+            texts[file] = read(view.files[file].path).decode("utf-8", "replace").split("\n")
+        except OSError:
+            continue  # gone meanwhile
+    return texts
+
+
+def _result(
+    view: View, question: Question, pieces: Pieces, span: Span, lines: Sequence[str], top: float
+) -> SearchResult:
+    entry = view.files[span.file]
+    around = enclosing_definition(entry.definitions, span.start, span.end)
+    terms = pieces.matched[span.piece] if span.piece >= 0 else frozenset()
+    words = [question.spoken[term] for term in sorted(terms, key=lambda t: -question.weights[t])]
+    reason = [] if around is None else [f"in {around.kind} {around.name}".rstrip()]
+    if words:
+        reason.append("matches " + ", ".join(dict.fromkeys(words[:MAX_REASON_WORDS])))
+    return SearchResult(
+        entry.path,
+        span.start,
+        span.end,
+        round(float(np.exp(min(0.0, span.score - top))), 4),
+        "; ".join(reason) or "ranks high as a file",
+        "\n".join(lines[span.start - 1 : span.end]),
+    )
+
+
+FEATURES = {"file": FILE_FEATURES, "chunk": CHUNK_FEATURES, "piece": PIECE_FEATURES}
+"""What each ranker is trained on."""
