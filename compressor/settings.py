@@ -33,7 +33,7 @@ class CompressorSettings:
     """The newest tool results, which an epoch leaves as they are."""
     balanced: Prices = Prices(arrival=1.5e-4, epoch=3e-4)
     """Prices of mode `balanced`."""
-    aggressive: Prices = Prices(arrival=4.5e-3, epoch=6e-3)
+    aggressive: Prices = Prices(arrival=3e-3, epoch=4e-3)
     """Prices of mode `aggressive`."""
     budget_share: float = 0.8
     """How much of a budget is filled when a rewrite makes the messages fit it."""

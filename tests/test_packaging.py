@@ -1,4 +1,4 @@
-"""The folders stand at the top level and are installed as `sluice.*`: editable, as a wheel, beside a user's own names."""
+"""The folders at the top level are installed as `sluice.*`: editable, as a wheel, beside a user's own names."""
 
 from __future__ import annotations
 

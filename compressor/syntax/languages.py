@@ -335,8 +335,3 @@ def language_of(path: str, first_line: bytes = b"") -> Language | None:
         interpreter = match.group(1).decode()
         return _BY_NAME[_BY_INTERPRETER.get(interpreter, interpreter)]
     return None
-
-
-def language_named(name: str) -> Language | None:
-    """The language of this name (`python`, `tsx`, …), or None."""
-    return _BY_NAME.get(name)

@@ -8,7 +8,6 @@ children, which is several times faster than visiting all, and misses nothing th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING
@@ -207,19 +206,6 @@ def _signature_end(node: Node, start: int, last: int) -> int:
     row = body.start_point[0]
     end = row + 1 if before is None or before.end_point[0] == row else row
     return max(start, min(end, last, start + MAX_SIGNATURE_LINES - 1))
-
-
-def enclosing(definitions: tuple[Definition, ...], line: int) -> Iterator[int]:
-    """Indexes of the definitions around a line, innermost first."""
-    innermost = -1
-    for index, definition in enumerate(definitions):
-        if definition.start > line:
-            break
-        if definition.end >= line:
-            innermost = index
-    while innermost >= 0:
-        yield innermost
-        innermost = definitions[innermost].parent
 
 
 def _last_line(node: Node) -> int:

@@ -51,7 +51,7 @@ class Clock:
 
 
 def make(store: StateStore, clock: Clock, *, profile: Profile = PROFILES["anthropic"], exempt: int = 2) -> Compressor:
-    limits = CompressorSettings(num_exempt_results=exempt, rewrite_margin=1.0)
+    limits = CompressorSettings(num_exempt_results=exempt, rewrite_margin=1.0, state_timeout_s=10.0)
     judge = LineJudge(CoinScorer(), Prices(arrival=0.01, epoch=0.01), limits)
     return Compressor(store, limits, profile=profile, clock=clock, judges={Mode.BALANCED: judge})
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sluice.compressor.syntax import LANGUAGES, language_of, outline
-from sluice.compressor.syntax.outline import MAX_LINE_BYTES, enclosing
+from sluice.compressor.syntax.outline import MAX_LINE_BYTES
 
 pytest.importorskip("tree_sitter_language_pack")
 
@@ -108,8 +108,6 @@ def test_nesting_signature_and_comments_above():
     outer, inner = found.definitions
     assert (outer.parent, inner.parent) == (-1, 0)
     assert (inner.lead, inner.start, inner.signature_end, inner.end) == (2, 4, 6, 7)
-    assert list(enclosing(found.definitions, 7)) == [1, 0]
-    assert list(enclosing(found.definitions, 99)) == []
 
 
 def test_statements_nest_and_cover_whole_lines():
