@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sluice.compressor.lines import Lines, split
-from sluice.compressor.provenance import Kind, Provenance, Segment, decode_arguments, same_path
+from sluice.compressor.provenance import Kind, Provenance, Segment, decode_arguments, same_path, strings
 from sluice.compressor.types import Message
 
 WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_./\-]{5,}|\d{3,}")
@@ -185,7 +184,7 @@ class Evidence:
         return any(key >= 0 and self.key_written[key] > segment.position for key in keys)
 
     def _say(self, message: Message, prose: Sequence[str], position: int) -> None:
-        arguments = [text for call in message.calls for text in _strings(decode_arguments(call))]
+        arguments = [text for call in message.calls for text in strings(decode_arguments(call))]
         said: set[int] = set()
         for text in (*prose, *arguments):
             said.update(self._word_ids(text))
@@ -300,18 +299,3 @@ class Evidence:
 
 def _name(path: str) -> str:
     return path.rstrip("/").rsplit("/", 1)[-1]
-
-
-def _strings(value: Any) -> Iterator[str]:
-    """Every string in a call's arguments."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        yield from _of_all(value.values())
-    elif isinstance(value, list):
-        yield from _of_all(value)
-
-
-def _of_all(values: Iterable[Any]) -> Iterator[str]:
-    for value in values:
-        yield from _strings(value)

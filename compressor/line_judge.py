@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from sluice.compressor.conversation import Conversation, Incoming
 from sluice.compressor.economics import CHARS_PER_TOKEN, TOKENS_PER_MESSAGE
 from sluice.compressor.evidence import Evidence, SegmentEvidence
+from sluice.compressor.failures import says_failure
 from sluice.compressor.judge import Keep, Verdict
 from sluice.compressor.provenance import Kind
 from sluice.compressor.scoring import Moment, Scorer, best_spans
@@ -126,12 +127,19 @@ class LineJudge:
         return [
             _Scored(
                 segment,
-                losses,
+                _less_failures(segment, losses) if moment is Moment.ARRIVAL else losses,
                 [(len(text) + 1) / CHARS_PER_TOKEN for text in segment.lines.texts],
                 [not visible for visible in evidence.line_visible[segment.start : segment.stop]],
             )
             for segment, losses in zip(segments, self._scorer.score(evidence, segments, moment), strict=True)
         ]
+
+
+def _less_failures(segment: SegmentEvidence, losses: Sequence[float]) -> Sequence[float]:
+    """What went wrong in a run is not for a model to weigh as long as it is news."""
+    if segment.provenance.kind is not Kind.RUN:
+        return losses
+    return [1.0 if says_failure(text) else loss for text, loss in zip(segment.lines.texts, losses, strict=True)]
 
 
 def _evidence(conversation: Conversation) -> Evidence:
