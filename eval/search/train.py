@@ -29,7 +29,6 @@ from sluice.search.ranking.candidates import (
     file_candidates,
 )
 from sluice.search.ranking.evidence import gather
-from sluice.search.ranking.fast import NUM_CHUNKS_CUT
 from sluice.search.ranking.pieces import PIECE_FEATURES, Pieces, add_chunk_standing, cut_pieces
 from sluice.search.ranking.question import parse_question
 from sluice.search.ranking.trees import Trees, from_lightgbm
@@ -40,6 +39,8 @@ Rows = tuple[str, str, F32, npt.NDArray[np.bool_]]
 """Repository, kind of question, features, which are right."""
 NUM_CHUNKS_KEPT = 120
 """Chunks per question whose pieces are kept for training."""
+NUM_CHUNKS_CUT = 40
+"""Chunks per question whose pieces are trained on; more than are looked at by default, for larger budgets."""
 NUM_FOLDS = 3
 _RISING = {
     "file": "bm25 best_chunk top_chunks head coverage best_coverage title best_title path stem stem_share named "

@@ -6,6 +6,7 @@ worktree, a revert) costs a look-up. Knows no questions.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -26,6 +27,8 @@ from sluice.search.index.segment import FORMAT, Segment, build_segment, pack, un
 from sluice.search.index.store import SegmentStore
 from sluice.search.index.tokenizer import forget_terms
 from sluice.search.index.view import Layer, View
+
+logger = logging.getLogger(__name__)
 
 _BATCH = 256
 """Segments that are read, built and written together: what a killed build loses at most."""
@@ -161,6 +164,8 @@ class RepoIndex:
             self._identity = identity
         self.head = read_head(self.root)
         found = self._scanner.scan()
+        if self._scanner.truncated:
+            logger.warning("%s holds more than %d files; the others are not searched", self.root, len(found))
         changed: list[str] = []
         num_built = 0
         dirty = False

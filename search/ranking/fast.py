@@ -11,23 +11,23 @@ import numpy.typing as npt
 from sluice.search.errors import QueryError
 from sluice.search.index.view import View
 from sluice.search.ranking.candidates import (
-    CHUNK_FEATURES,
-    FILE_FEATURES,
     Candidates,
     add_file_standing,
     chunk_candidates,
     file_candidates,
 )
 from sluice.search.ranking.evidence import Evidence, gather
-from sluice.search.ranking.pieces import PIECE_FEATURES, Pieces, add_chunk_standing, cut_pieces
+from sluice.search.ranking.pieces import Pieces, add_chunk_standing, cut_pieces
 from sluice.search.ranking.question import Question, parse_question
 from sluice.search.ranking.rankers import Rankers
 from sluice.search.ranking.spans import NUM_POINTED, Span, enclosing_definition, select_spans
 from sluice.search.types import SearchResult
 
-NUM_CHUNKS_CUT = 40
-"""The best chunks whose lines are looked at."""
-MAX_FILES_READ = 18
+NUM_CHUNKS_CUT = 24
+"""The best chunks whose lines are looked at, with a budget of up to 2,000 tokens."""
+TOKENS_PER_CHUNK = 80
+"""A larger budget has one more chunk looked at for so many tokens."""
+MAX_FILES_READ = 16
 MIN_BUDGET_TOKENS = 32
 MAX_REASON_WORDS = 5
 
@@ -40,13 +40,13 @@ class Ranking:
     files: npt.NDArray[np.int64]
     file_scores: npt.NDArray[np.float64]
     chunks: Candidates
-    """`NUM_CHUNKS_CUT` chunks with their file's standing."""
+    """The best, with their file's standing."""
     chunk_scores: npt.NDArray[np.float64]
     evidence: Evidence
 
 
-def rank(view: View, text: str, rankers: Rankers) -> Ranking:
-    """Rank files and chunks.
+def rank(view: View, text: str, rankers: Rankers, num_chunks: int = NUM_CHUNKS_CUT) -> Ranking:
+    """Rank files and chunks; the best `num_chunks` are kept.
 
     Raises:
         QueryError: the question holds nothing to search for.
@@ -60,7 +60,7 @@ def rank(view: View, text: str, rankers: Rankers) -> Ranking:
     chunks = add_file_standing(chunks, owners, files.ids, file_scores)
     chunk_scores = rankers.chunk.score(chunks.features) if len(chunks.ids) else np.zeros(0)
     by_file = np.argsort(-file_scores, kind="stable")
-    by_chunk = _chunks_to_cut(chunk_scores, owners, files.ids[by_file])
+    by_chunk = _chunks_to_cut(chunk_scores, owners, files.ids[by_file], num_chunks)
     return Ranking(
         question,
         files.ids[by_file],
@@ -72,14 +72,14 @@ def rank(view: View, text: str, rankers: Rankers) -> Ranking:
 
 
 def _chunks_to_cut(
-    scores: npt.NDArray[np.float64], owners: npt.NDArray[np.int64], files: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.float64], owners: npt.NDArray[np.int64], files: npt.NDArray[np.int64], count: int
 ) -> npt.NDArray[np.int64]:
     """The best chunks, and the best of each of the first files even if it is not among them."""
     order = np.argsort(-scores, kind="stable")
-    chosen = order[:NUM_CHUNKS_CUT].tolist()
+    chosen = order[:count].tolist()
     seen = set(owners[chosen].tolist())
     missing = set(files[:NUM_POINTED].tolist()) - seen
-    for at in order[NUM_CHUNKS_CUT:].tolist():
+    for at in order[count:].tolist():
         if int(owners[at]) in missing:
             missing.discard(int(owners[at]))
             chosen.append(at)
@@ -113,8 +113,9 @@ def answer(
     if not view.num_files:
         parse_question(text)  # a bad question is one in an empty tree as well
         return []
-    ranking = rank(view, text, rankers)
-    texts = read_texts(view, ranking, read)
+    num_chunks = max(NUM_CHUNKS_CUT, budget_tokens // TOKENS_PER_CHUNK)
+    ranking = rank(view, text, rankers, num_chunks)
+    texts = read_texts(view, ranking, read, max(MAX_FILES_READ, num_chunks // 2))
     pieces = cut_pieces(view, ranking.question, ranking.evidence.rarity, ranking.chunks.ids, texts)
     if not len(pieces.files):
         return []
@@ -125,12 +126,14 @@ def answer(
     return [_result(view, ranking.question, pieces, span, texts[span.file], top) for span in spans[:max_results]]
 
 
-def read_texts(view: View, ranking: Ranking, read: Callable[[str], bytes]) -> dict[int, list[str]]:
+def read_texts(
+    view: View, ranking: Ranking, read: Callable[[str], bytes], max_files: int = MAX_FILES_READ
+) -> dict[int, list[str]]:
     """Lines of the files that the best chunks and the best files need, by position in the view."""
     of_chunks = dict.fromkeys(view.file_of_chunk[ranking.chunks.ids].tolist())
     first = [file for file in ranking.files[:NUM_POINTED].tolist() if file in of_chunks]
     texts: dict[int, list[str]] = {}
-    for file in list(dict.fromkeys([*first, *of_chunks]))[:MAX_FILES_READ]:
+    for file in list(dict.fromkeys([*first, *of_chunks]))[:max_files]:
         try:
             texts[file] = read(view.files[file].path).decode("utf-8", "replace").split("\n")
         except OSError:
@@ -156,7 +159,3 @@ def _result(
         "; ".join(reason) or "ranks high as a file",
         "\n".join(lines[span.start - 1 : span.end]),
     )
-
-
-FEATURES = {"file": FILE_FEATURES, "chunk": CHUNK_FEATURES, "piece": PIECE_FEATURES}
-"""What each ranker is trained on."""
