@@ -74,7 +74,7 @@ async def _demo(port: int, options: Options, once: bool, show: Console) -> bool:
             has_played = True
             if not once:
                 recorder.stop_recording()
-                show.print(_hint(proxy.url))
+                show.print(_hint(proxy.url), soft_wrap=True)
                 await _until_one_ends(engine, proxy)
     return has_played
 
