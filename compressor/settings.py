@@ -49,7 +49,7 @@ class CompressorSettings:
     """How long a request waits for the state store before it goes on without."""
     max_conversations: int = 64
     """Conversations whose state is held in this process, so that a turn costs only its new messages. One of 100,000
-    tokens takes some 3 MB, or 25 MB where lines are scored; one that was let go is built again from its next request."""
+    tokens takes 3 MB, or 25 MB where lines are scored; one that was let go is built anew from its next request."""
     max_digests: int = 400_000
     """Messages whose digests are held in this process, about 200 bytes each."""
     max_inline_bytes: int = 32_768
