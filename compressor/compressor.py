@@ -108,6 +108,7 @@ class Compressor:
         records = [ledger.decode(record) if record else None for record in found]
         replies = [index for index, digest in enumerate(digests[num_leading:]) if digest.role == "assistant"]
         inherited: dict[int, Override] = {}
+        unknown = {index for index, record in enumerate(records) if record is None}
         if not lost and sum(records[index] is None for index in replies) > 1 and records[0] is not None:
             # More than one reply is unknown, but the beginning is not: the client changed an earlier message.
             records, inherited = await self._find_again(records, hashes, identities)
@@ -119,6 +120,7 @@ class Compressor:
             dialect=dialect,
             records=records,
             inherited=inherited,
+            moved=[index for index, record in enumerate(records) if record is not None and index in unknown],
             at_s=self._clock(),
             context=ledger.context_digest(context, (digest.identity for digest in digests[:num_leading])),
             max_tokens=max_tokens,
@@ -235,9 +237,11 @@ class Compressor:
         """Write what was decided; where another worker was first, what it wrote stands."""
         for index in turn.new:
             turn.records[index] = turn.renditions[index]
+        for index in turn.moved:
+            turn.records[index] = turn.settled(index)
         records = {
             turn.hashes[index]: ledger.encode(record)
-            for index in turn.new
+            for index in (*turn.new, *turn.moved)
             if (record := turn.records[index]) is not None
         }
         places = {ledger.place(turn.hashes[0], index, turn.identities[index]): turn.hashes[index] for index in turn.new}

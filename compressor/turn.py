@@ -50,6 +50,8 @@ class Turn:
     """See `TurnRecord.context`."""
     inherited: Mapping[int, Override] = field(default_factory=dict)
     """Epochs of messages behind one that the client changed; they go on to hold for what is as it was."""
+    moved: Sequence[int] = ()
+    """Indexes of messages whose records were found behind one that the client changed: written anew where they are."""
     max_tokens: int | None = None
     """What the forwarded messages may hold at the most; None bounds nothing."""
     renditions: list[Rendition | None] = field(init=False)
@@ -68,6 +70,14 @@ class Turn:
     def num_old(self) -> int:
         """Messages before the first new one: all that the provider can have seen."""
         return self.new[0] if self.new else len(self.raws)
+
+    def settled(self, index: int) -> Rendition | None:
+        """A record that was found behind a changed message, less what its epoch no longer holds for."""
+        record = self.records[index]
+        if record is None or not record.epoch:
+            return record
+        epoch = {at: override for at, override in record.epoch.items() if self.renditions[at] is override.rendition}
+        return msgspec.structs.replace(record, epoch=epoch or None)
 
     def in_force(self) -> list[Rendition | None]:
         """The renditions that are forwarded: each message's own, but for those that a later epoch rewrote."""
