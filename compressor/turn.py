@@ -19,11 +19,11 @@ from sluice.compressor.dialects.base import Dialect
 from sluice.compressor.economics import CHARS_PER_TOKEN, Load, Rewrite, num_tokens, plan_rewrite, turn_saving
 from sluice.compressor.errors import MalformedMessageError
 from sluice.compressor.judge import Judge, Keep, Verdict
-from sluice.compressor.ledger import Override, Reason, Rendition, TurnRecord
+from sluice.compressor.ledger import RECORD_VERSION, Override, Reason, Rendition, TurnRecord
 from sluice.compressor.lines import split
 from sluice.compressor.profiles import Profile
 from sluice.compressor.recovery import Gap
-from sluice.compressor.settings import CompressorSettings
+from sluice.compressor.settings import POLICY_VERSION, CompressorSettings
 from sluice.compressor.types import Message
 
 logger = logging.getLogger(__name__)
@@ -52,8 +52,13 @@ class Turn:
     """Epochs of messages behind one that the client changed; they go on to hold for what is as it was."""
     moved: Sequence[int] = ()
     """Indexes of messages whose records were found behind one that the client changed: written anew where they are."""
+    refused: Mapping[int, Rendition] = field(default_factory=dict)
+    """By index of a request's newest message: the epoch that began when the upstream refused that request, and the
+    turn as it was then. Found for the last few messages alone: later turns carry it on."""
     max_tokens: int | None = None
     """What the forwarded messages may hold at the most; None bounds nothing."""
+    is_holdout: bool = False
+    """Whether the conversation goes through untouched."""
     renditions: list[Rendition | None] = field(init=False)
     """What each is forwarded as; None where it is not decided yet."""
     new: list[int] = field(init=False)
@@ -79,10 +84,30 @@ class Turn:
         epoch = {at: override for at, override in record.epoch.items() if self.renditions[at] is override.rendition}
         return msgspec.structs.replace(record, epoch=epoch or None)
 
+    @property
+    def before(self) -> TurnRecord | None:
+        """What the conversation's last request left behind; None on its first."""
+        for index in reversed(range(len(self.records))):
+            record = self.records[index]
+            if record is not None and record.turn:
+                return self.refused[index].turn if index in self.refused else record.turn
+        return None
+
+    @property
+    def handed_on(self) -> Mapping[int, Override]:
+        """Epochs that no record of the chain holds yet: the newest message's will."""
+        newest = max((i for i, record in enumerate(self.records) if record is not None and record.turn), default=-1)
+        refused = self.refused.get(newest)
+        return {**(refused.epoch if refused is not None and refused.epoch else {}), **self.inherited}
+
     def in_force(self) -> list[Rendition | None]:
         """The renditions that are forwarded: each message's own, but for those that a later epoch rewrote."""
         renditions = list(self.records)
-        epochs = [record.epoch for record in self.records if record is not None and record.epoch]
+        epochs: list[Mapping[int, Override]] = []
+        for index, record in enumerate(self.records):
+            epochs += [record.epoch] if record is not None and record.epoch else []
+            refused = self.refused.get(index)
+            epochs += [refused.epoch] if refused is not None and refused.epoch else []
         for epoch in (*epochs, self.inherited):
             for index, override in epoch.items():
                 is_whole = all(self.records[position - 1] is not None for position in override.rendition.references)
@@ -104,6 +129,38 @@ def leave_untouched(turn: Turn) -> None:
     for index, rendition in enumerate(turn.renditions):
         if rendition is None:
             turn.renditions[index] = untouched(parse(turn.raws[index], turn.dialect)).rendition
+
+
+def hold_out(turn: Turn, profile: Profile) -> None:
+    """Decide that a conversation against which others are measured goes out as it came, and say so for later turns."""
+    before = turn.before
+    leave_untouched(turn)
+    if turn.records[-1] is None:
+        _close(turn, before, {}, profile)
+
+
+def shed(
+    turn: Turn, conversation: Conversation, judge: Judge, profile: Profile, settings: CompressorSettings
+) -> Rendition | None:
+    """The epoch that makes a request fit which the upstream refused; None where nothing more can be dropped.
+
+    Args:
+        turn: all of it decided, `max_tokens` set.
+        conversation: see `advance`; it grows to the newest message.
+        judge: which lines are worth their tokens.
+        profile: what the provider's cache costs.
+        settings: see `CompressorSettings`.
+    """
+    before = turn.before
+    if before is None:
+        return None
+    _replay(turn, conversation, len(turn.raws))
+    turn.rewrite, verdicts = _plan_rewrite(turn, conversation, before, judge, profile, settings)
+    if turn.rewrite is None:
+        return None
+    _, epoch = _rewrite(turn, turn.rewrite.start, verdicts, judge, settings)
+    after = msgspec.structs.replace(before, banked=before.banked - turn.rewrite.cost)
+    return Rendition(RECORD_VERSION, POLICY_VERSION, turn=after, epoch=epoch) if epoch else None
 
 
 def advance(
@@ -138,7 +195,7 @@ def _advance(
     turn: Turn, conversation: Conversation, judge: Judge, profile: Profile, settings: CompressorSettings
 ) -> Conversation:
     _replay(turn, conversation, turn.num_old)
-    before = _last_turn(turn)
+    before = turn.before
     is_newest = turn.records[-1] is None
     is_grown = turn.num_old + len(turn.new) == len(turn.raws)
     epoch: dict[int, Override] = {}
@@ -175,10 +232,6 @@ def _replay(turn: Turn, conversation: Conversation, stop: int) -> None:
         assert rendition is not None, "only what is decided is replayed"
         incoming = conversation.receive(parse(turn.raws[index], turn.dialect))
         conversation.forward(incoming, replayed(incoming.message, rendition, turn.dialect).texts, rendition)
-
-
-def _last_turn(turn: Turn) -> TurnRecord | None:
-    return next((record.turn for record in reversed(turn.records) if record is not None and record.turn), None)
 
 
 def _is_cold(turn: Turn, before: TurnRecord, profile: Profile) -> bool:
@@ -301,5 +354,6 @@ def _close(turn: Turn, before: TurnRecord | None, epoch: dict[int, Override], pr
         num_turns=(before.num_turns if before else 0) + 1,
         banked=(before.banked if before else 0.0) + saving,
         context=turn.context,
+        is_holdout=turn.is_holdout,
     )
-    turn.renditions[-1] = msgspec.structs.replace(newest, turn=record, epoch={**turn.inherited, **epoch} or None)
+    turn.renditions[-1] = msgspec.structs.replace(newest, turn=record, epoch={**turn.handed_on, **epoch} or None)
