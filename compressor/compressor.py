@@ -18,7 +18,7 @@ from sluice.compressor.conversation import Conversation
 from sluice.compressor.dialects.base import Dialect
 from sluice.compressor.errors import AmbiguousRecallError, StateError, UnknownRecallError
 from sluice.compressor.judge import Judge, KeepAll
-from sluice.compressor.ledger import Override, Rendition
+from sluice.compressor.ledger import Rendition
 from sluice.compressor.line_judge import LineJudge
 from sluice.compressor.lru import LRU
 from sluice.compressor.profiles import PROFILES, Profile
@@ -122,11 +122,16 @@ class Compressor:
             return replace(as_sent, bypass="state")
         records = [ledger.decode(record) if record else None for record in found]
         replies = [index for index, digest in enumerate(digests[num_leading:]) if digest.role == "assistant"]
-        inherited: dict[int, Override] = {}
         unknown = {index for index, record in enumerate(records) if record is None}
-        if not lost and sum(records[index] is None for index in replies) > 1 and records[0] is not None:
-            # More than one reply is unknown, but the beginning is not: the client changed an earlier message.
-            records, inherited = await self._find_again(records, hashes, identities)
+        if (
+            not lost
+            and records
+            and records[0] is not None
+            and any(index > min(unknown, default=0) for index in unknown.intersection(replies))
+        ):
+            # A turn's first new message is the reply to the turn before. An unknown reply behind another unknown
+            # message, where the beginning is known, says that the client changed an earlier one.
+            records = await self._find_again(records, hashes, identities)
         turn = Turn(
             raws=messages[num_leading:],
             hashes=hashes,
@@ -134,7 +139,6 @@ class Compressor:
             num_chars=num_chars[num_leading:],
             dialect=dialect,
             records=records,
-            inherited=inherited,
             refused={
                 index: rendition
                 for index, record in refusals
@@ -215,25 +219,16 @@ class Compressor:
 
     async def _find_again(
         self, records: list[Rendition | None], hashes: Sequence[bytes], identities: Sequence[bytes]
-    ) -> tuple[list[Rendition | None], dict[int, Override]]:
-        """Records of messages that stand where they stood, behind one that the client changed.
-
-        A record is taken over if all that its markers refer to is as it was. Of the others their epochs remain.
-        """
+    ) -> list[Rendition | None]:
+        """The records, and those of messages that stand where they stood, behind one that the client changed."""
         missing = [index for index, record in enumerate(records) if record is None]
         keys, _ = await self._look_up([ledger.place(hashes[0], index, identities[index]) for index in missing])
         wanted = {index: key for index, key in zip(missing, keys, strict=True) if key is not None}
         found, _ = await self._look_up(list(wanted.values()))
-        records, inherited = list(records), dict[int, Override]()
+        records = list(records)
         for index, record in zip(wanted, found, strict=True):
-            rendition = ledger.decode(record) if record else None
-            if rendition is None:
-                continue
-            if all(records[position - 1] is not None for position in rendition.references):
-                records[index] = rendition
-            else:
-                inherited.update(rendition.epoch or {})
-        return records, inherited
+            records[index] = ledger.decode(record) if record else None
+        return records
 
     async def _decide(self, turn: Turn, judge: Judge, profile: Profile) -> None:
         """Decide what the ledger does not hold."""

@@ -18,6 +18,7 @@ from sluice.compressor.decide import decide, replayed, untouched
 from sluice.compressor.dialects.base import Dialect
 from sluice.compressor.economics import CHARS_PER_TOKEN, Load, Rewrite, num_tokens, plan_rewrite, turn_saving
 from sluice.compressor.errors import MalformedMessageError
+from sluice.compressor.frozen import epochs_of, latest, settle
 from sluice.compressor.judge import Judge, Keep, Verdict
 from sluice.compressor.ledger import RECORD_VERSION, Override, Reason, Rendition, TurnRecord
 from sluice.compressor.lines import split
@@ -48,10 +49,11 @@ class Turn:
     """The wall clock."""
     context: bytes
     """See `TurnRecord.context`."""
-    inherited: Mapping[int, Override] = field(default_factory=dict)
-    """Epochs of messages behind one that the client changed; they go on to hold for what is as it was."""
     moved: Sequence[int] = ()
-    """Indexes of messages whose records were found behind one that the client changed: written anew where they are."""
+    """Indexes of messages whose records were found behind one that the client changed. Those that still hold are
+    written anew where they are now, the others are forgotten."""
+    inherited: Mapping[int, Override] = field(init=False)
+    """Epochs whose own messages were forgotten, and that go on to hold: the newest message takes them over."""
     refused: Mapping[int, Rendition] = field(default_factory=dict)
     """By index of a request's newest message: the epoch that began when the upstream refused that request, and the
     turn as it was then. Found for the last few messages alone: later turns carry it on."""
@@ -68,8 +70,14 @@ class Turn:
     rewrite: Rewrite | None = None
 
     def __post_init__(self) -> None:
+        epochs = epochs_of(self.records, self.refused)
+        self.inherited = {}
+        if not self.moved:
+            self.renditions = latest(self.records, epochs, self.identities)
+        else:
+            self.renditions = settle(self.records, epochs, self.identities)
+            self._forget()
         self.new = [index for index, record in enumerate(self.records) if record is None]
-        self.renditions = self.in_force()
 
     @property
     def num_old(self) -> int:
@@ -79,10 +87,10 @@ class Turn:
     def settled(self, index: int) -> Rendition | None:
         """A record that was found behind a changed message, less what its epoch no longer holds for."""
         record = self.records[index]
-        if record is None or not record.epoch:
+        inherited = self.inherited if index == len(self.raws) - 1 else {}
+        if record is None or not (record.epoch or inherited):
             return record
-        epoch = {at: override for at, override in record.epoch.items() if self.renditions[at] is override.rendition}
-        return msgspec.structs.replace(record, epoch=epoch or None)
+        return msgspec.structs.replace(record, epoch=self._holding({**inherited, **(record.epoch or {})}) or None)
 
     @property
     def before(self) -> TurnRecord | None:
@@ -102,18 +110,25 @@ class Turn:
 
     def in_force(self) -> list[Rendition | None]:
         """The renditions that are forwarded: each message's own, but for those that a later epoch rewrote."""
-        renditions = list(self.records)
-        epochs: list[Mapping[int, Override]] = []
-        for index, record in enumerate(self.records):
-            epochs += [record.epoch] if record is not None and record.epoch else []
-            refused = self.refused.get(index)
-            epochs += [refused.epoch] if refused is not None and refused.epoch else []
-        for epoch in (*epochs, self.inherited):
-            for index, override in epoch.items():
-                is_whole = all(self.records[position - 1] is not None for position in override.rendition.references)
-                if override.identity == self.identities[index] and is_whole:
-                    renditions[index] = override.rendition
+        renditions = latest(self.records, epochs_of(self.records, self.refused), self.identities)
+        for index, override in self.inherited.items():
+            renditions[index] = override.rendition
         return renditions
+
+    def _forget(self) -> None:
+        """Take out the records of moved messages that no longer hold; their epochs are inherited as far as they do."""
+        forgotten = [index for index in self.moved if self.renditions[index] is None]
+        inherited: dict[int, Override] = {}
+        for index in forgotten:
+            record = self.records[index]
+            assert record is not None, "only what was found is moved"
+            inherited.update(self._holding(record.epoch or {}))
+            self.records[index] = None
+        self.inherited = inherited
+        self.moved = [index for index in self.moved if self.records[index] is not None]
+
+    def _holding(self, epoch: Mapping[int, Override]) -> dict[int, Override]:
+        return {at: override for at, override in epoch.items() if self.renditions[at] is override.rendition}
 
 
 def parse(raw: bytes, dialect: Dialect) -> Message:
