@@ -15,11 +15,13 @@ from sluice.proxy import routes
 from sluice.proxy.chat import ChatRoute
 from sluice.proxy.errors import ConfigError, ProxyError, error_json
 from sluice.proxy.metrics import Metrics
+from sluice.proxy.search import SearchRoutes
 from sluice.proxy.services import Services
 from sluice.proxy.settings import Settings
 from sluice.proxy.state import make_store
 from sluice.proxy.tokens import TokenCounter
 from sluice.proxy.upstream import HttpUpstream
+from sluice.search import SearchError
 
 
 def create_app(settings: Settings, *, store: StateStore | None = None, compressor: Compressor | None = None) -> FastAPI:
@@ -52,11 +54,13 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
         )
         loading = asyncio.create_task(asyncio.to_thread(services.compressor.load, settings.mode))
         try:
-            yield
+            async with search.running(routes.originals_of(services)):
+                yield
         finally:
             await loading
             await services.aclose()
 
+    search = SearchRoutes(settings)
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.router.routes += [
         Route("/v1/chat/completions", ChatRoute(), methods=["POST"]),
@@ -65,8 +69,9 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
         Route("/healthz", routes.healthz, methods=["GET"]),
         Route("/readyz", routes.readyz, methods=["GET"]),
         Route("/metrics", routes.metrics, methods=["GET"]),
+        *search.routes,
     ]
-    for cls in (ProxyError, CompressorError, HTTPException, Exception):
+    for cls in (ProxyError, CompressorError, SearchError, HTTPException, Exception):
         app.add_exception_handler(cls, _render_error)
     return app
 

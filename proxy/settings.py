@@ -6,6 +6,7 @@ cannot be used stops start-up with its key and value.
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from dataclasses import replace
@@ -17,6 +18,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_va
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
@@ -100,6 +102,18 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severity that is logged; `info` is one line a request."""
 
+    search_roots: Annotated[tuple[Path, ...], NoDecode] = ()
+    """Repositories that `/v1/search` and `/mcp` may search, and nothing else; in the environment with `:` (on Windows
+    `;`) between them. None by default: both routes answer 404."""
+    search_cache_dir: Path = Path("~/.cache/sluice/search")
+    """Where the search index is kept between starts."""
+    search_deep_model: str | None = None
+    """Model that looks around in `mode: deep`; None: that mode is refused."""
+    search_deep_url: Annotated[str, AfterValidator(_origin)] | None = None
+    """Origin of the OpenAI-compatible server that has it; None takes `upstream`."""
+    search_deep_key: SecretStr | None = None
+    """Sent there as a bearer token; None sends none. A caller's own credential is never used for it."""
+
     @property
     def profile(self) -> Profile:
         """What the upstream's prompt cache costs, and how long it lasts."""
@@ -111,6 +125,19 @@ class Settings(BaseSettings):
             name = "self-hosted" if self.backend != "none" else found[0] if found else "anthropic"
         profile = PROFILES[name]
         return profile if self.cache_ttl_s is None else replace(profile, ttl_s=self.cache_ttl_s)
+
+    @field_validator("search_roots", mode="before")
+    @classmethod
+    def _split_roots(cls, value: object) -> object:
+        return value.split(os.pathsep) if isinstance(value, str) else value
+
+    @field_validator("search_roots")
+    @classmethod
+    def _roots_are_directories(cls, roots: tuple[Path, ...]) -> tuple[Path, ...]:
+        for root in roots:
+            if not root.is_dir():
+                raise ValueError(f"{str(root)!r} is no directory")
+        return roots
 
     @field_validator("provider")
     @classmethod
