@@ -148,7 +148,7 @@ def _asked(body: bytes) -> _Asked:
     try:
         return _decoder.decode(body)
     except msgspec.ValidationError as error:
-        message, _, place = str(error).partition(" - at `$.")
+        place = str(error).partition(" - at `$.")[2]
         raise InvalidFieldError(f"bad search request: {error}", param=place.rstrip("`") or None) from None
     except msgspec.DecodeError as error:
         raise InvalidJsonError(f"the body is no JSON: {error}") from None

@@ -54,7 +54,7 @@ async def test_an_answer_has_the_wire_contracts_form(upstream: ScriptedUpstream,
     first = body["results"][0]
     assert set(first) == {"path", "start", "end", "score", "reason", "text"}
     assert first["path"] == "src/retry.py"
-    lines = (root / "src/retry.py").read_text().split("\n")  # noqa: ASYNC240 -- nothing else runs
+    lines = (root / "src/retry.py").read_text().split("\n")
     assert first["text"] == "\n".join(lines[first["start"] - 1 : first["end"]])
     assert not upstream.exchanges  # nothing of it goes out
 
