@@ -10,13 +10,10 @@ import numpy.typing as npt
 
 from sluice.search.errors import QueryError
 from sluice.search.index.view import View
-from sluice.search.ranking.candidates import (
-    Candidates,
-    add_file_standing,
-    chunk_candidates,
-    file_candidates,
-)
+from sluice.search.ranking.candidates import Candidates
+from sluice.search.ranking.chunks import add_file_standing, chunk_candidates
 from sluice.search.ranking.evidence import Evidence, gather
+from sluice.search.ranking.files import file_candidates
 from sluice.search.ranking.pieces import Pieces, add_chunk_standing, cut_pieces
 from sluice.search.ranking.question import Question, parse_question
 from sluice.search.ranking.rankers import Rankers
