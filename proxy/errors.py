@@ -34,6 +34,7 @@ from sluice.compressor.errors import (
 from sluice.search.errors import (
     BackendError,
     MissingExtraError,
+    ModelError,
     QueryError,
     SearchError,
     StoreError,
@@ -174,6 +175,7 @@ ERROR_TABLE: dict[type[Exception], Rendering] = {
     UnreadableRootError: Rendering(503, "server_error", "unreadable_root"),
     StoreError: Rendering(503, "server_error", "search_index_unavailable"),
     MissingExtraError: Rendering(501, "server_error", "missing_extra"),
+    ModelError: Rendering(501, "server_error", "no_embedding_model"),
     BackendError: Rendering(502, "upstream_error", "search_backend_error"),
 }
 """Every class that may reach a client. What is not in here is a fault of ours: 500, and its text stays inside."""

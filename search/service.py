@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sluice.search.deep.agent import DeepAgent
 from sluice.search.deep.model import ChatModel, HTTPChatModel
+from sluice.search.dense import DenseIndex, SharedModel
 from sluice.search.errors import BackendError, QueryError, StoreError, UnknownRootError
 from sluice.search.index.repo_index import RepoIndex
 from sluice.search.index.store import SegmentStore
@@ -45,6 +46,8 @@ class SearchService:
         database = None if settings.cache_dir is None else settings.cache_dir / "segments.db"
         self._store = SegmentStore(database)
         self._indexes: dict[Path, RepoIndex] = {root.resolve(): RepoIndex(root, self._store) for root in settings.roots}
+        shared = SharedModel(settings.dense_model) if settings.dense_model else None
+        self._dense = {index.root: DenseIndex(index, self._store, shared) for index in self._indexes.values() if shared}
         deep = settings.deep
         self._own_model = HTTPChatModel(deep) if model is None and deep.base_url else None
         chosen = model or self._own_model
@@ -110,6 +113,8 @@ class SearchService:
         """Release the cache and connections. The service is not used afterwards."""
         if self._own_model is not None:
             await self._own_model.aclose()
+        for dense in self._dense.values():
+            await asyncio.to_thread(dense.close)
         self._store.close()
 
     def _check(self, budget_tokens: int, max_results: int | None, mode: str) -> None:
@@ -126,8 +131,15 @@ class SearchService:
     def _fast(self, index: RepoIndex, query: str, budget_tokens: int, max_results: int | None) -> list[SearchResult]:
         view = index.view(self._settings.rescan_s)
         for _ in range(_MAX_TRIES):
+            dense = self._dense.get(index.root)
             results = answer(
-                view, query, self._rankers, index.read, budget_tokens=budget_tokens, max_results=max_results
+                view,
+                query,
+                self._rankers,
+                index.read,
+                budget_tokens=budget_tokens,
+                max_results=max_results,
+                similarities=None if dense is None else dense.similarities(view, query),
             )
             if index.stands() and index.is_current([result.path for result in results]):
                 break
