@@ -164,7 +164,10 @@ def _make_service(settings: Settings) -> SearchService:
         api_key=key.get_secret_value() if key is not None else "",
     )
     try:
-        return SearchService(SearchSettings(settings.search_roots, settings.search_cache_dir.expanduser(), deep=deep))
+        cache = settings.search_cache_dir.expanduser()
+        return SearchService(
+            SearchSettings(settings.search_roots, cache, dense_model=settings.search_dense_model, deep=deep)
+        )
     except (SearchError, ValueError) as error:
         raise ConfigError(f"code search cannot start: {error}") from error
 

@@ -107,6 +107,9 @@ class Settings(BaseSettings):
     `;`) between them. None by default: both routes answer 404."""
     search_cache_dir: Path = Path("~/.cache/sluice/search")
     """Where the search index is kept between starts."""
+    search_dense_model: str = ""
+    """Embedding model that search weighs files and chunks with as well, such as `all-MiniLM-L6-v2` or `static:DIR`; its
+    vectors are made in the background. Empty: none, which needs nothing beyond the extra `search`."""
     search_deep_model: str | None = None
     """Model that looks around in `mode: deep`; None: that mode is refused."""
     search_deep_url: Annotated[str, AfterValidator(_origin)] | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from sluice.search.deep.agent import DeepAgent
@@ -24,6 +25,8 @@ from sluice.search.types import SearchAnswer, SearchMode, SearchResult
 
 _MAX_TRIES = 3
 """A file that changes while it is answered from is refreshed at most so often."""
+_MAX_THREADS = 4
+"""Answers that are worked on at once."""
 
 
 class SearchService:
@@ -45,6 +48,8 @@ class SearchService:
         self._rankers = rankers or learned_rankers()
         database = None if settings.cache_dir is None else settings.cache_dir / "segments.db"
         self._store = SegmentStore(database)
+        # Threads of its own: a large tree that is indexed must not hold up what else the process does in threads.
+        self._threads = ThreadPoolExecutor(_MAX_THREADS, "sluice-search")
         self._indexes: dict[Path, RepoIndex] = {root.resolve(): RepoIndex(root, self._store) for root in settings.roots}
         shared = SharedModel(settings.dense_model) if settings.dense_model else None
         self._dense = {index.root: DenseIndex(index, self._store, shared) for index in self._indexes.values() if shared}
@@ -85,7 +90,9 @@ class SearchService:
         started = time.perf_counter()
         self._check(budget_tokens, max_results, mode)
         index = self.index_of(repo)
-        results = await asyncio.to_thread(self._fast, index, query, budget_tokens, max_results)
+        results = await asyncio.get_running_loop().run_in_executor(
+            self._threads, self._fast, index, query, budget_tokens, max_results
+        )
         if mode == "deep":
             results = await self._deep(index, query, results, budget_tokens, max_results)
         tokens = sum(result_tokens(r.path, r.start, r.end, len(r.text)) for r in results)
@@ -113,6 +120,7 @@ class SearchService:
         """Release the cache and connections. The service is not used afterwards."""
         if self._own_model is not None:
             await self._own_model.aclose()
+        await asyncio.to_thread(self._threads.shutdown)
         for dense in self._dense.values():
             await asyncio.to_thread(dense.close)
         self._store.close()

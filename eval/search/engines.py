@@ -13,7 +13,6 @@ from sluice.search.index.store import SegmentStore
 from sluice.search.ranking.fast import answer
 from sluice.search.ranking.rankers import Rankers
 
-
 VECTORS_TIMEOUT_S = 3600
 
 
