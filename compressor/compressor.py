@@ -68,6 +68,7 @@ class Compressor:
         self._profile = profile
         self._clock = clock
         self._digests: LRU[bytes, _Digest] = LRU(self._settings.max_digests)
+        self._renditions: LRU[bytes, tuple[bytes, Rendition]] = LRU(self._settings.max_renditions)
         self._conversations: LRU[tuple[Judge, bytes], Conversation] = LRU(self._settings.max_conversations)
         self._judges: dict[Mode, Judge] = {Mode.SAFE: KeepAll(), **(judges or {})}
 
@@ -120,7 +121,7 @@ class Compressor:
         found = found[: len(hashes)]
         if lost and not any(found):
             return replace(as_sent, bypass="state")
-        records = [ledger.decode(record) if record else None for record in found]
+        records = [self._rendition(key, record) for key, record in zip(hashes, found, strict=True)]
         replies = [index for index, digest in enumerate(digests[num_leading:]) if digest.role == "assistant"]
         unknown = {index for index, record in enumerate(records) if record is None}
         if (
@@ -204,6 +205,18 @@ class Compressor:
             digest = _Digest(message.identity, message.role, message.num_chars)
             self._digests.put(key, digest)
         return digest
+
+    def _rendition(self, key: bytes, record: bytes | None) -> Rendition | None:
+        """What a record holds; read once in a process."""
+        if record is None:
+            return None
+        known = self._renditions.get(key)
+        if known is not None and known[0] == record:
+            return known[1]
+        rendition = ledger.decode(record)
+        if rendition is not None:
+            self._renditions.put(key, (record, rendition))
+        return rendition
 
     async def _look_up(self, hashes: list[bytes]) -> tuple[list[bytes | None], bool]:
         """The ledger's records, and whether the store failed to say."""

@@ -52,6 +52,8 @@ class CompressorSettings:
     tokens takes 3 MB, or 25 MB where lines are scored; one that was let go is built anew from its next request."""
     max_digests: int = 400_000
     """Messages whose digests are held in this process, about 200 bytes each."""
+    max_renditions: int = 16_384
+    """Renditions that are held in this process as they were read, about 1 kB each beside their record."""
     max_inline_bytes: int = 32_768
     """New messages above this size together are read in a worker thread, so that other requests' streams go on. Where
     lines are scored, that is always done there."""

@@ -266,6 +266,10 @@ def _plan_rewrite(
     settings: CompressorSettings,
 ) -> tuple[Rewrite | None, Mapping[int, Verdict]]:
     """Whether to rewrite the history, and what of it is to stay."""
+    # Judging every line of a long history takes time: first see whether it could pay if all of it were dead.
+    old = judge.candidates(conversation)
+    if not old:
+        return None, {}
     sizes = _forwarded_tokens(turn, turn.num_old)
     num_to_shed = 0.0
     if turn.max_tokens is not None:
@@ -287,9 +291,7 @@ def _plan_rewrite(
             max_turns_ahead=settings.max_turns_ahead,
         )
 
-    # Judging every line of a long history takes time: first see whether it could pay if all of it were dead.
-    old = judge.candidates(conversation)
-    if not old or rewrite_of({index: sizes[index] for index in old}) is None:
+    if rewrite_of({index: sizes[index] for index in old}) is None:
         return None, {}
     if not is_cold and not num_to_shed and not conversation.is_review_due(sum(sizes)):
         return None, {}
