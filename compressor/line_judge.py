@@ -80,7 +80,7 @@ class LineJudge:
 
     def new_conversation(self, settings: CompressorSettings) -> Conversation:
         """See `Judge`."""
-        return Conversation(settings.min_run_lines, Evidence())
+        return Conversation(settings.min_run_lines, with_evidence=True)
 
     def at_arrival(self, conversation: Conversation, incoming: Incoming) -> Mapping[int, Keep]:
         """See `Judge`."""
