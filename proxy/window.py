@@ -23,7 +23,7 @@ def messages_bound(num_estimated: float, num_counted: int | None, num_beside: fl
         num_beside: tools, system prompt and the answer's reserve, in tokens.
         limit: tokens that the model takes in all; 0 where it does not say.
     """
-    if limit <= num_beside:
+    if _HEADROOM * limit <= num_beside:
         return int(_BLIND_SHARE * num_estimated)
     per_estimated = max(1.0, num_counted / num_estimated) if num_counted and num_estimated else 1.0
     fits = (_HEADROOM * limit - num_beside) / per_estimated
