@@ -19,36 +19,42 @@ from sluice.proxy.services import Services
 from sluice.proxy.settings import Settings
 from sluice.proxy.state import make_store
 from sluice.proxy.tokens import TokenCounter
-from sluice.proxy.upstream import HttpUpstream
+from sluice.proxy.upstreams import Upstreams
 
 
 def create_app(settings: Settings, *, store: StateStore | None = None, compressor: Compressor | None = None) -> FastAPI:
     """Make the application.
 
     Args:
-        settings: `upstream` has to be set.
+        settings: they have to name an upstream.
         store: where state lives; None takes what the settings ask for. Closed with the application.
         compressor: None makes one on the store.
 
     Raises:
         ConfigError: the settings name no upstream.
     """
-    origin = settings.upstream
-    if origin is None:
-        raise ConfigError("upstream is not set: there is nowhere to forward requests to")
+    if not settings.all_upstreams:
+        raise ConfigError("neither upstream nor upstreams is set: there is nowhere to forward requests to")
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         kept = store or make_store(settings)
         # The compressor's own limit stands behind the store's, which says more when it runs out.
         limits = CompressorSettings(state_timeout_s=2 * settings.redis_timeout_s)
+        metrics = Metrics()
         services = app.state.services = Services(
             settings=settings,
             store=kept,
             compressor=compressor or Compressor(kept, limits, profile=settings.profile),
-            upstream=HttpUpstream(origin, settings),
+            upstreams=Upstreams(
+                settings.all_upstreams,
+                limits=settings.http_limits,
+                policy=settings.retry_policy,
+                cache_ttl_s=settings.cache_ttl_s,
+                metrics=metrics.upstreams,
+            ),
             counter=TokenCounter(),
-            metrics=Metrics(),
+            metrics=metrics,
         )
         loading = asyncio.create_task(asyncio.to_thread(services.compressor.load, settings.mode))
         try:

@@ -6,7 +6,9 @@ ProxyError
 ├── RequestError                    the request cannot be served as it is
 │   ├── InvalidJsonError
 │   ├── InvalidFieldError
-│   └── BodyTooLargeError
+│   ├── BodyTooLargeError
+│   ├── UnknownModelError           no upstream serves the model
+│   └── ForeignCredentialError      the credential is another provider's than the model's
 └── UpstreamError                   the upstream gave no whole answer
     ├── UpstreamUnreachableError    refused, unknown host, TLS
     ├── UpstreamDisconnectedError   closed the connection before the answer was whole
@@ -73,6 +75,28 @@ class BodyTooLargeError(RequestError):
         super().__init__(f"request body is larger than the limit of {max_body_bytes:,} bytes (setting max_body_bytes)")
 
 
+class UnknownModelError(RequestError):
+    """No upstream serves the model."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"no upstream serves the model {model!r} (setting upstreams)", param="model")
+
+
+class ForeignCredentialError(RequestError):
+    """The credential that came with the request is another provider's than the one that serves the model.
+
+    Args:
+        provider: whose credential it is, by its form.
+        upstream: name of the upstream that it was not sent to.
+    """
+
+    def __init__(self, provider: str, upstream: str) -> None:
+        super().__init__(
+            f"the credential of this request looks like one of {provider}'s and was not sent to upstream "
+            f"{upstream!r}: give that upstream a credential of its own, or send its"
+        )
+
+
 class UpstreamError(ProxyError):
     """The upstream gave no whole answer."""
 
@@ -83,6 +107,9 @@ class UpstreamUnreachableError(UpstreamError):
 
 class UpstreamDisconnectedError(UpstreamError):
     """The upstream closed the connection before its answer was whole."""
+
+    was_stale = False
+    """Whether it was a kept connection that the upstream had closed meanwhile, so that nothing was asked of it."""
 
 
 class UpstreamTimeoutError(UpstreamError):
@@ -144,6 +171,8 @@ ERROR_TABLE: dict[type[Exception], Rendering] = {
     InvalidJsonError: Rendering(400, "invalid_request_error", "invalid_json"),
     InvalidFieldError: Rendering(400, "invalid_request_error", "invalid_value"),
     BodyTooLargeError: Rendering(413, "invalid_request_error", "body_too_large"),
+    UnknownModelError: Rendering(404, "invalid_request_error", "model_not_found"),
+    ForeignCredentialError: Rendering(401, "authentication_error", "foreign_credential"),
     UpstreamError: Rendering(502, "upstream_error", "upstream_error"),
     UpstreamUnreachableError: Rendering(502, "upstream_error", "upstream_unreachable"),
     UpstreamDisconnectedError: Rendering(502, "upstream_error", "upstream_disconnected"),

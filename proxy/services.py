@@ -8,7 +8,7 @@ from sluice.compressor import Compressor, StateStore
 from sluice.proxy.metrics import Metrics
 from sluice.proxy.settings import Settings
 from sluice.proxy.tokens import TokenCounter
-from sluice.proxy.upstream import Upstream
+from sluice.proxy.upstreams import Upstreams
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,12 +18,12 @@ class Services:
     settings: Settings
     store: StateStore
     compressor: Compressor
-    upstream: Upstream
+    upstreams: Upstreams
     counter: TokenCounter
     metrics: Metrics
 
     async def aclose(self) -> None:
         """Close what holds connections and threads."""
         self.counter.close()
-        await self.upstream.aclose()
+        await self.upstreams.aclose()
         await self.store.aclose()

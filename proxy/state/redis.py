@@ -21,7 +21,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 
 from sluice.compressor.errors import StateError
 from sluice.compressor.state import RECALL_PREFIX_CHARS
-from sluice.proxy.state.breaker import Breaker
+from sluice.proxy.breaker import Breaker
 
 T = TypeVar("T")
 
