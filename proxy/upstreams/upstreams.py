@@ -165,6 +165,9 @@ class Upstreams:
         chosen = outcomes[-1]
         if chosen.may_fall_back:
             chosen = next((outcome for outcome in outcomes if outcome.answer is not None), outcomes[0])
+        for outcome in outcomes:
+            if outcome.answer is not None and outcome is not chosen:
+                outcome.answer.close()
         if chosen.answer is None:
             assert chosen.error is not None
             raise chosen.error
@@ -190,16 +193,16 @@ class Upstreams:
         plain = [(name, value) for name, value in headers if name != b"accept-encoding"]
         asked = Outgoing("GET", "/v1/models", [*plain, (b"accept-encoding", b"identity")])
         answers = await asyncio.gather(*(self._list(upstream, asked) for upstream in everyone))
-        listed = [
-            (upstream.settings, answer.body)
-            for upstream, answer in zip(everyone, answers, strict=True)
-            if isinstance(answer, HeldAnswer) and answer.status == 200
-        ]
-        if not listed:
-            refusal = next((answer for answer in answers if isinstance(answer, HeldAnswer)), None)
-            if refusal is not None:
-                return refusal
+        held = [answer for answer in answers if isinstance(answer, HeldAnswer)]
+        if not held:
             raise next(answer for answer in answers if isinstance(answer, UpstreamError))
+        if all(answer.status != 200 for answer in held):
+            return held[0]
+        listed = [
+            (upstream.settings, answer.body if answer.status == 200 else b"")
+            for upstream, answer in zip(everyone, answers, strict=True)
+            if isinstance(answer, HeldAnswer)
+        ]
         body = merge_lists(listed, self._routing)
         length = (b"content-length", b"%d" % len(body))
         return HeldAnswer(200, [(b"content-type", b"application/json"), length], body)
@@ -261,7 +264,7 @@ class Upstreams:
                 reason = str(answer.status)
                 goes_on = answer.status in RETRIED_STATUSES
                 if not goes_on or (is_last and not has_fallback):
-                    return _Outcome(upstream, request, num_retries + 1, answer, None, may_fall_back=False)
+                    return _Outcome(upstream, request, num_retries + 1, answer, None, may_fall_back=goes_on)
                 held = await hold(answer)
                 headers = [(name.lower(), value) for name, value in answer.headers]
                 if held is None:  # its connection is closed; what it said is lost but for its head
