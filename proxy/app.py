@@ -8,10 +8,12 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
 from sluice.compressor import Compressor, CompressorError, CompressorSettings, StateStore
 from sluice.proxy import routes
+from sluice.proxy.access import Access, Guard
 from sluice.proxy.chat import ChatRoute
 from sluice.proxy.errors import ConfigError, ProxyError, error_json
 from sluice.proxy.metrics import Metrics
@@ -36,6 +38,8 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
     if not settings.all_upstreams:
         raise ConfigError("neither upstream nor upstreams is set: there is nowhere to forward requests to")
 
+    access = Access.of(settings)
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         kept = store or make_store(settings)
@@ -55,6 +59,7 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
             ),
             counter=TokenCounter(),
             metrics=metrics,
+            access=access,
         )
         loading = asyncio.create_task(asyncio.to_thread(services.compressor.load, settings.mode))
         try:
@@ -72,6 +77,15 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
         Route("/readyz", routes.readyz, methods=["GET"]),
         Route("/metrics", routes.metrics, methods=["GET"]),
     ]
+    app.add_middleware(Guard, access=access)
+    if settings.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.allowed_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["*"],
+        )
     for cls in (ProxyError, CompressorError, HTTPException, Exception):
         app.add_exception_handler(cls, _render_error)
     return app

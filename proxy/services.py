@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sluice.compressor import Compressor, StateStore
+from sluice.proxy.access import Access
 from sluice.proxy.metrics import Metrics
 from sluice.proxy.settings import Settings
 from sluice.proxy.tokens import TokenCounter
@@ -21,9 +22,11 @@ class Services:
     upstreams: Upstreams
     counter: TokenCounter
     metrics: Metrics
+    access: Access
 
     async def aclose(self) -> None:
         """Close what holds connections and threads."""
         self.counter.close()
         await self.upstreams.aclose()
+        await self.access.aclose()
         await self.store.aclose()

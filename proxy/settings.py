@@ -25,6 +25,7 @@ from pydantic_settings import (
 
 from sluice.compressor.profiles import PROFILES, Profile
 from sluice.compressor.types import Mode
+from sluice.proxy.access.keys import ProxyKey
 from sluice.proxy.errors import ConfigError
 from sluice.proxy.upstreams.http import HttpLimits
 from sluice.proxy.upstreams.presets import EMBEDDED, preset_of, profile_of
@@ -92,6 +93,20 @@ class Settings(BaseSettings):
     """Seconds until one request tries it again."""
     upstreams: tuple[UpstreamSettings, ...] = ()
     """Several upstreams by model, as `[[upstreams]]` tables; `upstream` or `backend` serves what they do not."""
+    allow_public: bool = False
+    """Whether to listen where other machines can connect though no key is asked for."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names that requests may call this proxy by, besides its own on loopback; without ports."""
+    allowed_origins: tuple[str, ...] = ()
+    """Origins whose web pages may use the proxy (CORS), such as `http://localhost:3000`; `*` is any."""
+    keys: tuple[ProxyKey, ...] = ()
+    """Proxy keys, as `[[keys]]` tables; `sluice keys` makes them for a file or for Redis."""
+    keys_file: Path | None = None
+    """File that proxy keys are kept in."""
+    require_keys: bool = False
+    """Ask for a key though none is named here: they are kept in Redis."""
+    max_concurrent_requests: int = Field(default=4096, ge=1)
+    """Requests that are served at once, by each worker; more get 429."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severity that is logged; `info` is one line a request."""
 
@@ -103,6 +118,11 @@ class Settings(BaseSettings):
             name = "self-hosted" if self.backend != "none" else profile_of(self.upstream or "")
         profile = PROFILES[name]
         return profile if self.cache_ttl_s is None else replace(profile, ttl_s=self.cache_ttl_s)
+
+    @property
+    def wants_keys(self) -> bool:
+        """Whether requests need a proxy key."""
+        return self.require_keys or bool(self.keys) or self.keys_file is not None
 
     @property
     def all_upstreams(self) -> tuple[UpstreamSettings, ...]:
