@@ -93,7 +93,7 @@ class SearchRoutes:
             self._service = await asyncio.to_thread(_make_service, self._settings)
             stack.push_async_callback(self._service.aclose)
             try:
-                self._mcp = await stack.enter_async_context(_mcp_app(self._service, recall, self._settings.host))
+                self._mcp = await stack.enter_async_context(_mcp_app(self._service, recall))
             except MissingExtraError as error:  # the other route needs no package for it
                 self._mcp_missing = error
             try:
@@ -173,9 +173,9 @@ def _make_service(settings: Settings) -> SearchService:
 
 
 @asynccontextmanager
-async def _mcp_app(service: SearchService, recall: Recall, host: str) -> AsyncIterator[ASGIApp]:
+async def _mcp_app(service: SearchService, recall: Recall) -> AsyncIterator[ASGIApp]:
     """The MCP server over streamable HTTP, without sessions: any worker can answer any request."""
-    from sluice.search.mcp_server import build_server
+    from sluice.search.mcp_server import build_server, open_to_all_hosts
 
     async def recall_for_caller(recall_id: str) -> str:
         try:
@@ -185,7 +185,10 @@ async def _mcp_app(service: SearchService, recall: Recall, host: str) -> AsyncIt
 
     server = build_server(service, recall_for_caller)
     app = server.streamable_http_app(
-        stateless_http=True, json_response=True, max_request_body_size=_MAX_BODY_BYTES, host=host
+        stateless_http=True,
+        json_response=True,
+        max_request_body_size=_MAX_BODY_BYTES,
+        transport_security=open_to_all_hosts(),  # Host and Origin were checked before any route (access)
     )
     async with app.router.lifespan_context(app):
         yield app

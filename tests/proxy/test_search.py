@@ -153,7 +153,7 @@ async def test_mcp_refuses_a_foreign_host(upstream: ScriptedUpstream, root: Path
     async with searching(upstream, root) as client:
         body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
         accept = {"accept": "application/json, text/event-stream", "host": "evil.example"}
-        assert (await client.post("/mcp", json=body, headers=accept)).status_code == 421
+        assert (await client.post("/mcp", json=body, headers=accept)).status_code == 403
 
 
 def test_roots_are_checked_at_the_start(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
