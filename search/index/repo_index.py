@@ -130,8 +130,8 @@ class RepoIndex:
         started = time.monotonic()
         identity = _identity(self.root)
         if self._identity != identity:  # first use, or another tree has taken this one's place
-            known = decode_manifest(self._store.get_manifest(str(self.root)), str(self.root), identity)
-            self._files, self._layers, self._place, self._view = known, [], {}, None
+            self._files = decode_manifest(self._store.get_manifest(str(self.root)), str(self.root), identity)
+            self._layers, self._place, self._view = [], {}, None
             self._identity = identity
         self.head = read_head(self.root)
         found = self._scanner.scan()
