@@ -24,7 +24,7 @@ from sluice.backend.embedded.runner import ModelRunner
 from sluice.backend.embedded.sampler import Sampled
 from sluice.backend.embedded.scheduler import Scheduler, Step
 from sluice.backend.embedded.sequence import Sequence
-from sluice.backend.embedded.speculation import Drafter, PromptLookup
+from sluice.backend.embedded.speculation import Drafter, DraftModel, FirstOf, ModelDrafter, PromptLookup
 from sluice.backend.errors import (
     ContextLengthError,
     EngineClosedError,
@@ -51,14 +51,18 @@ class EmbeddedEngine:
         config: EngineConfig,
         *,
         max_model_len: int,
+        max_num_drafting_tokens: int,
         vocab_size: int,
         end_token_ids: frozenset[int],
+        draft_model: DraftModel | None = None,
     ) -> None:
         self._runner = runner
         self._scheduler = scheduler
         self._config = config
         self._max_model_len = max_model_len
+        self._max_num_drafting_tokens = max_num_drafting_tokens
         self._vocab_size = vocab_size
+        self._draft_model = draft_model
         self._end_token_ids = end_token_ids
         self._ids = itertools.count()
         self._inbox: queue.SimpleQueue[Request | _Cancel | None] = queue.SimpleQueue()
@@ -241,14 +245,23 @@ class EmbeddedEngine:
         decoding = [sequence for sequence in self._scheduler.running if sequence.is_decoding]
         if not decoding:
             return
-        limit = min(self._config.max_num_draft_tokens, self._config.max_num_drafting_tokens // len(decoding) - 1)
+        limit = min(self._config.max_num_draft_tokens, self._max_num_drafting_tokens // len(decoding) - 1)
         for sequence in decoding:
             room = self._budget(sequence) - sequence.num_output_tokens - 1
             if min(limit, room) > 0:
                 drafter = self._drafters.get(sequence)
                 if drafter is None:
-                    drafter = self._drafters[sequence] = PromptLookup(self._requests[sequence].drafts)
+                    drafter = self._drafters[sequence] = self._drafter(sequence)
                 sequence.draft = drafter.propose(sequence.tokens, min(limit, room))
+
+    def _drafter(self, sequence: Sequence) -> Drafter:
+        """Copying costs next to nothing, so it goes before the draft model."""
+        lookup = PromptLookup(self._requests[sequence].drafts)
+        if self._draft_model is None:
+            return lookup
+        num_prompt_tokens = sequence.num_prompt_tokens
+        model = ModelDrafter(self._draft_model, sequence.params, sequence.seed, num_prompt_tokens)
+        return FirstOf([lookup, model])
 
     def _cut(self, sequence: Sequence, chosen: list[Sampled]) -> tuple[list[int], FinishReason | None]:
         """The new tokens that belong to the output, and why it ends with them, if it does."""
@@ -294,4 +307,5 @@ class EmbeddedEngine:
     def _forget(self, sequence: Sequence) -> None:
         self._scheduler.remove(sequence)
         del self._requests[sequence]
-        self._drafters.pop(sequence, None)
+        if drafter := self._drafters.pop(sequence, None):
+            drafter.close()
