@@ -26,6 +26,7 @@ from sluice.backend.errors import (
     InvalidRequestError,
     ModelUnavailableError,
 )
+from tests.effort import scaled
 
 GREEDY = SamplingParams(temperature=0, max_tokens=20)
 BYTES_PER_TOKEN = 2 * 2 * 2 * 16 * 4  # keys and values × layers × kv_heads × head_dim × float32
@@ -250,6 +251,7 @@ async def test_a_closed_stream_frees_its_blocks_at_once(engine: EmbeddedEngine) 
 
 
 async def test_random_requests_with_cancellations_leave_every_block_free(tiny_folder: Path) -> None:
+    """10,000 of them in the full run."""
     rng = random.Random(4)
     engine = make(tiny_folder, STRAINS["all"])
 
@@ -265,8 +267,9 @@ async def test_random_requests_with_cancellations_leave_every_block_free(tiny_fo
                 if limit < 0:
                     break
 
-    for _ in range(4):
-        await asyncio.gather(*(one() for _ in range(25)))
+    num_requests = scaled(334)
+    for start in range(0, num_requests, 25):
+        await asyncio.gather(*(one() for _ in range(min(25, num_requests - start))))
     await collect(engine, [5], SamplingParams(max_tokens=1))
     assert num_held_blocks(engine) == 0
     assert not engine._requests
@@ -333,11 +336,31 @@ def test_settings_that_cannot_be_served_say_so(tiny_folder: Path) -> None:
             make(tiny_folder, EngineConfig(device="cuda"))
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "int8"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "int8", "int4"])
 async def test_other_dtypes_run(tiny_folder: Path, dtype: str) -> None:
     engine = make(tiny_folder, EngineConfig(dtype=dtype))
     assert len((await collect(engine, [5, 6, 7], GREEDY))[0]) == 20
     await engine.aclose()
+
+
+@pytest.mark.parametrize("kv_dtype", ["bfloat16", "float16", "int8", "fp8"])
+async def test_caches_in_fewer_bits_hold_more_and_say_nearly_the_same(tiny_folder: Path, kv_dtype: str) -> None:
+    prompt = [random.Random(5).randrange(2, 258) for _ in range(150)]
+    params = SamplingParams(temperature=0, max_tokens=1, num_logprobs=3)
+    answers, sizes = [], []
+    for name in ("float32", kv_dtype):
+        engine = make(tiny_folder, EngineConfig(dtype="float32", kv_dtype=name, kv_memory_bytes=1 << 20))
+        sizes.append(engine.stats().num_blocks)
+        answers.append(await anext(engine.generate(prompt, params)))
+        again = await anext(engine.generate(prompt, params))
+        assert again.token_ids == answers[-1].token_ids
+        assert again.num_cached_tokens == 144
+        await engine.aclose()
+    assert sizes[1] > 1.9 * sizes[0]
+    likely, other = (dict(answer.logprobs[0].top) for answer in answers)
+    assert set(likely) & set(other)
+    for token in set(likely) & set(other):
+        assert other[token] == pytest.approx(likely[token], abs=0.15)
 
 
 def test_broken_weights_name_the_folder(tiny_folder: Path, tmp_path: Path) -> None:
