@@ -13,6 +13,7 @@ import logging
 import queue
 import random
 import threading
+import time
 from collections.abc import AsyncGenerator, Mapping
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
@@ -294,10 +295,22 @@ class EmbeddedEngine:
         request = self._requests[sequence]
         logprobs: list[TokenLogprobs] = [item.logprobs for item in chosen[: len(tokens)] if item.logprobs is not None]
         index = request.sequences.index(sequence)
+        if tokens:
+            self._time(request, index, len(tokens))
         output = TokenOutput(tuple(tokens), reason, sequence.num_cached_tokens, index, tuple(logprobs))
         if reason is not None:
             self._forget(sequence)
         return request, output
+
+    def _time(self, request: Request, index: int, num_tokens: int) -> None:
+        """Note how long a continuation waited for its tokens."""
+        now_s = time.monotonic()
+        last_s = request.last_s.get(index)
+        if last_s is not None:
+            self._stats.itl.observe((now_s - last_s) / num_tokens, num_tokens)
+        elif not request.last_s:
+            self._stats.ttft.observe(now_s - request.asked_s)
+        request.last_s[index] = now_s
 
     def _drop(self, request: Request) -> None:
         for sequence in request.sequences:

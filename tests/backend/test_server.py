@@ -227,6 +227,24 @@ async def figures(http: httpx.AsyncClient) -> dict[str, float]:
     return {name: float(value) for name, value in (line.split() for line in lines if not line.startswith("#"))}
 
 
+async def test_figures_have_our_names_and_vllms(client: openai.AsyncOpenAI, http: httpx.AsyncClient) -> None:
+    await ask(client, temperature=0)
+    await ask(client, temperature=0, n=2)
+    now = await figures(http)
+    pairs = {
+        "sluice_engine_prompt_tokens_total": "vllm:prompt_tokens_total",
+        "sluice_engine_cached_tokens_total": "vllm:prompt_tokens_cached_total",
+        "sluice_engine_output_tokens_total": "vllm:generation_tokens_total",
+        "sluice_engine_ttft_seconds_count": "vllm:time_to_first_token_seconds_count",
+        "sluice_engine_itl_seconds_sum": "vllm:inter_token_latency_seconds_sum",
+    }
+    assert all(now[ours] == now[theirs] > 0 for ours, theirs in pairs.items())
+    assert now["vllm:kv_cache_usage_perc"] == 0
+    assert now["sluice_engine_ttft_seconds_count"] == 2
+    assert now["sluice_engine_itl_seconds_count"] == 3 * 11
+    assert now['sluice_engine_itl_seconds_bucket{le="+Inf"}'] == 3 * 11
+
+
 async def until(http: httpx.AsyncClient, holds: Callable[[dict[str, float]], bool]) -> None:
     async with asyncio.timeout(20):
         while not holds(await figures(http)):  # noqa: ASYNC110 - the engine tells its figures only when asked
