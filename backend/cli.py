@@ -117,7 +117,13 @@ def serve(
             tokenizer = Tokenizer(folder.path)
             app = create_app(load_engine(folder.path, config, tokenizer.end_token_ids), tokenizer, folder.name)
             server = uvicorn.Server(
-                uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_SHUTDOWN_S, lifespan="on")
+                uvicorn.Config(
+                    app,
+                    http="httptools",  # a draft in a header may be longer than others take
+                    log_level="warning",
+                    timeout_graceful_shutdown=_SHUTDOWN_S,
+                    lifespan="on",
+                )
             )
             listener.listen(server.config.backlog)  # from here on connections are accepted
             name = f"[{host}]" if ":" in host else host

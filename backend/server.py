@@ -157,7 +157,8 @@ def render_error(error: BackendError) -> tuple[int, dict[str, Any]]:
 def _named_drafts(header: str | None) -> list[str]:
     """Raises InvalidRequestError."""
     try:
-        return [base64.b64decode(part, validate=True).decode() for part in (header or "").split(",") if part.strip()]
+        parts = [part.strip() for part in (header or "").split(",")]
+        return [base64.b64decode(part, validate=True).decode() for part in parts if part]
     except ValueError as error:
         raise InvalidRequestError(f"{DRAFT_HEADER} is not base64 of UTF-8 text: {error}", DRAFT_HEADER) from None
 

@@ -72,6 +72,8 @@ class EmbeddedEngine:
         self._stats = EngineStats()
         self._num_open = 0
         self._is_closed = False
+        self._gate = threading.Lock()
+        """Held to close, and to put what a closed engine would never answer."""
         self._worker = threading.Thread(target=self._work, name="sluice-engine", daemon=True)
         self._worker.start()
 
@@ -95,8 +97,11 @@ class EmbeddedEngine:
     ) -> AsyncGenerator[TokenOutput]:
         """Stream the continuations of `prompt`; see `Engine.generate`."""
         request = self._request(prompt, params, drafts)
+        with self._gate:
+            if self._is_closed:
+                raise EngineClosedError("the engine is shutting down")
+            self._inbox.put(request)
         self._num_open += 1
-        self._inbox.put(request)
         num_running = params.n
         try:
             while num_running:
@@ -113,8 +118,9 @@ class EmbeddedEngine:
 
     async def aclose(self) -> None:
         """End all requests and the worker. Idempotent."""
-        self._is_closed = True
-        self._inbox.put(None)
+        with self._gate:
+            self._is_closed = True
+            self._inbox.put(None)
         await asyncio.to_thread(self._worker.join)
 
     def check(self, prompt: Many[int], params: SamplingParams) -> None:
@@ -143,8 +149,6 @@ class EmbeddedEngine:
 
     def _request(self, prompt: Many[int], params: SamplingParams, drafts: Many[Many[int]]) -> Request:
         """Raises RequestError, EngineError."""
-        if self._is_closed:
-            raise EngineClosedError("the engine is shutting down")
         if self._num_open >= self._config.max_num_waiting + self._config.max_num_sequences:
             raise EngineOverloadedError(f"{self._num_open} requests are open already; try again later")
         self.check(prompt, params)
@@ -167,7 +171,8 @@ class EmbeddedEngine:
         except Exception as cause:  # our own mistake: nobody may be left waiting for a thread that is gone
             _log.exception("the engine has stopped")
             kind, message = EngineError, f"the engine has stopped: {type(cause).__name__}"
-        self._is_closed = True
+        with self._gate:
+            self._is_closed = True
         while not self._inbox.empty():
             if isinstance(item := self._inbox.get(), Request):
                 self._requests |= dict.fromkeys(item.sequences, item)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from sluice.backend.embedded.model import LayerWeights, Weights
 from sluice.backend.embedded.model_config import ModelConfig
 from sluice.backend.embedded.rope import pair_up
 from sluice.backend.errors import ModelUnavailableError
+
+_LAYER = re.compile(r"model\.layers\.\d+\.(?!self_attn\.rotary_emb\.inv_freq$)")
+"""Names of the layers' weights; the frequencies of the rotation, which old files have, follow from the config."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,7 @@ class _Reader:
     def __init__(self, folder: Path, form: WeightForm) -> None:
         self._folder, self._form = folder, form
         self._files: dict[str, Any] = {}
+        self._read: set[str] = set()
         try:
             for path in sorted(folder.glob("*.safetensors")):
                 file: Any = safe_open(path, framework="pt")
@@ -60,7 +65,7 @@ class _Reader:
     def read(self, config: ModelConfig) -> Weights:
         hidden = config.hidden_size
         table = self._get("model.embed_tokens.weight", (config.vocab_size, hidden))
-        return Weights(
+        weights = Weights(
             embedding=table,
             layers=[self._layer(f"model.layers.{index}", config) for index in range(config.num_layers)],
             norm=self._get("model.norm.weight", (hidden,)),
@@ -68,6 +73,11 @@ class _Reader:
                 table if config.tie_word_embeddings else self._get("lm_head.weight", (config.vocab_size, hidden)), None
             ),
         )
+        # A bias or a norm that is left over would make another model of it.
+        odd = [name for name in self._files.keys() - self._read if _LAYER.match(name)]
+        if odd:
+            raise ModelUnavailableError(str(self._folder), f"its weights have {min(odd)}, which is not served")
+        return weights
 
     def _layer(self, prefix: str, config: ModelConfig) -> LayerWeights:
         hidden, inner, head_dim = config.hidden_size, config.intermediate_size, config.head_dim
@@ -104,6 +114,7 @@ class _Reader:
     def _get(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
         if name not in self._files:
             raise ModelUnavailableError(str(self._folder), f"its weights lack {name}")
+        self._read.add(name)
         tensor: torch.Tensor = self._files[name].get_tensor(name)
         if tuple(tensor.shape) != shape:
             raise ModelUnavailableError(str(self._folder), f"{name} has shape {tuple(tensor.shape)}, not {shape}")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -33,18 +34,25 @@ BYTES_PER_TOKEN = 2 * 2 * 2 * 16 * 4  # keys and values × layers × kv_heads ×
 CLOSE = 1e-3
 """Where the two best logits are closer than this, either token is right."""
 
-STRAINS: dict[str, EngineConfig] = {
-    "plain": EngineConfig(max_num_draft_tokens=0),
-    "chunked": EngineConfig(max_num_draft_tokens=0, max_num_batched_tokens=24, max_num_sequences=20),
-    "preempted": EngineConfig(max_num_draft_tokens=0, kv_memory_bytes=20 * 16 * BYTES_PER_TOKEN),
-    "speculating": EngineConfig(max_num_drafting_tokens=512),
-    "all": EngineConfig(
+SMALL_CACHE = 20 * 16 * BYTES_PER_TOKEN
+
+
+def strained(*, is_chunked: bool, is_preempted: bool, is_speculating: bool) -> EngineConfig:
+    return EngineConfig(
+        max_num_batched_tokens=24 if is_chunked else None,
+        max_num_sequences=20 if is_chunked else 64,
+        kv_memory_bytes=SMALL_CACHE if is_preempted else None,
+        max_num_draft_tokens=16 if is_speculating else 0,
         max_num_drafting_tokens=512,
-        max_num_batched_tokens=40,
-        max_num_sequences=20,
-        kv_memory_bytes=20 * 16 * BYTES_PER_TOKEN,
-    ),
+    )
+
+
+STRAINS: dict[str, EngineConfig] = {
+    " and ".join(name for name, is_on in zip(("chunked", "preempted", "speculating"), on, strict=True) if is_on)
+    or "plain": strained(is_chunked=on[0], is_preempted=on[1], is_speculating=on[2])
+    for on in itertools.product((False, True), repeat=3)
 }
+ALL = "chunked and preempted and speculating"
 
 
 def make(folder: Path, config: EngineConfig | None = None, end: frozenset[int] = frozenset()) -> EmbeddedEngine:
@@ -89,27 +97,44 @@ def check_greedy(folder: Path, prompts: list[list[int]], outputs: list[list[int]
     return num_close
 
 
-@pytest.mark.parametrize("strain", STRAINS)
-async def test_greedy_output_is_that_of_transformers(tiny_folder: Path, strain: str) -> None:
+def mixed_prompts() -> list[list[int]]:
+    """50 of mixed lengths; some share their beginning, some repeat themselves."""
     rng = random.Random(1)
     shared = [rng.randrange(2, 258) for _ in range(40)]
-    prompts = [[rng.randrange(2, 258) for _ in range(rng.randrange(1, 120))] for _ in range(14)]
-    prompts += [shared + [rng.randrange(2, 258) for _ in range(5)] for _ in range(4)]
-    prompts += [[rng.randrange(2, 258) for _ in range(10)] * 5 for _ in range(2)]
+    prompts = [[rng.randrange(2, 258) for _ in range(rng.randrange(1, 120))] for _ in range(38)]
+    prompts += [shared + [rng.randrange(2, 258) for _ in range(5)] for _ in range(8)]
+    return prompts + [[rng.randrange(2, 258) for _ in range(10)] * 5 for _ in range(4)]
+
+
+@pytest.mark.parametrize("strain", STRAINS)
+async def test_greedy_output_is_that_of_transformers(tiny_folder: Path, strain: str) -> None:
+    prompts = mixed_prompts()
     engine = make(tiny_folder, STRAINS[strain])
-    params = SamplingParams(temperature=0, max_tokens=60)
+    params = SamplingParams(temperature=0, max_tokens=40)
     first = await asyncio.gather(*(collect(engine, prompt, params, drafts=[prompt]) for prompt in prompts))
-    again = await asyncio.gather(*(collect(engine, prompt, params) for prompt in prompts))
+    again = await asyncio.gather(*(collect(engine, prompt, params) for prompt in prompts[-12:]))
     assert num_held_blocks(engine) == 0
     stats = engine.stats()
-    assert (stats.preemptions_total > 0) == (strain in ("preempted", "all"))
-    assert (stats.accepted_tokens_total > 0) == (strain in ("speculating", "all"))
+    assert (stats.preemptions_total > 0) == ("preempted" in strain)
+    assert (stats.accepted_tokens_total > 0) == ("speculating" in strain)
     assert stats.cached_tokens_total > 0
     await engine.aclose()
-    for outputs in (first, again):
-        assert all(len(tokens) == 60 for tokens, _ in outputs)
-        num_close = check_greedy(tiny_folder, prompts, [tokens for tokens, _ in outputs])
-        print(f"{strain}: {num_close} of {60 * len(prompts)} tokens were as good as even")
+    outputs = [tokens for tokens, _ in (*first, *again)]
+    assert all(len(tokens) == 40 for tokens in outputs)
+    num_close = check_greedy(tiny_folder, prompts + prompts[-12:], outputs)
+    print(f"{strain}: {num_close} of {40 * len(outputs)} tokens were as good as even")
+
+
+@pytest.mark.parametrize("strain", [strain for strain in STRAINS if "preempted" not in strain])
+async def test_greedy_output_of_single_requests_is_that_of_transformers(tiny_folder: Path, strain: str) -> None:
+    prompts = mixed_prompts()
+    engine = make(tiny_folder, STRAINS[strain])
+    params = SamplingParams(temperature=0, max_tokens=16)
+    outputs = [(await collect(engine, prompt, params, drafts=[prompt]))[0] for prompt in prompts]
+    assert engine.stats().cached_tokens_total > 0
+    await engine.aclose()
+    num_close = check_greedy(tiny_folder, prompts, outputs)
+    print(f"{strain}: {num_close} of {16 * len(outputs)} tokens were as good as even")
 
 
 @pytest.mark.engine
@@ -136,7 +161,7 @@ async def test_greedy_smollm2_is_that_of_transformers(default_folder: Path) -> N
 async def test_speculation_and_batching_do_not_change_what_is_drawn(tiny_folder: Path, params: SamplingParams) -> None:
     prompts = [[7, 8, 9] * 10, [20, 21, 22, 23] * 5, [40] * 9]
     outputs = []
-    for strain in ("plain", "all"):
+    for strain in ("plain", ALL):
         engine = make(tiny_folder, STRAINS[strain])
         if strain == "plain":
             outputs.append([await collect(engine, prompt, params) for prompt in prompts])
@@ -253,7 +278,7 @@ async def test_a_closed_stream_frees_its_blocks_at_once(engine: EmbeddedEngine) 
 async def test_random_requests_with_cancellations_leave_every_block_free(tiny_folder: Path) -> None:
     """10,000 of them in the full run."""
     rng = random.Random(4)
-    engine = make(tiny_folder, STRAINS["all"])
+    engine = make(tiny_folder, STRAINS[ALL])
 
     async def one() -> None:
         prompt = [rng.randrange(2, 6) for _ in range(rng.randrange(1, 200))]

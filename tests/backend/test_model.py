@@ -129,12 +129,15 @@ def test_a_sliding_window_bounds_the_length(tiny_folder: Path, tmp_path: Path) -
     assert ModelConfig.read(tmp_path).max_model_len == 100
 
 
-@pytest.mark.parametrize("damage", ["missing", "shape"])
-def test_a_tensor_that_is_missing_or_misshapen_is_named(tiny_folder: Path, tmp_path: Path, damage: str) -> None:
+@pytest.mark.parametrize("damage", ["missing", "shape", "extra"])
+def test_a_tensor_that_is_missing_misshapen_or_unknown_is_named(tiny_folder: Path, tmp_path: Path, damage: str) -> None:
     name = "model.layers.1.mlp.down_proj.weight"
     tensors = load_file(tiny_folder / "model.safetensors")
     if damage == "missing":
         del tensors[name]
+    elif damage == "extra":
+        name = "model.layers.1.mlp.down_proj.bias"
+        tensors[name] = torch.zeros(64)
     else:
         tensors[name] = tensors[name][:, :-1].contiguous()
     save_file(tensors, tmp_path / "model.safetensors")

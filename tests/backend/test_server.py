@@ -41,7 +41,9 @@ async def url(tiny_folder: Path) -> AsyncIterator[str]:
     """The tiny model behind a real socket."""
     tokenizer = Tokenizer(tiny_folder)
     engine = load_engine(tiny_folder, EngineConfig(), tokenizer.end_token_ids)
-    config = uvicorn.Config(create_app(engine, tokenizer, "tiny"), port=0, log_level="warning", ws="none")
+    config = uvicorn.Config(
+        create_app(engine, tokenizer, "tiny"), port=0, log_level="warning", ws="none", http="httptools"
+    )
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve())
     while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
@@ -273,6 +275,13 @@ async def test_a_named_draft_changes_the_speed_and_not_the_answer(
     assert after["sluice_engine_accepted_tokens_total"] > before["sluice_engine_accepted_tokens_total"]
 
 
+async def test_a_whole_file_fits_in_the_draft_header(http: httpx.AsyncClient) -> None:
+    drafts = [base64.b64encode(text.encode()).decode() for text in ("é" * 20_000, "", "x" * 30_000)]
+    body = {"model": "tiny", "messages": HI, "max_tokens": 3}
+    response = await http.post("/v1/chat/completions", json=body, headers={"x-sluice-draft": ", ".join(drafts)})
+    assert response.status_code == 200
+
+
 async def test_a_draft_that_is_no_text_is_refused(http: httpx.AsyncClient) -> None:
     body = {"model": "tiny", "messages": HI}
     response = await http.post("/v1/chat/completions", json=body, headers={"x-sluice-draft": "?!"})
@@ -348,6 +357,45 @@ async def test_bodies_that_are_no_request_are_refused(http: httpx.AsyncClient, b
     response = await http.post("/v1/chat/completions", content=body)
     assert response.status_code == 400
     assert response.json()["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "code"),
+    [
+        ({"messages": [{"role": "user", "content": "x" * 600}]}, 400, "context_length_exceeded"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": ["what"]}}}},
+            400,
+            "invalid_value",
+        ),
+        ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "no"}}}, 400, "invalid_value"),
+        ({"model": "another"}, 404, "model_not_found"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_after_each_error_the_engine_serves_on(
+    http: httpx.AsyncClient, changes: dict[str, Any], status: int, code: str, stream: bool
+) -> None:
+    body = {"model": "tiny", "messages": HI, "max_tokens": 3, "stream": stream}
+    refused = await http.post("/v1/chat/completions", json=body | changes)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (status, code)
+    assert (await http.post("/v1/chat/completions", json=body)).status_code == 200
+    assert (await figures(http))["sluice_engine_blocks_in_use"] == 0
+
+
+async def test_more_requests_than_may_wait_are_told_to_come_back(tiny_folder: Path) -> None:
+    tokenizer = Tokenizer(tiny_folder)
+    config = EngineConfig(max_num_sequences=1, max_num_waiting=1)
+    engine = load_engine(tiny_folder, config, tokenizer.end_token_ids)
+    transport = httpx.ASGITransport(create_app(engine, tokenizer, "tiny"))
+    async with httpx.AsyncClient(transport=transport, base_url="http://engine") as client:
+        body = {"model": "tiny", "messages": HI, "max_tokens": 20, "ignore_eos": True}
+        answers = await asyncio.gather(*(client.post("/v1/chat/completions", json=body) for _ in range(5)))
+        statuses = [answer.status_code for answer in answers]
+        assert statuses.count(200) == 2
+        assert statuses.count(429) == 3
+        assert (await client.post("/v1/chat/completions", json=body)).status_code == 200
+    await engine.aclose()
 
 
 async def test_an_unknown_model_is_not_found(client: openai.AsyncOpenAI) -> None:
