@@ -11,7 +11,7 @@ class EngineConfig:
     """Sizes and limits."""
 
     device: str = "cpu"
-    """As torch names it; `auto`: a GPU if there is one."""
+    """`cpu`, `cuda` (the first that torch sees), or `auto`: a GPU if there is one."""
     dtype: str = "float32"
     """Of the weights and the matrix products, as torch names it.
 

@@ -45,7 +45,7 @@ def load_engine(folder: Path, config: EngineConfig, end_token_ids: frozenset[int
 def weight_form(config: EngineConfig) -> WeightForm:
     """Device and dtype of the weights. Raises BackendError if CUDA is asked for and absent."""
     has_cuda = torch.cuda.is_available()
-    if config.device.startswith("cuda") and not has_cuda:
+    if config.device == "cuda" and not has_cuda:
         raise BackendError(f"device {config.device!r} is asked for, but torch finds none here")
     device = torch.device(config.device if config.device != "auto" else "cuda" if has_cuda else "cpu")
     is_fast = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

@@ -87,9 +87,9 @@ class ModelRunner:
             if item.is_sampled:
                 wanted += range(len(token_ids) - len(item.draft) - 1, len(token_ids))
         packed = torch.from_numpy(np.array(token_ids + positions + slots + wanted, dtype=np.int64))
-        on_device, num_tokens = to_device(packed, self._cache.device), len(token_ids)
-        ids, at, to, behind = torch.split(on_device, [num_tokens, num_tokens, num_tokens, len(wanted)])
-        return self._decoder.forward(ids, at, to, self._attention.begin(spans), behind)
+        sizes = [len(token_ids), len(positions), len(slots), len(wanted)]
+        ids, at, into, behind = torch.split(to_device(packed, self._cache.device), sizes)  # one transfer for all
+        return self._decoder.forward(ids, at, into, self._attention.begin(spans), behind)
 
 
 def _rows(item: Scheduled, forks: Many[Sequence], index: int) -> list[Row]:
