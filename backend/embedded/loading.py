@@ -29,7 +29,7 @@ _KV_DTYPES = {"fp8": torch.float8_e4m3fn} | {
 }
 _CPU_KV_BYTES = 2 << 30
 _GPU_KV_SHARE = 0.9
-"""Of the memory that is free when the weights are in; the rest is for activations and recorded steps."""
+"""Of the memory that is free when the weights are in, at most; the rest is for activations and recorded steps."""
 
 
 def load_engine(folder: Path, config: EngineConfig, end_token_ids: frozenset[int]) -> EmbeddedEngine:
@@ -62,15 +62,15 @@ def make_engine(
     """
     is_gpu = form.device.type == "cuda"
     draft_model = None if config.draft_model is None else DraftModel.load(config.draft_model, form, model.vocab_size)
-    model, cache = _make_cache(model, form, config)
+    num_batched_tokens = max(_or(config.max_num_batched_tokens, 8192 if is_gpu else 512), config.max_num_sequences)
+    model, cache = _make_cache(model, form, config, num_batched_tokens)
     decoder = Decoder(model, weights, cache)
     attention = make_attention(cache)
     runner = ModelRunner(decoder, cache, attention, _graphs(decoder, cache, attention, config))
-    num_batched_tokens = _or(config.max_num_batched_tokens, 8192 if is_gpu else 512)
     scheduler = Scheduler(
         BlockManager(cache.num_blocks, config.block_size),
         max_num_sequences=config.max_num_sequences,
-        max_num_batched_tokens=max(num_batched_tokens, config.max_num_sequences),
+        max_num_batched_tokens=num_batched_tokens,
     )
     return EmbeddedEngine(
         runner,
@@ -84,15 +84,28 @@ def make_engine(
     )
 
 
-def _make_cache(model: ModelConfig, form: WeightForm, config: EngineConfig) -> tuple[ModelConfig, KVCache]:
+def gpu_kv_bytes(num_free_bytes: int, model: ModelConfig, num_batched_tokens: int) -> int:
+    """Memory for keys and values on a GPU: what the activations of a full step leave, and a margin for the rest.
+
+    A layer holds the inputs and outputs of its products in 16 bits, and queries, keys and values in 32 twice over.
+    """
+    num_heads = model.num_heads + 2 * model.num_kv_heads
+    per_token = 8 * model.intermediate_size + 14 * num_heads * model.head_dim + 8 * model.hidden_size
+    return max(0, min(int(num_free_bytes * _GPU_KV_SHARE), num_free_bytes - 3 * num_batched_tokens * per_token // 2))
+
+
+def _make_cache(
+    model: ModelConfig, form: WeightForm, config: EngineConfig, num_batched_tokens: int
+) -> tuple[ModelConfig, KVCache]:
     """The cache, and the model's shape with the window that it holds. Raises BackendError if that is too little."""
     # On CPUs attention is computed in float32; elsewhere in the dtype of the weights.
     read = torch.float32 if form.device.type == "cpu" else form.dtype
     stored = read if config.kv_dtype == "auto" else _KV_DTYPES[config.kv_dtype]
     num_bytes = config.kv_memory_bytes
     if num_bytes is None:
-        is_cpu = form.device.type == "cpu"
-        num_bytes = _CPU_KV_BYTES if is_cpu else int(torch.cuda.mem_get_info(form.device)[0] * _GPU_KV_SHARE)
+        num_bytes = _CPU_KV_BYTES
+        if form.device.type == "cuda":
+            num_bytes = gpu_kv_bytes(torch.cuda.mem_get_info(form.device)[0], model, num_batched_tokens)
     num_blocks = num_bytes // num_bytes_per_block(model, config.block_size, stored)
     wanted = min(model.max_model_len, config.max_model_len or model.max_model_len)
     max_model_len = min(wanted, num_blocks * config.block_size)

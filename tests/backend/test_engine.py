@@ -13,9 +13,10 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from sluice.backend.base import Engine, FinishReason, SamplingParams
+from sluice.backend.bench.gpu import SHAPES
 from sluice.backend.embedded.config import EngineConfig
 from sluice.backend.embedded.engine import EmbeddedEngine
-from sluice.backend.embedded.loading import load_engine
+from sluice.backend.embedded.loading import gpu_kv_bytes, load_engine
 from sluice.backend.embedded.runner import ModelRunner
 from sluice.backend.embedded.scheduler import Scheduler
 from sluice.backend.errors import (
@@ -351,6 +352,15 @@ async def test_a_small_cache_bounds_the_window(tiny_folder: Path) -> None:
     assert engine.max_model_len == 64
     assert len((await collect(engine, [5] * 60, SamplingParams(temperature=0)))[0]) == 4
     await engine.aclose()
+
+
+def test_a_full_steps_activations_are_kept_free_on_a_gpu() -> None:
+    model = SHAPES["8b"].config
+    gib = 2**30
+    assert gpu_kv_bytes(60 * gib, model, 8192) == int(60 * gib * 0.9)
+    assert 3 * gib < gpu_kv_bytes(7 * gib, model, 8192) < 5 * gib
+    assert gpu_kv_bytes(7 * gib, model, 512) > 6 * gib
+    assert gpu_kv_bytes(gib, model, 8192) == 0
 
 
 def test_settings_that_cannot_be_served_say_so(tiny_folder: Path) -> None:
