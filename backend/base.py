@@ -6,9 +6,11 @@ Knows neither tokenizers nor HTTP; stop strings, chat templates and text are its
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
+
+from sluice.backend.histogram import Histogram
 
 
 class FinishReason(StrEnum):
@@ -126,15 +128,10 @@ class EngineStats:
     """Sequences sent back to wait for want of blocks."""
     steps_total: int = 0
     """Forward passes."""
-
-    def prometheus(self) -> str:
-        """The figures in Prometheus' text format."""
-        lines = []
-        for entry in fields(self):
-            name = f"sluice_engine_{entry.name.removeprefix('num_')}"
-            kind = "counter" if name.endswith("_total") else "gauge"
-            lines += [f"# TYPE {name} {kind}", f"{name} {getattr(self, entry.name)}"]
-        return "\n".join(lines) + "\n"
+    ttft: Histogram = field(default_factory=Histogram)
+    """From a request's arrival to its first token."""
+    itl: Histogram = field(default_factory=Histogram)
+    """From token to token; tokens that come together share the time."""
 
 
 class Engine(Protocol):

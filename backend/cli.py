@@ -35,7 +35,17 @@ def engine() -> None:
 )
 @click.option("--device", default="auto", show_default=True, type=click.Choice(["auto", "cpu", "cuda"]))
 @click.option(
-    "--dtype", default="auto", show_default=True, type=click.Choice(["auto", "float32", "bfloat16", "float16", "int8"])
+    "--dtype",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "float32", "bfloat16", "float16", "int8", "int4"]),
+)
+@click.option(
+    "--kv-dtype",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "float32", "bfloat16", "float16", "int8", "fp8"]),
+    help="Of keys and values in the cache.",
 )
 @click.option(
     "--cache-dir",
@@ -46,7 +56,9 @@ def engine() -> None:
 @click.option(
     "--max-model-len", type=click.IntRange(32), help="Tokens of prompt and output; default: the model's window."
 )
-@click.option("--kv-cache-gib", default=2.0, show_default=True, help="Most memory for keys and values.")
+@click.option(
+    "--kv-cache-gib", type=float, help="Most memory for keys and values; default: 2, on a GPU 90 % of what is free."
+)
 @click.option("--max-num-sequences", default=64, show_default=True, type=click.IntRange(1), help="Computed together.")
 @click.option(
     "--max-draft-tokens",
@@ -55,6 +67,7 @@ def engine() -> None:
     type=click.IntRange(0),
     help="Proposed at once; 0: no speculation.",
 )
+@click.option("--draft-model", help="A smaller model with the same tokenizer, named as --model is; it proposes tokens.")
 @click.option("--exit-with-stdin", is_flag=True, help="End when stdin ends: for a parent that must leave no orphan.")
 def serve(
     model: str | None,
@@ -64,9 +77,11 @@ def serve(
     dtype: str,
     cache_dir: Path | None,
     max_model_len: int | None,
-    kv_cache_gib: float,
+    kv_dtype: str,
+    kv_cache_gib: float | None,
     max_num_sequences: int,
     max_draft_tokens: int,
+    draft_model: str | None,
     exit_with_stdin: bool,
 ) -> None:
     """Serve a model over OpenAI's HTTP API until interrupted."""
@@ -85,20 +100,30 @@ def serve(
                 from sluice.backend.weights import resolve_model
             except ModuleNotFoundError as error:
                 raise BackendError(f"{error.name} is not installed; run: pip install 'sluicegate[engine]'") from None
+            cache_dir = cache_dir or default_cache_dir()
+            draft_folder = resolve_model(draft_model, cache_dir, _say).path if draft_model else None
             config = EngineConfig(
                 device=device,
                 dtype=dtype,
                 max_model_len=max_model_len,
-                kv_memory_bytes=int(kv_cache_gib * 2**30),
+                kv_dtype=kv_dtype,
+                kv_memory_bytes=None if kv_cache_gib is None else int(kv_cache_gib * 2**30),
                 max_num_sequences=max_num_sequences,
                 max_num_draft_tokens=max_draft_tokens,
+                draft_model=draft_folder,
             )
-            folder = resolve_model(model, cache_dir or default_cache_dir(), _say)
+            folder = resolve_model(model, cache_dir, _say)
             _say(f"loading {folder.name}")
             tokenizer = Tokenizer(folder.path)
             app = create_app(load_engine(folder.path, config, tokenizer.end_token_ids), tokenizer, folder.name)
             server = uvicorn.Server(
-                uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_SHUTDOWN_S, lifespan="on")
+                uvicorn.Config(
+                    app,
+                    http="httptools",  # a draft in a header may be longer than others take
+                    log_level="warning",
+                    timeout_graceful_shutdown=_SHUTDOWN_S,
+                    lifespan="on",
+                )
             )
             listener.listen(server.config.backlog)  # from here on connections are accepted
             name = f"[{host}]" if ":" in host else host

@@ -22,6 +22,7 @@ from starlette.exceptions import HTTPException
 from sluice.backend.base import Constraint, Engine
 from sluice.backend.completion import TextOutput, stream_text
 from sluice.backend.constraint import Grammars
+from sluice.backend.engine_metrics import render_metrics
 from sluice.backend.errors import (
     BackendError,
     ContextLengthError,
@@ -88,7 +89,7 @@ def create_app(engine: Engine, tokenizer: Tokenizer, model: str) -> FastAPI:
 
     @app.get("/metrics")
     async def metrics() -> Response:
-        return Response(engine.stats().prometheus(), media_type="text/plain; version=0.0.4")
+        return Response(render_metrics(engine.stats()), media_type="text/plain; version=0.0.4")
 
     @app.get("/v1/models")
     async def models() -> Response:
@@ -156,7 +157,8 @@ def render_error(error: BackendError) -> tuple[int, dict[str, Any]]:
 def _named_drafts(header: str | None) -> list[str]:
     """Raises InvalidRequestError."""
     try:
-        return [base64.b64decode(part, validate=True).decode() for part in (header or "").split(",") if part.strip()]
+        parts = [part.strip() for part in (header or "").split(",")]
+        return [base64.b64decode(part, validate=True).decode() for part in parts if part]
     except ValueError as error:
         raise InvalidRequestError(f"{DRAFT_HEADER} is not base64 of UTF-8 text: {error}", DRAFT_HEADER) from None
 

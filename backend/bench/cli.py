@@ -1,31 +1,29 @@
 """`sluice bench engine`: our engine with and without speculation, any servers by URL, and transformers, interleaved.
 
-Medians over rounds; each round measures every subject in turn, so that a busy machine is busy for all of them.
+Each round measures every subject in turn, figure by figure, so that a busy machine is busy for all of them; ratios are
+taken within rounds. Medians with bootstrap intervals, and what the machine would allow beside them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import platform
-import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from sluice.backend.bench import workload
 from sluice.backend.bench.client import BenchClient
+from sluice.backend.bench.table import Figures, render_table
+from sluice.backend.bench.workload import Prompt
 from sluice.backend.errors import BackendError
 from sluice.backend.process import EngineProcess
 from sluice.backend.settings import default_cache_dir
 
-Figures = dict[str, dict[str, list[float]]]
-"""Subject → figure → one value a round."""
+_ENGINE, _NO_SPECULATION, _TRANSFORMERS = "engine", "engine, no speculation", "transformers"
 
 
 @click.group()
@@ -39,8 +37,14 @@ def bench() -> None:
 @click.option("--dtype", default="auto", show_default=True)
 @click.option("--streams", default="1,8,32", show_default=True, help="Numbers of streams at once.")
 @click.option("--tokens", "num_tokens", default=64, show_default=True, help="Output tokens of each stream.")
-@click.option("--rounds", "num_rounds", default=3, show_default=True)
+@click.option("--rounds", "num_rounds", default=5, show_default=True, type=click.IntRange(1))
 @click.option("--prompt-tokens", default=2000, show_default=True, help="Length of the prompt that is cached.")
+@click.option(
+    "--conversations",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    multiple=True,
+    help="Recorded conversations, one a line; what their agents wrote out of what they had read is asked for.",
+)
 @click.option("--url", "urls", multiple=True, help="Another OpenAI server to measure, without /v1; repeatable.")
 @click.option(
     "--transformers", "with_transformers", is_flag=True, help="Measure transformers' continuous batching too."
@@ -55,6 +59,7 @@ def engine(
     num_tokens: int,
     num_rounds: int,
     prompt_tokens: int,
+    conversations: Sequence[Path],
     urls: Sequence[str],
     with_transformers: bool,
     cache_dir: Path | None,
@@ -65,89 +70,149 @@ def engine(
         counts = [int(count) for count in streams.split(",")]
     except ValueError:
         raise click.BadParameter(f"{streams!r} is not a list of numbers", param_hint="--streams") from None
-    cache_dir = cache_dir or default_cache_dir()
-    subjects = {
-        "engine": EngineProcess(model=model, device=device, dtype=dtype, cache_dir=cache_dir),
-        "engine, no speculation": EngineProcess(
-            model=model, device=device, dtype=dtype, cache_dir=cache_dir, max_draft_tokens=0
-        ),
-    }
     try:
-        figures = asyncio.run(_measure(subjects, urls, counts, num_tokens, num_rounds, prompt_tokens))
+        import torch
+
+        from sluice.backend.bench import bounds
+        from sluice.backend.bench.recorded import recorded_edits
+        from sluice.backend.embedded.config import EngineConfig
+        from sluice.backend.embedded.loading import weight_form
+        from sluice.backend.embedded.model_config import ModelConfig
+        from sluice.backend.weights import resolve_model
+    except ModuleNotFoundError as error:
+        raise click.ClickException(f"{error.name} is not installed; run: pip install 'sluicegate[engine]'") from None
+    cache_dir = cache_dir or default_cache_dir()
+    try:
+        edits = [prompt for file in conversations for prompt in recorded_edits(file, num_tokens)]
+        folder = resolve_model(model, cache_dir, _say).path
+        form = weight_form(EngineConfig(device=device, dtype=dtype))
+        machine = bounds.measure(form.device, form.dtype)
+        baseline = None
         if with_transformers:
-            _measure_transformers(figures, model, cache_dir, counts, num_tokens, num_rounds)
+            from sluice.backend.bench.baseline import TransformersBatching
+
+            baseline = TransformersBatching(folder)
+        plan = _Plan(counts, num_tokens, num_rounds, prompt_tokens, edits)
+        subjects = {
+            name: EngineProcess(model=model, device=device, dtype=dtype, cache_dir=cache_dir, max_draft_tokens=drafts)
+            for name, drafts in ((_ENGINE, None), (_NO_SPECULATION, 0))
+        }
+        figures = asyncio.run(plan.measure(subjects, urls, baseline.run if baseline else None))
     except BackendError as error:
         raise click.ClickException(str(error)) from None
-    _print(figures)
-    if json_file is not None:
-        json_file.write_text(json.dumps({"machine": platform.processor() or platform.machine(), "values": figures}))
-
-
-async def _measure(
-    subjects: dict[str, EngineProcess],
-    urls: Sequence[str],
-    counts: Sequence[int],
-    num_tokens: int,
-    num_rounds: int,
-    prompt_tokens: int,
-) -> Figures:
-    figures: Figures = defaultdict(lambda: defaultdict(list))
-    async with AsyncExitStack() as stack:
-        clients: dict[str, BenchClient] = {}
-        for name, process in subjects.items():
-            await stack.enter_async_context(process)
-            clients[name] = BenchClient(process.base_url)
-        clients |= {url: BenchClient(url) for url in urls}
-        for name, client in clients.items():
-            stack.push_async_callback(client.aclose)
-            click.echo(f"{name}: {await client.connect()}", err=True)
-            await client.run([workload.plain(0, 8)])
-        for number in range(num_rounds):
-            for name, client in clients.items():
-                click.echo(f"round {number + 1} of {num_rounds}: {name}", err=True)
-                await _round(client, figures[name], number, counts, num_tokens, prompt_tokens)
-    return figures
-
-
-async def _round(
-    client: BenchClient,
-    values: dict[str, list[float]],
-    number: int,
-    counts: Sequence[int],
-    num_tokens: int,
-    prompt_tokens: int,
-) -> None:
-    first = 1000 * (number + 1)  # prompts of other rounds are in the prefix cache
+    shape = ModelConfig.read(folder)
+    bits = {"int8": 8.0, "int4": 5.0}.get(dtype, 8.0 * form.dtype.itemsize)
+    limits = {}
     for count in counts:
-        timing = await client.run([workload.plain(first + 100 * count + i, num_tokens) for i in range(count)])
-        values[f"plain ×{count}, tokens/s"].append(timing.tokens_per_s)
-        values[f"plain ×{count}, TTFT ms"].append(timing.ttft_ms)
-        values[f"plain ×{count}, ITL ms"].append(timing.itl_ms)
-    timing = await client.run([workload.edit(first, num_tokens)])
-    values["edit ×1, tokens/s"].append(1000 / timing.itl_ms if timing.itl_ms else 0.0)
-    prompt = workload.long(first, prompt_tokens)
-    for name in ("cold", "cached"):
-        values[f"{name} prompt, TTFT ms"].append((await client.run([prompt])).ttft_ms)
+        step_s = bounds.decode_step_s(
+            shape,
+            machine,
+            num_streams=count,
+            context_len=num_tokens,
+            num_bytes_per_weight=bits / 8,
+            num_bytes_per_kv_value=4 if form.device.type == "cpu" else form.dtype.itemsize,
+        )
+        limits[f"plain ×{count}, tokens/s"] = count / step_s
+        limits[f"plain ×{count}, ITL ms"] = step_s * 1000
+    limits["cold prompt, TTFT ms"] = bounds.prefill_flops(shape, prompt_tokens) / machine.flops_per_s * 1000
+    click.echo(
+        f"{folder.name}, {dtype} ({form.dtype}) on {form.device.type}, {torch.get_num_threads()} threads, "
+        f"{num_rounds} rounds, medians [95 %]. Measured: {machine.bytes_per_s / 1e9:.1f} GB/s, "
+        f"{machine.flops_per_s / 1e12:.2f} TFLOP/s.\n"
+    )
+    click.echo(render_table(figures, limits, _ratios(figures)))
+    if json_file is not None:
+        json_file.write_text(json.dumps({"values": figures, "bounds": limits}), encoding="utf-8")
 
 
-def _measure_transformers(
-    figures: Figures, model: str | None, cache_dir: Path, counts: Sequence[int], num_tokens: int, num_rounds: int
-) -> None:
-    from sluice.backend.bench.baseline import TransformersBatching
-    from sluice.backend.weights import resolve_model
+class _Plan:
+    """What is measured in each round."""
 
-    baseline = TransformersBatching(resolve_model(model, cache_dir, lambda line: click.echo(line, err=True)).path)
-    for number in range(num_rounds):
-        click.echo(f"round {number + 1} of {num_rounds}: transformers", err=True)
-        for count in counts:
-            prompts = [workload.plain(1000 * number + 100 * count + i, num_tokens) for i in range(count)]
-            figures["transformers"][f"plain ×{count}, tokens/s"].append(baseline.run(prompts))
+    def __init__(
+        self, counts: Sequence[int], num_tokens: int, num_rounds: int, prompt_tokens: int, edits: Sequence[Prompt]
+    ) -> None:
+        self._counts, self._num_tokens, self._num_rounds = counts, num_tokens, num_rounds
+        self._prompt_tokens, self._edits = prompt_tokens, edits
+
+    async def measure(
+        self,
+        subjects: Mapping[str, EngineProcess],
+        urls: Sequence[str],
+        baseline: Callable[[Sequence[Prompt]], float] | None,
+    ) -> Figures:
+        """Start the subjects, measure round by round. Raises BackendError."""
+        figures: Figures = defaultdict(lambda: defaultdict(list))
+        async with AsyncExitStack() as stack:
+            clients: dict[str, BenchClient] = {}
+            for name, process in subjects.items():
+                await stack.enter_async_context(process)
+                clients[name] = BenchClient(process.base_url)
+            clients |= {url: BenchClient(url) for url in urls}
+            for name, client in clients.items():
+                stack.push_async_callback(client.aclose)
+                _say(f"{name}: {await client.connect()}")
+                await client.run([workload.plain(0, 8)])
+            for number in range(self._num_rounds):
+                _say(f"round {number + 1} of {self._num_rounds}")
+                # Prompts of other rounds are in the prefix cache.
+                await self._round(figures, clients, baseline, 1000 * (number + 1))
+        return figures
+
+    async def _round(
+        self,
+        figures: Figures,
+        clients: Mapping[str, BenchClient],
+        baseline: Callable[[Sequence[Prompt]], float] | None,
+        first: int,
+    ) -> None:
+        async def each(measure: Callable[[BenchClient], Awaitable[dict[str, float]]]) -> None:
+            for name, client in clients.items():
+                for figure, value in (await measure(client)).items():
+                    figures[name][figure].append(value)
+
+        for count in self._counts:
+            prompts = [workload.plain(first + 100 * count + i, self._num_tokens) for i in range(count)]
+
+            async def plain(client: BenchClient, prompts: Sequence[Prompt] = prompts) -> dict[str, float]:
+                timing = await client.run(prompts)
+                values = {"tokens/s": timing.tokens_per_s, "TTFT ms": timing.ttft_ms, "ITL ms": timing.itl_ms}
+                return {f"plain ×{len(prompts)}, {name}": value for name, value in values.items()}
+
+            await each(plain)
+            if baseline is not None:
+                tokens_per_s = await asyncio.to_thread(baseline, prompts)
+                figures[_TRANSFORMERS][f"plain ×{count}, tokens/s"].append(tokens_per_s)
+
+        async def edit(client: BenchClient) -> dict[str, float]:
+            return {"edit ×1, tokens/s": await _decoding(client, [workload.edit(first, self._num_tokens)])}
+
+        async def recorded(client: BenchClient) -> dict[str, float]:
+            return {"recorded edits ×1, tokens/s": await _decoding(client, self._edits)}
+
+        async def cached(client: BenchClient) -> dict[str, float]:
+            prompt = workload.long(first, self._prompt_tokens)
+            return {f"{name} prompt, TTFT ms": (await client.run([prompt])).ttft_ms for name in ("cold", "cached")}
+
+        for measure in (edit, recorded, cached) if self._edits else (edit, cached):
+            await each(measure)
 
 
-def _print(figures: Figures) -> None:
-    table = Table("figure (median of rounds)", *figures)
-    rows = dict.fromkeys(figure for values in figures.values() for figure in values)
-    for row in rows:
-        cells = [f"{statistics.median(values[row]):.1f}" if row in values else "" for values in figures.values()]
-        table.add_row(row, *cells)
-    Console().print(table)
+async def _decoding(client: BenchClient, prompts: Sequence[Prompt]) -> float:
+    """Tokens/s after the first token, one stream at a time."""
+    timings = [await client.run([prompt]) for prompt in prompts]
+    return 1000 * len(timings) / sum(timing.itl_ms for timing in timings)
+
+
+def _ratios(figures: Figures) -> list[tuple[str, Sequence[float], Sequence[float]]]:
+    """What the bars are about: name, values, and what they are divided by."""
+    ours, plain, theirs = figures[_ENGINE], figures[_NO_SPECULATION], figures.get(_TRANSFORMERS, {})
+    single = [figure for figure in ours if "×1, tokens/s" in figure]
+    return [
+        *((f"{figure}: engine / transformers", ours[figure], theirs[figure]) for figure in ours if figure in theirs),
+        *((f"{figure}: with / without speculation", ours[figure], plain[figure]) for figure in single),
+        ("TTFT: cached / cold", ours["cached prompt, TTFT ms"], ours["cold prompt, TTFT ms"]),
+    ]
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)

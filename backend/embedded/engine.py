@@ -13,6 +13,7 @@ import logging
 import queue
 import random
 import threading
+import time
 from collections.abc import AsyncGenerator, Mapping
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from sluice.backend.embedded.runner import ModelRunner
 from sluice.backend.embedded.sampler import Sampled
 from sluice.backend.embedded.scheduler import Scheduler, Step
 from sluice.backend.embedded.sequence import Sequence
-from sluice.backend.embedded.speculation import Drafter, PromptLookup
+from sluice.backend.embedded.speculation import Drafter, DraftModel, FirstOf, ModelDrafter, PromptLookup
 from sluice.backend.errors import (
     ContextLengthError,
     EngineClosedError,
@@ -51,14 +52,18 @@ class EmbeddedEngine:
         config: EngineConfig,
         *,
         max_model_len: int,
+        max_num_drafting_tokens: int,
         vocab_size: int,
         end_token_ids: frozenset[int],
+        draft_model: DraftModel | None = None,
     ) -> None:
         self._runner = runner
         self._scheduler = scheduler
         self._config = config
         self._max_model_len = max_model_len
+        self._max_num_drafting_tokens = max_num_drafting_tokens
         self._vocab_size = vocab_size
+        self._draft_model = draft_model
         self._end_token_ids = end_token_ids
         self._ids = itertools.count()
         self._inbox: queue.SimpleQueue[Request | _Cancel | None] = queue.SimpleQueue()
@@ -67,6 +72,8 @@ class EmbeddedEngine:
         self._stats = EngineStats()
         self._num_open = 0
         self._is_closed = False
+        self._gate = threading.Lock()
+        """Held to close, and to put what a closed engine would never answer."""
         self._worker = threading.Thread(target=self._work, name="sluice-engine", daemon=True)
         self._worker.start()
 
@@ -90,8 +97,11 @@ class EmbeddedEngine:
     ) -> AsyncGenerator[TokenOutput]:
         """Stream the continuations of `prompt`; see `Engine.generate`."""
         request = self._request(prompt, params, drafts)
+        with self._gate:
+            if self._is_closed:
+                raise EngineClosedError("the engine is shutting down")
+            self._inbox.put(request)
         self._num_open += 1
-        self._inbox.put(request)
         num_running = params.n
         try:
             while num_running:
@@ -108,8 +118,9 @@ class EmbeddedEngine:
 
     async def aclose(self) -> None:
         """End all requests and the worker. Idempotent."""
-        self._is_closed = True
-        self._inbox.put(None)
+        with self._gate:
+            self._is_closed = True
+            self._inbox.put(None)
         await asyncio.to_thread(self._worker.join)
 
     def check(self, prompt: Many[int], params: SamplingParams) -> None:
@@ -138,8 +149,6 @@ class EmbeddedEngine:
 
     def _request(self, prompt: Many[int], params: SamplingParams, drafts: Many[Many[int]]) -> Request:
         """Raises RequestError, EngineError."""
-        if self._is_closed:
-            raise EngineClosedError("the engine is shutting down")
         if self._num_open >= self._config.max_num_waiting + self._config.max_num_sequences:
             raise EngineOverloadedError(f"{self._num_open} requests are open already; try again later")
         self.check(prompt, params)
@@ -162,7 +171,8 @@ class EmbeddedEngine:
         except Exception as cause:  # our own mistake: nobody may be left waiting for a thread that is gone
             _log.exception("the engine has stopped")
             kind, message = EngineError, f"the engine has stopped: {type(cause).__name__}"
-        self._is_closed = True
+        with self._gate:
+            self._is_closed = True
         while not self._inbox.empty():
             if isinstance(item := self._inbox.get(), Request):
                 self._requests |= dict.fromkeys(item.sequences, item)
@@ -241,14 +251,23 @@ class EmbeddedEngine:
         decoding = [sequence for sequence in self._scheduler.running if sequence.is_decoding]
         if not decoding:
             return
-        limit = min(self._config.max_num_draft_tokens, self._config.max_num_drafting_tokens // len(decoding) - 1)
+        limit = min(self._config.max_num_draft_tokens, self._max_num_drafting_tokens // len(decoding) - 1)
         for sequence in decoding:
             room = self._budget(sequence) - sequence.num_output_tokens - 1
             if min(limit, room) > 0:
                 drafter = self._drafters.get(sequence)
                 if drafter is None:
-                    drafter = self._drafters[sequence] = PromptLookup(self._requests[sequence].drafts)
+                    drafter = self._drafters[sequence] = self._drafter(sequence)
                 sequence.draft = drafter.propose(sequence.tokens, min(limit, room))
+
+    def _drafter(self, sequence: Sequence) -> Drafter:
+        """Copying costs next to nothing, so it goes before the draft model."""
+        lookup = PromptLookup(self._requests[sequence].drafts)
+        if self._draft_model is None:
+            return lookup
+        num_prompt_tokens = sequence.num_prompt_tokens
+        model = ModelDrafter(self._draft_model, sequence.params, sequence.seed, num_prompt_tokens)
+        return FirstOf([lookup, model])
 
     def _cut(self, sequence: Sequence, chosen: list[Sampled]) -> tuple[list[int], FinishReason | None]:
         """The new tokens that belong to the output, and why it ends with them, if it does."""
@@ -281,10 +300,22 @@ class EmbeddedEngine:
         request = self._requests[sequence]
         logprobs: list[TokenLogprobs] = [item.logprobs for item in chosen[: len(tokens)] if item.logprobs is not None]
         index = request.sequences.index(sequence)
+        if tokens:
+            self._time(request, index, len(tokens))
         output = TokenOutput(tuple(tokens), reason, sequence.num_cached_tokens, index, tuple(logprobs))
         if reason is not None:
             self._forget(sequence)
         return request, output
+
+    def _time(self, request: Request, index: int, num_tokens: int) -> None:
+        """Note how long a continuation waited for its tokens."""
+        now_s = time.monotonic()
+        last_s = request.last_s.get(index)
+        if last_s is not None:
+            self._stats.itl.observe((now_s - last_s) / num_tokens, num_tokens)
+        elif not request.last_s:
+            self._stats.ttft.observe(now_s - request.asked_s)
+        request.last_s[index] = now_s
 
     def _drop(self, request: Request) -> None:
         for sequence in request.sequences:
@@ -294,4 +325,5 @@ class EmbeddedEngine:
     def _forget(self, sequence: Sequence) -> None:
         self._scheduler.remove(sequence)
         del self._requests[sequence]
-        self._drafters.pop(sequence, None)
+        if drafter := self._drafters.pop(sequence, None):
+            drafter.close()

@@ -2,35 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 
-from sluice.backend.embedded.matrix import DenseMatrix, Int8Matrix, Matrix
+from sluice.backend.embedded.matrix import DenseMatrix, Matrix, MatrixMaker, eight_bits, four_bits
 from sluice.backend.embedded.model import LayerWeights, Weights
 from sluice.backend.embedded.model_config import ModelConfig
 from sluice.backend.embedded.rope import pair_up
 from sluice.backend.errors import ModelUnavailableError
 
+_LAYER = re.compile(r"model\.layers\.\d+\.(?!self_attn\.rotary_emb\.inv_freq$)")
+"""Names of the layers' weights; the frequencies of the rotation, which old files have, follow from the config."""
 
-def load_weights(
-    folder: Path, config: ModelConfig, dtype: torch.dtype, device: torch.device, *, is_int8: bool = False
-) -> Weights:
-    """Read all weights in `dtype`; with `is_int8` the matrices are rounded to 8 bits.
+
+@dataclass(frozen=True, slots=True)
+class WeightForm:
+    """How weights are kept, and where."""
+
+    dtype: torch.dtype
+    """Of embedding and norms, of dense matrices, and of what the packed ones give."""
+    device: torch.device
+    matrix: MatrixMaker = DenseMatrix
+    head: MatrixMaker = DenseMatrix
+    """The output layer's: every token depends on it most."""
+
+    @classmethod
+    def named(cls, name: str, device: torch.device) -> WeightForm:
+        """By what users call it: a float dtype of torch, `int8` or `int4`."""
+        if name == "int8":
+            return cls(torch.bfloat16, device, eight_bits, eight_bits)
+        if name == "int4":
+            return cls(torch.bfloat16, device, four_bits, eight_bits)
+        dtype: torch.dtype = getattr(torch, name)
+        return cls(dtype, device)
+
+
+def load_weights(folder: Path, config: ModelConfig, form: WeightForm) -> Weights:
+    """Read all weights.
 
     Raises ModelUnavailableError that names a tensor that is missing or has the wrong shape, or a broken file.
     """
-    return _Reader(folder, dtype, device, is_int8).read(config)
+    return _Reader(folder, form).read(config)
 
 
 class _Reader:
-    def __init__(self, folder: Path, dtype: torch.dtype, device: torch.device, is_int8: bool) -> None:
-        self._folder, self._dtype, self._device = folder, dtype, device
-        self._matrix: Callable[..., Matrix] = Int8Matrix.quantize if is_int8 else DenseMatrix
+    def __init__(self, folder: Path, form: WeightForm) -> None:
+        self._folder, self._form = folder, form
         self._files: dict[str, Any] = {}
+        self._read: set[str] = set()
         try:
             for path in sorted(folder.glob("*.safetensors")):
                 file: Any = safe_open(path, framework="pt")
@@ -41,14 +65,19 @@ class _Reader:
     def read(self, config: ModelConfig) -> Weights:
         hidden = config.hidden_size
         table = self._get("model.embed_tokens.weight", (config.vocab_size, hidden))
-        return Weights(
+        weights = Weights(
             embedding=table,
             layers=[self._layer(f"model.layers.{index}", config) for index in range(config.num_layers)],
             norm=self._get("model.norm.weight", (hidden,)),
-            head=self._matrix(
-                table if config.tie_word_embeddings else self._get("lm_head.weight", (config.vocab_size, hidden))
+            head=self._form.head(
+                table if config.tie_word_embeddings else self._get("lm_head.weight", (config.vocab_size, hidden)), None
             ),
         )
+        # A bias or a norm that is left over would make another model of it.
+        odd = [name for name in self._files.keys() - self._read if _LAYER.match(name)]
+        if odd:
+            raise ModelUnavailableError(str(self._folder), f"its weights have {min(odd)}, which is not served")
+        return weights
 
     def _layer(self, prefix: str, config: ModelConfig) -> LayerWeights:
         hidden, inner, head_dim = config.hidden_size, config.intermediate_size, config.head_dim
@@ -79,10 +108,14 @@ class _Reader:
             down=self._matrix(self._get(f"{mlp}.down_proj.weight", (hidden, inner))),
         )
 
+    def _matrix(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> Matrix:
+        return self._form.matrix(weight, bias)
+
     def _get(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
         if name not in self._files:
             raise ModelUnavailableError(str(self._folder), f"its weights lack {name}")
+        self._read.add(name)
         tensor: torch.Tensor = self._files[name].get_tensor(name)
         if tuple(tensor.shape) != shape:
             raise ModelUnavailableError(str(self._folder), f"{name} has shape {tuple(tensor.shape)}, not {shape}")
-        return tensor.to(self._device, self._dtype)
+        return tensor.to(self._form.device, self._form.dtype)

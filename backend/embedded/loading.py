@@ -1,23 +1,35 @@
-"""Puts an engine together: chooses device and dtype where they are left open, reads the weights, sizes the cache."""
+"""Puts an engine together: chooses device and dtypes where they are left open, reads the weights, sizes the cache."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
-from sluice.backend.embedded.attention import make_attention
+from sluice.backend.embedded.attention import AttentionBackend, make_attention
 from sluice.backend.embedded.block_manager import BlockManager
 from sluice.backend.embedded.config import EngineConfig
 from sluice.backend.embedded.engine import EmbeddedEngine
 from sluice.backend.embedded.kv_cache import KVCache, num_bytes_per_block
-from sluice.backend.embedded.load import load_weights
-from sluice.backend.embedded.model import Decoder
+from sluice.backend.embedded.load import WeightForm, load_weights
+from sluice.backend.embedded.model import Decoder, Weights
 from sluice.backend.embedded.model_config import ModelConfig
 from sluice.backend.embedded.runner import ModelRunner
 from sluice.backend.embedded.scheduler import Scheduler
+from sluice.backend.embedded.speculation import DraftModel
 from sluice.backend.errors import BackendError
+
+if TYPE_CHECKING:  # CUDA alone has them
+    from sluice.backend.embedded.graphs import DecodeGraphs
+
+_KV_DTYPES = {"fp8": torch.float8_e4m3fn} | {
+    name: getattr(torch, name) for name in ("float32", "bfloat16", "float16", "int8")
+}
+_CPU_KV_BYTES = 2 << 30
+_GPU_KV_SHARE = 0.9
+"""Of the memory that is free when the weights are in, at most; the rest is for activations and recorded steps."""
 
 
 def load_engine(folder: Path, config: EngineConfig, end_token_ids: frozenset[int]) -> EmbeddedEngine:
@@ -25,45 +37,95 @@ def load_engine(folder: Path, config: EngineConfig, end_token_ids: frozenset[int
 
     Raises ModelUnavailableError, and BackendError if CUDA is asked for and absent or the cache holds too little.
     """
-    device = torch.device(_device(config.device))
-    is_int8 = config.dtype == "int8"
-    dtype: torch.dtype = getattr(torch, "bfloat16" if is_int8 else _dtype(config.dtype, device))
+    form = weight_form(config)
     model = ModelConfig.read(folder)
-    # On CPUs attention is computed in float32, so the cache is kept in it; elsewhere in the dtype of the weights.
-    cache_dtype = torch.float32 if device.type == "cpu" else dtype
-    num_affordable = config.kv_memory_bytes // num_bytes_per_block(model, config.block_size, cache_dtype)
-    wanted = min(model.max_model_len, config.max_model_len or model.max_model_len)
-    max_model_len = min(wanted, num_affordable * config.block_size)
-    if max_model_len < 2 * config.block_size:
-        raise BackendError(f"a cache of {config.kv_memory_bytes} bytes holds only {max_model_len} tokens of this model")
-    model = dataclasses.replace(model, max_model_len=max_model_len)
-    weights = load_weights(folder, model, dtype, device, is_int8=is_int8)
-    cache = KVCache(model, num_affordable, config.block_size, cache_dtype, device)
-    runner = ModelRunner(Decoder(model, weights, cache), cache, make_attention(cache))
+    return make_engine(model, load_weights(folder, model, form), form, config, end_token_ids)
+
+
+def weight_form(config: EngineConfig) -> WeightForm:
+    """Device and dtype of the weights. Raises BackendError if CUDA is asked for and absent."""
+    has_cuda = torch.cuda.is_available()
+    if config.device == "cuda" and not has_cuda:
+        raise BackendError(f"device {config.device!r} is asked for, but torch finds none here")
+    device = torch.device(config.device if config.device != "auto" else "cuda" if has_cuda else "cpu")
+    is_fast = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    name = config.dtype if config.dtype != "auto" else "bfloat16" if is_fast else "float32"
+    return WeightForm.named(name, device)
+
+
+def make_engine(
+    model: ModelConfig, weights: Weights, form: WeightForm, config: EngineConfig, end_token_ids: frozenset[int]
+) -> EmbeddedEngine:
+    """An engine over weights that are in memory already.
+
+    Raises BackendError if the cache holds too little, ModelUnavailableError for a draft model that does not fit.
+    """
+    is_gpu = form.device.type == "cuda"
+    draft_model = None if config.draft_model is None else DraftModel.load(config.draft_model, form, model.vocab_size)
+    num_batched_tokens = max(_or(config.max_num_batched_tokens, 8192 if is_gpu else 512), config.max_num_sequences)
+    model, cache = _make_cache(model, form, config, num_batched_tokens)
+    decoder = Decoder(model, weights, cache)
+    attention = make_attention(cache)
+    runner = ModelRunner(decoder, cache, attention, _graphs(decoder, cache, attention, config))
     scheduler = Scheduler(
-        BlockManager(num_affordable, config.block_size),
+        BlockManager(cache.num_blocks, config.block_size),
         max_num_sequences=config.max_num_sequences,
-        max_num_batched_tokens=max(config.max_num_batched_tokens, config.max_num_sequences),
+        max_num_batched_tokens=num_batched_tokens,
     )
     return EmbeddedEngine(
         runner,
         scheduler,
         config,
-        max_model_len=max_model_len,
+        max_model_len=model.max_model_len,
+        max_num_drafting_tokens=_or(config.max_num_drafting_tokens, 256 if is_gpu else 32),
         vocab_size=model.vocab_size,
         end_token_ids=end_token_ids,
+        draft_model=draft_model,
     )
 
 
-def _device(name: str) -> str:
-    if name == "cuda" and not torch.cuda.is_available():
-        raise BackendError("device 'cuda' is asked for, but torch finds none here")
-    return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+def gpu_kv_bytes(num_free_bytes: int, model: ModelConfig, num_batched_tokens: int) -> int:
+    """Memory for keys and values on a GPU: what the activations of a full step leave, and a margin for the rest.
+
+    A layer holds the inputs and outputs of its products in 16 bits, and queries, keys and values in 32 twice over.
+    """
+    num_heads = model.num_heads + 2 * model.num_kv_heads
+    per_token = 8 * model.intermediate_size + 14 * num_heads * model.head_dim + 8 * model.hidden_size
+    return max(0, min(int(num_free_bytes * _GPU_KV_SHARE), num_free_bytes - 3 * num_batched_tokens * per_token // 2))
 
 
-def _dtype(name: str, device: torch.device) -> str:
-    """bfloat16 where the device computes in it."""
-    if name != "auto":
-        return name
-    is_fast = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bfloat16" if is_fast else "float32"
+def _make_cache(
+    model: ModelConfig, form: WeightForm, config: EngineConfig, num_batched_tokens: int
+) -> tuple[ModelConfig, KVCache]:
+    """The cache, and the model's shape with the window that it holds. Raises BackendError if that is too little."""
+    # On CPUs attention is computed in float32; elsewhere in the dtype of the weights.
+    read = torch.float32 if form.device.type == "cpu" else form.dtype
+    stored = read if config.kv_dtype == "auto" else _KV_DTYPES[config.kv_dtype]
+    num_bytes = config.kv_memory_bytes
+    if num_bytes is None:
+        num_bytes = _CPU_KV_BYTES
+        if form.device.type == "cuda":
+            num_bytes = gpu_kv_bytes(torch.cuda.mem_get_info(form.device)[0], model, num_batched_tokens)
+    num_blocks = num_bytes // num_bytes_per_block(model, config.block_size, stored)
+    wanted = min(model.max_model_len, config.max_model_len or model.max_model_len)
+    max_model_len = min(wanted, num_blocks * config.block_size)
+    if max_model_len < 2 * config.block_size:
+        raise BackendError(f"a cache of {num_bytes} bytes holds only {max_model_len} tokens of this model")
+    model = dataclasses.replace(model, max_model_len=max_model_len)
+    return model, KVCache(model, num_blocks, config.block_size, form.device, stored=stored, read=read)
+
+
+def _graphs(decoder: Decoder, cache: KVCache, attention: AttentionBackend, config: EngineConfig) -> DecodeGraphs | None:
+    """Recorded decoding steps, where the device has them."""
+    if cache.device.type != "cuda" or not config.use_cuda_graphs:
+        return None
+    from sluice.backend.embedded.attention.paged import PagedAttention
+    from sluice.backend.embedded.graphs import DecodeGraphs
+
+    if not isinstance(attention, PagedAttention):
+        return None
+    return DecodeGraphs(decoder, cache, attention, max_num_sequences=config.max_num_sequences)
+
+
+def _or(value: int | None, default: int) -> int:
+    return default if value is None else value

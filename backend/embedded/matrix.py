@@ -1,16 +1,20 @@
-"""Weight matrices: dense, or in 8 bits with one scale for each row, and their product with activations.
+"""Weight matrices: dense, in 8 bits (a scale for each row) or in 4 (scale and zero for each group), times activations.
 
-8 bits halve what a decoding step reads, which is what it waits for on CPUs.
+Fewer bits are less to read, which is what a decoding step waits for. The products are torch's own kernels, the ones
+that torchao's weight-only forms call.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch.nn.functional import linear
 
+MatrixMaker = Callable[[torch.Tensor, torch.Tensor | None], "Matrix"]
+"""Makes a matrix of a weight (out, in) and a bias (out,) or None."""
 _FEW_ROWS = 12  # beyond it, unpacking the weights costs less than torch's 8-bit product
 
 
@@ -59,3 +63,60 @@ class Int8Matrix:
         else:
             out = linear(activations, self.weight.to(activations.dtype)) * self.scales
         return out if self.bias is None else out + self.bias
+
+
+@dataclass(frozen=True, slots=True)
+class Int4Matrix:
+    """Rounded to 4 bits in groups of neighbouring inputs, asymmetric."""
+
+    GROUP = 32
+    """Inputs that share a scale: 5 bits for each weight in all."""
+    _COLUMN_TILES = 8  # how CUDA's kernel lays the weights out
+
+    weight: torch.Tensor
+    """Packed as the device's kernel wants it."""
+    scales_and_zeros: torch.Tensor
+    """(groups, out, 2), in the dtype of the model; the zero is the value of the middle code, 8."""
+    bias: torch.Tensor | None = None
+
+    @classmethod
+    def fits(cls, weight: torch.Tensor) -> bool:
+        """Whether the device's kernel takes a matrix of this shape."""
+        rows, columns = weight.shape
+        if weight.device.type == "cuda":
+            return rows % 8 == 0 and columns % (16 * cls._COLUMN_TILES) == 0
+        return rows % 16 == 0 and columns % cls.GROUP == 0
+
+    @classmethod
+    def quantize(cls, weight: torch.Tensor, bias: torch.Tensor | None = None) -> Int4Matrix:
+        """Round `weight` (out, in), of a shape that fits, in any float dtype."""
+        rows, columns = weight.shape
+        groups = weight.float().view(rows, -1, cls.GROUP)
+        low, high = groups.amin(dim=-1, keepdim=True), groups.amax(dim=-1, keepdim=True)
+        # Rounded first to what is stored, so that the codes fit the scales that they will be read with.
+        scales = ((high - low) / 15).clamp_min(1e-6).to(weight.dtype).float()
+        zeros = (low + 8 * scales).to(weight.dtype).float()
+        codes = ((groups - zeros) / scales + 8).round().clamp(0, 15).to(torch.int32).view(rows, columns)
+        if weight.device.type == "cuda":
+            bytes_of_two = (codes[:, ::2] << 4 | codes[:, 1::2]).to(torch.uint8)
+            packed = torch._convert_weight_to_int4pack(bytes_of_two, cls._COLUMN_TILES)
+        else:
+            packed = torch._convert_weight_to_int4pack_for_cpu(codes, 1)
+        pairs = torch.cat((scales, zeros), dim=-1).transpose(0, 1).contiguous().to(weight.dtype)
+        return cls(packed, pairs, bias)
+
+    def __call__(self, activations: torch.Tensor) -> torch.Tensor:
+        """See `Matrix`."""
+        product = torch._weight_int4pack_mm if activations.is_cuda else torch._weight_int4pack_mm_for_cpu
+        out = product(activations, self.weight, self.GROUP, self.scales_and_zeros)
+        return out if self.bias is None else out + self.bias
+
+
+def eight_bits(weight: torch.Tensor, bias: torch.Tensor | None = None) -> Matrix:
+    """See `MatrixMaker`."""
+    return Int8Matrix.quantize(weight, bias)
+
+
+def four_bits(weight: torch.Tensor, bias: torch.Tensor | None = None) -> Matrix:
+    """See `MatrixMaker`. A matrix of a shape that 4 bits are not served for gets 8."""
+    return (Int4Matrix if Int4Matrix.fits(weight) else Int8Matrix).quantize(weight, bias)

@@ -62,11 +62,11 @@ class Decoder:
         positions: torch.Tensor,
         slots: torch.Tensor,
         attend: AttentionPass,
-        wanted: torch.Tensor,
+        wanted: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Compute tokens, all int64 (tokens,), store their keys and values at `slots`.
 
-        Returns float32 logits (wanted, vocabulary) of the tokens at the indexes `wanted`.
+        Returns float32 logits (wanted, vocabulary) of the tokens at the indexes `wanted`; None wants all.
         """
         config, weights = self.config, self._weights
         num_heads, num_kv_heads, head_dim = config.num_heads, config.num_kv_heads, config.head_dim
@@ -94,5 +94,5 @@ class Decoder:
             normed = rms_norm(hidden, norm_shape, layer.mlp_norm, eps)
             gate, up = layer.gate_up(normed).chunk(2, dim=1)
             hidden = hidden + layer.down(silu(gate) * up)
-        hidden = rms_norm(hidden[wanted], norm_shape, weights.norm, eps)
+        hidden = rms_norm(hidden if wanted is None else hidden[wanted], norm_shape, weights.norm, eps)
         return weights.head(hidden).float()

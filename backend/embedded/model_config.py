@@ -7,6 +7,7 @@ refused.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,22 @@ class RopeScaling:
     """How the rotary frequencies are stretched for longer windows."""
 
     kind: str
-    """`linear` or `llama3`."""
+    """`linear`, `llama3` or `yarn`."""
     factor: float
-    low_freq_factor: float = 1.0
-    high_freq_factor: float = 1.0
     original_max_len: int = 0
+    """Positions that the model was trained on (Llama 3, YaRN)."""
+    low_freq_factor: float = 1.0
+    """Llama 3: waves longer than the trained length divided by this are stretched."""
+    high_freq_factor: float = 1.0
+    """Llama 3: waves shorter than the trained length divided by this are kept."""
+    beta_fast: float = 32.0
+    """YaRN: waves that turn more often within the trained length are kept."""
+    beta_slow: float = 1.0
+    """YaRN: waves that turn less often are stretched."""
+    is_truncated: bool = True
+    """YaRN: the bounds between the two are whole dimensions."""
+    attention_factor: float = 1.0
+    """YaRN: queries and keys are multiplied by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +79,10 @@ class ModelConfig:
             raise refuse("quantization_config", "plain float weights")
         try:
             num_heads = int(raw["num_attention_heads"])
+            rope_scaling = _rope_scaling(raw, folder)
             max_model_len = int(raw["max_position_embeddings"])
+            if rope_scaling is not None and rope_scaling.kind == "yarn":  # files may keep the trained length there
+                max_model_len = max(max_model_len, int(rope_scaling.factor * rope_scaling.original_max_len))
             if raw.get("sliding_window") and raw.get("use_sliding_window", family == "mistral"):
                 max_model_len = min(max_model_len, int(raw["sliding_window"]))  # within it, attention is full
             return cls(
@@ -80,7 +95,7 @@ class ModelConfig:
                 head_dim=int(raw.get("head_dim") or raw["hidden_size"] // num_heads),
                 rms_norm_eps=float(raw["rms_norm_eps"]),
                 rope_theta=_rope_theta(raw),
-                rope_scaling=_rope_scaling(raw, folder),
+                rope_scaling=rope_scaling,
                 max_model_len=max_model_len,
                 tie_word_embeddings=bool(raw.get("tie_word_embeddings", False)),
                 has_qk_norm=family == "qwen3",
@@ -105,8 +120,37 @@ def _rope_scaling(raw: dict[str, Any], folder: Path) -> RopeScaling | None:
         return RopeScaling(
             "llama3",
             float(scaling["factor"]),
-            float(scaling["low_freq_factor"]),
-            float(scaling["high_freq_factor"]),
             int(scaling["original_max_position_embeddings"]),
+            low_freq_factor=float(scaling["low_freq_factor"]),
+            high_freq_factor=float(scaling["high_freq_factor"]),
         )
-    raise ModelUnavailableError(str(folder), f"its config has rope_type {kind!r}; served: default, linear, llama3")
+    if kind == "yarn":
+        return _yarn(scaling, int(raw["max_position_embeddings"]))
+    raise ModelUnavailableError(
+        str(folder), f"its config has rope_type {kind!r}; served: default, linear, llama3, yarn"
+    )
+
+
+def _yarn(scaling: dict[str, Any], max_len: int) -> RopeScaling:
+    """The attention factor is given, or follows from the factor by the paper's rule (arXiv 2309.00071, § 3.4)."""
+    original_max_len = int(scaling.get("original_max_position_embeddings") or max_len)
+    factor = float(scaling.get("factor") or max_len / original_max_len)
+
+    def magnitude(weight: float) -> float:
+        return 0.1 * weight * math.log(factor) + 1.0 if factor > 1 else 1.0
+
+    attention_factor = scaling.get("attention_factor")
+    if attention_factor is None:
+        mscale, mscale_all_dim = scaling.get("mscale"), scaling.get("mscale_all_dim")
+        attention_factor = magnitude(1.0)
+        if mscale and mscale_all_dim:
+            attention_factor = magnitude(mscale) / magnitude(mscale_all_dim)
+    return RopeScaling(
+        "yarn",
+        factor,
+        original_max_len,
+        beta_fast=float(scaling.get("beta_fast") or 32.0),
+        beta_slow=float(scaling.get("beta_slow") or 1.0),
+        is_truncated=bool(scaling.get("truncate", True)),
+        attention_factor=float(attention_factor),
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import Sequence as Many
 from dataclasses import dataclass, field
@@ -21,6 +22,9 @@ class Request:
     loop: asyncio.AbstractEventLoop
     outputs: asyncio.Queue[TokenOutput | Exception] = field(default_factory=asyncio.Queue)
     is_forked: bool = False
+    asked_s: float = field(default_factory=time.monotonic)
+    last_s: dict[int, float] = field(default_factory=dict)
+    """When each continuation had its last token."""
 
 
 def send(outputs: Many[tuple[Request, TokenOutput | Exception]]) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence as Many
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from sluice.backend.embedded.attention import AttentionBackend, Span
@@ -17,16 +19,22 @@ from sluice.backend.embedded.model import Decoder
 from sluice.backend.embedded.sampler import Row, Sampled, sample
 from sluice.backend.embedded.scheduler import Scheduled, Step
 from sluice.backend.embedded.sequence import Sequence
+from sluice.backend.embedded.transfer import to_device
+
+if TYPE_CHECKING:  # CUDA's alone
+    from sluice.backend.embedded.graphs import DecodeGraphs
 
 
 class ModelRunner:
     """Model, cache and attention of one engine."""
 
-    def __init__(self, decoder: Decoder, cache: KVCache, attention: AttentionBackend) -> None:
+    def __init__(
+        self, decoder: Decoder, cache: KVCache, attention: AttentionBackend, graphs: DecodeGraphs | None = None
+    ) -> None:
         self._decoder = decoder
         self._cache = cache
         self._attention = attention
-        self._device = cache.keys.device
+        self._graphs = graphs
 
     @torch.inference_mode()
     def run(self, step: Step, forks: Mapping[Sequence, Many[Sequence]]) -> dict[Sequence, list[Sampled]]:
@@ -35,12 +43,37 @@ class ModelRunner:
         `forks` are copies of a sequence that begin now: each draws its first token from the same logits.
         """
         self._cache.copy(step.copies)
+        logits = self._decode(step)
+        if logits is None:
+            logits = self._forward(step)
+        rows: list[Row] = []
+        num_logits = 0
+        for item in step.scheduled:
+            if item.is_sampled:
+                rows += _rows(item, forks.get(item.sequence, ()), num_logits)
+                num_logits += len(item.draft) + 1
+        chosen = iter(sample(logits, rows) if rows else [])
+        results: dict[Sequence, list[Sampled]] = {}
+        for item in step.scheduled:
+            results[item.sequence] = []
+            if item.is_sampled:
+                results[item.sequence] = _accept(item.draft, [next(chosen) for _ in range(len(item.draft) + 1)])
+                results |= {fork: [next(chosen)] for fork in forks.get(item.sequence, ())}
+        return results
+
+    def _decode(self, step: Step) -> torch.Tensor | None:
+        """Logits of a step that computes one token of each sequence, where such steps are recorded."""
+        if self._graphs is None or not all(item.is_sampled and item.num_tokens == 1 for item in step.scheduled):
+            return None
+        return self._graphs.run([item.sequence for item in step.scheduled])
+
+    def _forward(self, step: Step) -> torch.Tensor:
+        """Logits behind the last known token of each sampled sequence, and behind each of its draft tokens."""
         token_ids: list[int] = []
         positions: list[int] = []
         slots: list[int] = []
         spans: list[Span] = []
         wanted: list[int] = []
-        rows: list[Row] = []
         size = self._cache.block_size
         for item in step.scheduled:
             sequence, first = item.sequence, item.sequence.num_computed_tokens
@@ -52,26 +85,11 @@ class ModelRunner:
             positions += range(first, end)
             slots += [table[position // size] * size + position % size for position in range(first, end)]
             if item.is_sampled:
-                rows += _rows(item, forks.get(sequence, ()), len(wanted))
                 wanted += range(len(token_ids) - len(item.draft) - 1, len(token_ids))
-        logits = self._decoder.forward(
-            self._tensor(token_ids),
-            self._tensor(positions),
-            self._tensor(slots),
-            self._attention.begin(spans),
-            self._tensor(wanted),
-        )
-        chosen = iter(sample(logits, rows) if rows else [])
-        results: dict[Sequence, list[Sampled]] = {}
-        for item in step.scheduled:
-            results[item.sequence] = []
-            if item.is_sampled:
-                results[item.sequence] = _accept(item.draft, [next(chosen) for _ in range(len(item.draft) + 1)])
-                results |= {fork: [next(chosen)] for fork in forks.get(item.sequence, ())}
-        return results
-
-    def _tensor(self, values: list[int]) -> torch.Tensor:
-        return torch.tensor(values, dtype=torch.int64, device=self._device)
+        packed = torch.from_numpy(np.array(token_ids + positions + slots + wanted, dtype=np.int64))
+        sizes = [len(token_ids), len(positions), len(slots), len(wanted)]
+        ids, at, into, behind = torch.split(to_device(packed, self._cache.device), sizes)  # one transfer for all
+        return self._decoder.forward(ids, at, into, self._attention.begin(spans), behind)
 
 
 def _rows(item: Scheduled, forks: Many[Sequence], index: int) -> list[Row]:

@@ -6,6 +6,7 @@ what is left of the token budget goes to prompts in order of arrival. Knows no t
 
 from __future__ import annotations
 
+from array import array
 from bisect import insort
 from collections import deque
 from dataclasses import dataclass, field
@@ -67,7 +68,7 @@ class Scheduler:
         """Let `child`, a copy of a running sequence, go on from the same blocks."""
         child.num_computed_tokens = parent.num_computed_tokens
         child.num_cached_tokens = parent.num_cached_tokens
-        child.block_table = list(parent.block_table)
+        child.block_table = parent.block_table[:]
         child.block_hashes = list(parent.block_hashes)
         child.num_registered_blocks = parent.num_registered_blocks
         self.blocks.hold(child.block_table)
@@ -142,7 +143,7 @@ class Scheduler:
             step.copies.append((table[index], copy))
             table[index] = copy
         if num_missing > 0:
-            table += self.blocks.allocate(num_missing, after=table[-1] if table else None)
+            table.extend(self.blocks.allocate(num_missing, after=table[-1] if table else None))
         return True
 
     def _admit(self, sequence: Sequence, budget: int) -> Scheduled | None:
@@ -153,7 +154,8 @@ class Scheduler:
         if num_new + len(self.running) > num_spare:  # one each for those that run, or the newest is soon sent back
             return None
         self.blocks.hold(found)
-        sequence.block_table = found + self.blocks.allocate(num_new, after=found[-1] if found else None)
+        new = self.blocks.allocate(num_new, after=found[-1] if found else None)
+        sequence.block_table = array("i", found + new)
         sequence.num_computed_tokens = len(found) * self.blocks.block_size
         sequence.num_registered_blocks = len(found)
         if sequence.num_preemptions == 0:
@@ -173,7 +175,7 @@ class Scheduler:
 
     def _release(self, sequence: Sequence) -> None:
         self.blocks.release(sequence.block_table)
-        sequence.block_table = []
+        sequence.block_table = array("i")
         sequence.num_computed_tokens = sequence.num_registered_blocks = 0
         sequence.draft = ()
 

@@ -5,6 +5,7 @@ Knows no model; the scheduler and the block manager change it.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field
 
@@ -30,8 +31,8 @@ class Sequence:
     num_cached_tokens: int = 0
     """Of the prompt, how many were found in the cache when the sequence was first admitted."""
     num_preemptions: int = 0
-    block_table: list[int] = field(default_factory=list)
-    """Blocks of the cache, in order of the tokens."""
+    block_table: array[int] = field(default_factory=lambda: array("i"))
+    """Blocks of the cache, in order of the tokens; an array, as long ones go to the device at each step."""
     block_hashes: list[bytes] = field(default_factory=list)
     """Chained hashes of the leading full blocks, as far as they were needed."""
     num_registered_blocks: int = 0

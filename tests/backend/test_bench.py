@@ -1,13 +1,34 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 
-from sluice.backend.bench import workload
+from sluice.backend.bench import bounds, gpu, workload
+from sluice.backend.bench.bounds import Machine
 from sluice.backend.bench.cli import bench
+from sluice.backend.bench.intervals import interval, ratio
+from sluice.backend.bench.recorded import recorded_edits
+from sluice.backend.errors import BackendError
+
+READ = "\n".join(f"def function_{number}(): return {number}" for number in range(30))
+
+
+def conversation(arguments: dict[str, Any]) -> str:
+    call = {"function": {"name": "Edit", "arguments": json.dumps(arguments)}}
+    messages = [
+        {"role": "user", "content": "do it"},
+        {"role": "tool", "content": READ},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+    ]
+    return json.dumps({"messages": messages})
 
 
 def test_every_round_asks_for_something_new() -> None:
@@ -17,17 +38,21 @@ def test_every_round_asks_for_something_new() -> None:
 
 @pytest.mark.engine
 def test_it_measures_the_engine_and_the_baseline(wide_tiny_folder: Path, tmp_path: Path) -> None:
-    file = tmp_path / "out.json"
+    file, recorded = tmp_path / "out.json", tmp_path / "conversations.jsonl"
+    recorded.write_text(conversation({"new": READ[:400]}))
     arguments = ["engine", "--model", str(wide_tiny_folder), "--streams", "1,2", "--tokens", "4", "--rounds", "2"]
-    arguments += ["--prompt-tokens", "40", "--transformers", "--json", str(file)]
+    arguments += ["--prompt-tokens", "40", "--transformers", "--json", str(file), "--conversations", str(recorded)]
     result = CliRunner().invoke(bench, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     values = json.loads(file.read_text())["values"]
     assert set(values) == {"engine", "engine, no speculation", "transformers"}
     for figures in values.values():
         assert all(len(entry) == 2 and min(entry) > 0 for name, entry in figures.items() if "×1" in name)
-    assert "cached prompt, TTFT ms" in values["engine"]
+    assert {"cached prompt, TTFT ms", "recorded edits ×1, tokens/s"} < set(values["engine"])
     assert "plain ×2, tokens/s" in values["transformers"]
+    assert "| plain ×2, tokens/s: engine / transformers |" in result.output
+    assert "| edit ×1, tokens/s: with / without speculation |" in result.output
+    assert set(json.loads(file.read_text())["bounds"]) < set(values["engine"])
 
 
 def test_a_server_that_is_none_is_named(wide_tiny_folder: Path) -> None:
@@ -41,3 +66,74 @@ def test_a_wrong_number_of_streams_is_named() -> None:
     result = CliRunner().invoke(bench, ["engine", "--streams", "many"])
     assert result.exit_code == 2
     assert "'many'" in result.output
+
+
+def test_recorded_edits_are_what_was_written_out_of_what_was_read(tmp_path: Path) -> None:
+    file = tmp_path / "conversations.jsonl"
+    lines = [conversation({"path": "a.py", "new": READ[100:500]}), conversation({"new": "unheard of\n" * 40})]
+    file.write_text("\n".join(lines))
+    (prompt,) = recorded_edits(file, 8)
+    assert prompt.num_tokens == 8
+    assert READ in prompt.text
+    assert prompt.text.rpartition("Call of Edit:\n")[2].startswith('{"path": "a.py"')
+
+
+@pytest.mark.parametrize(
+    ("content", "says"), [("{", "no conversations"), ('{"messages": []}', "no edit"), ("3", "no conversations")]
+)
+def test_a_file_without_edits_is_named(tmp_path: Path, content: str, says: str) -> None:
+    file = tmp_path / "conversations.jsonl"
+    file.write_text(content)
+    with pytest.raises(BackendError, match=f"{file} holds {says}"):
+        recorded_edits(file, 8)
+
+
+@given(st.lists(st.floats(1, 100), min_size=1, max_size=9))
+def test_an_interval_holds_its_median(values: list[float]) -> None:
+    found = interval(values)
+    assert min(values) <= found.low <= found.median <= found.high <= max(values)
+
+
+def test_what_slows_a_whole_round_does_not_widen_a_ratio() -> None:
+    rng = random.Random(1)
+    slowness = [rng.uniform(1, 5) for _ in range(7)]
+    found = ratio([10 / slow for slow in slowness], [5 / slow for slow in slowness])
+    assert (found.low, found.median, found.high) == pytest.approx((2, 2, 2))
+
+
+def test_a_known_models_weights_are_counted() -> None:
+    config = gpu.SHAPES["8b"].config
+    embedding = config.vocab_size * config.hidden_size
+    assert bounds.num_matrix_weights(config) + embedding == pytest.approx(8.03e9, rel=0.001)
+    assert bounds.num_kv_bytes_per_token(config, 2) == 131072
+
+
+def test_the_bound_is_memory_at_one_stream_and_arithmetic_at_many() -> None:
+    config, machine = gpu.SHAPES["8b"].config, Machine(3.35e12, 989e12)
+    step = {"context_len": 0, "num_bytes_per_weight": 2.0, "num_bytes_per_kv_value": 2.0}
+    one = bounds.decode_step_s(config, machine, num_streams=1, **step)
+    assert one == pytest.approx(2 * 7.5e9 / 3.35e12, rel=0.01)
+    assert bounds.decode_step_s(config, machine, num_streams=1000, **step) > 2 * one
+    assert bounds.prefill_flops(config, 8192) == pytest.approx(2 * 8192 * (6.98e9 + 32 * 4096 * 8192), rel=0.01)
+
+
+def test_random_weights_have_the_shape_of_a_model() -> None:
+    config, form = gpu.SHAPES["tiny"].config, gpu.WeightForm(torch.float32, torch.device("cpu"))
+    weights = gpu.random_weights(config, form)
+    assert len(weights.layers) == config.num_layers
+    assert weights.layers[0].down(torch.ones(3, config.intermediate_size)).shape == (3, config.hidden_size)
+
+
+def test_the_gpu_table_can_be_made_without_one() -> None:
+    arguments = ["--shape", "tiny", "--device", "cpu", "--rounds", "1"]
+    result = CliRunner().invoke(gpu.main, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert "| 4 streams, prompts included |" in result.output
+    assert "transformers, 4 streams" in result.output
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+def test_a_gpu_that_is_not_there_is_named() -> None:
+    result = CliRunner().invoke(gpu.main, [])
+    assert result.exit_code == 1
+    assert "'cuda' is asked for" in result.output

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -12,9 +13,10 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from sluice.backend.base import Engine, FinishReason, SamplingParams
+from sluice.backend.bench.gpu import SHAPES
 from sluice.backend.embedded.config import EngineConfig
 from sluice.backend.embedded.engine import EmbeddedEngine
-from sluice.backend.embedded.loading import load_engine
+from sluice.backend.embedded.loading import gpu_kv_bytes, load_engine
 from sluice.backend.embedded.runner import ModelRunner
 from sluice.backend.embedded.scheduler import Scheduler
 from sluice.backend.errors import (
@@ -26,24 +28,32 @@ from sluice.backend.errors import (
     InvalidRequestError,
     ModelUnavailableError,
 )
+from tests.effort import scaled
 
 GREEDY = SamplingParams(temperature=0, max_tokens=20)
 BYTES_PER_TOKEN = 2 * 2 * 2 * 16 * 4  # keys and values × layers × kv_heads × head_dim × float32
 CLOSE = 1e-3
 """Where the two best logits are closer than this, either token is right."""
 
-STRAINS: dict[str, EngineConfig] = {
-    "plain": EngineConfig(max_num_draft_tokens=0),
-    "chunked": EngineConfig(max_num_draft_tokens=0, max_num_batched_tokens=24, max_num_sequences=20),
-    "preempted": EngineConfig(max_num_draft_tokens=0, kv_memory_bytes=20 * 16 * BYTES_PER_TOKEN),
-    "speculating": EngineConfig(max_num_drafting_tokens=512),
-    "all": EngineConfig(
+SMALL_CACHE = 20 * 16 * BYTES_PER_TOKEN
+
+
+def strained(*, is_chunked: bool, is_preempted: bool, is_speculating: bool) -> EngineConfig:
+    return EngineConfig(
+        max_num_batched_tokens=24 if is_chunked else None,
+        max_num_sequences=20 if is_chunked else 64,
+        kv_memory_bytes=SMALL_CACHE if is_preempted else None,
+        max_num_draft_tokens=16 if is_speculating else 0,
         max_num_drafting_tokens=512,
-        max_num_batched_tokens=40,
-        max_num_sequences=20,
-        kv_memory_bytes=20 * 16 * BYTES_PER_TOKEN,
-    ),
+    )
+
+
+STRAINS: dict[str, EngineConfig] = {
+    " and ".join(name for name, is_on in zip(("chunked", "preempted", "speculating"), on, strict=True) if is_on)
+    or "plain": strained(is_chunked=on[0], is_preempted=on[1], is_speculating=on[2])
+    for on in itertools.product((False, True), repeat=3)
 }
+ALL = "chunked and preempted and speculating"
 
 
 def make(folder: Path, config: EngineConfig | None = None, end: frozenset[int] = frozenset()) -> EmbeddedEngine:
@@ -88,27 +98,44 @@ def check_greedy(folder: Path, prompts: list[list[int]], outputs: list[list[int]
     return num_close
 
 
-@pytest.mark.parametrize("strain", STRAINS)
-async def test_greedy_output_is_that_of_transformers(tiny_folder: Path, strain: str) -> None:
+def mixed_prompts() -> list[list[int]]:
+    """50 of mixed lengths; some share their beginning, some repeat themselves."""
     rng = random.Random(1)
     shared = [rng.randrange(2, 258) for _ in range(40)]
-    prompts = [[rng.randrange(2, 258) for _ in range(rng.randrange(1, 120))] for _ in range(14)]
-    prompts += [shared + [rng.randrange(2, 258) for _ in range(5)] for _ in range(4)]
-    prompts += [[rng.randrange(2, 258) for _ in range(10)] * 5 for _ in range(2)]
+    prompts = [[rng.randrange(2, 258) for _ in range(rng.randrange(1, 120))] for _ in range(38)]
+    prompts += [shared + [rng.randrange(2, 258) for _ in range(5)] for _ in range(8)]
+    return prompts + [[rng.randrange(2, 258) for _ in range(10)] * 5 for _ in range(4)]
+
+
+@pytest.mark.parametrize("strain", STRAINS)
+async def test_greedy_output_is_that_of_transformers(tiny_folder: Path, strain: str) -> None:
+    prompts = mixed_prompts()
     engine = make(tiny_folder, STRAINS[strain])
-    params = SamplingParams(temperature=0, max_tokens=60)
+    params = SamplingParams(temperature=0, max_tokens=40)
     first = await asyncio.gather(*(collect(engine, prompt, params, drafts=[prompt]) for prompt in prompts))
-    again = await asyncio.gather(*(collect(engine, prompt, params) for prompt in prompts))
+    again = await asyncio.gather(*(collect(engine, prompt, params) for prompt in prompts[-12:]))
     assert num_held_blocks(engine) == 0
     stats = engine.stats()
-    assert (stats.preemptions_total > 0) == (strain in ("preempted", "all"))
-    assert (stats.accepted_tokens_total > 0) == (strain in ("speculating", "all"))
+    assert (stats.preemptions_total > 0) == ("preempted" in strain)
+    assert (stats.accepted_tokens_total > 0) == ("speculating" in strain)
     assert stats.cached_tokens_total > 0
     await engine.aclose()
-    for outputs in (first, again):
-        assert all(len(tokens) == 60 for tokens, _ in outputs)
-        num_close = check_greedy(tiny_folder, prompts, [tokens for tokens, _ in outputs])
-        print(f"{strain}: {num_close} of {60 * len(prompts)} tokens were as good as even")
+    outputs = [tokens for tokens, _ in (*first, *again)]
+    assert all(len(tokens) == 40 for tokens in outputs)
+    num_close = check_greedy(tiny_folder, prompts + prompts[-12:], outputs)
+    print(f"{strain}: {num_close} of {40 * len(outputs)} tokens were as good as even")
+
+
+@pytest.mark.parametrize("strain", [strain for strain in STRAINS if "preempted" not in strain])
+async def test_greedy_output_of_single_requests_is_that_of_transformers(tiny_folder: Path, strain: str) -> None:
+    prompts = mixed_prompts()
+    engine = make(tiny_folder, STRAINS[strain])
+    params = SamplingParams(temperature=0, max_tokens=16)
+    outputs = [(await collect(engine, prompt, params, drafts=[prompt]))[0] for prompt in prompts]
+    assert engine.stats().cached_tokens_total > 0
+    await engine.aclose()
+    num_close = check_greedy(tiny_folder, prompts, outputs)
+    print(f"{strain}: {num_close} of {16 * len(outputs)} tokens were as good as even")
 
 
 @pytest.mark.engine
@@ -135,7 +162,7 @@ async def test_greedy_smollm2_is_that_of_transformers(default_folder: Path) -> N
 async def test_speculation_and_batching_do_not_change_what_is_drawn(tiny_folder: Path, params: SamplingParams) -> None:
     prompts = [[7, 8, 9] * 10, [20, 21, 22, 23] * 5, [40] * 9]
     outputs = []
-    for strain in ("plain", "all"):
+    for strain in ("plain", ALL):
         engine = make(tiny_folder, STRAINS[strain])
         if strain == "plain":
             outputs.append([await collect(engine, prompt, params) for prompt in prompts])
@@ -250,8 +277,9 @@ async def test_a_closed_stream_frees_its_blocks_at_once(engine: EmbeddedEngine) 
 
 
 async def test_random_requests_with_cancellations_leave_every_block_free(tiny_folder: Path) -> None:
+    """10,000 of them in the full run."""
     rng = random.Random(4)
-    engine = make(tiny_folder, STRAINS["all"])
+    engine = make(tiny_folder, STRAINS[ALL])
 
     async def one() -> None:
         prompt = [rng.randrange(2, 6) for _ in range(rng.randrange(1, 200))]
@@ -265,8 +293,9 @@ async def test_random_requests_with_cancellations_leave_every_block_free(tiny_fo
                 if limit < 0:
                     break
 
-    for _ in range(4):
-        await asyncio.gather(*(one() for _ in range(25)))
+    num_requests = scaled(334)
+    for start in range(0, num_requests, 25):
+        await asyncio.gather(*(one() for _ in range(min(25, num_requests - start))))
     await collect(engine, [5], SamplingParams(max_tokens=1))
     assert num_held_blocks(engine) == 0
     assert not engine._requests
@@ -325,6 +354,15 @@ async def test_a_small_cache_bounds_the_window(tiny_folder: Path) -> None:
     await engine.aclose()
 
 
+def test_a_full_steps_activations_are_kept_free_on_a_gpu() -> None:
+    model = SHAPES["8b"].config
+    gib = 2**30
+    assert gpu_kv_bytes(60 * gib, model, 8192) == int(60 * gib * 0.9)
+    assert 3 * gib < gpu_kv_bytes(7 * gib, model, 8192) < 5 * gib
+    assert gpu_kv_bytes(7 * gib, model, 512) > 6 * gib
+    assert gpu_kv_bytes(gib, model, 8192) == 0
+
+
 def test_settings_that_cannot_be_served_say_so(tiny_folder: Path) -> None:
     with pytest.raises(BackendError, match="holds only 0 tokens"):
         make(tiny_folder, EngineConfig(kv_memory_bytes=100))
@@ -333,11 +371,31 @@ def test_settings_that_cannot_be_served_say_so(tiny_folder: Path) -> None:
             make(tiny_folder, EngineConfig(device="cuda"))
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "int8"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "int8", "int4"])
 async def test_other_dtypes_run(tiny_folder: Path, dtype: str) -> None:
     engine = make(tiny_folder, EngineConfig(dtype=dtype))
     assert len((await collect(engine, [5, 6, 7], GREEDY))[0]) == 20
     await engine.aclose()
+
+
+@pytest.mark.parametrize("kv_dtype", ["bfloat16", "float16", "int8", "fp8"])
+async def test_caches_in_fewer_bits_hold_more_and_say_nearly_the_same(tiny_folder: Path, kv_dtype: str) -> None:
+    prompt = [random.Random(5).randrange(2, 258) for _ in range(150)]
+    params = SamplingParams(temperature=0, max_tokens=1, num_logprobs=3)
+    answers, sizes = [], []
+    for name in ("float32", kv_dtype):
+        engine = make(tiny_folder, EngineConfig(dtype="float32", kv_dtype=name, kv_memory_bytes=1 << 20))
+        sizes.append(engine.stats().num_blocks)
+        answers.append(await anext(engine.generate(prompt, params)))
+        again = await anext(engine.generate(prompt, params))
+        assert again.token_ids == answers[-1].token_ids
+        assert again.num_cached_tokens == 144
+        await engine.aclose()
+    assert sizes[1] > 1.9 * sizes[0]
+    likely, other = (dict(answer.logprobs[0].top) for answer in answers)
+    assert set(likely) & set(other)
+    for token in set(likely) & set(other):
+        assert other[token] == pytest.approx(likely[token], abs=0.15)
 
 
 def test_broken_weights_name_the_folder(tiny_folder: Path, tmp_path: Path) -> None:

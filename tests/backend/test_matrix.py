@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sluice.backend.embedded.matrix import DenseMatrix, Int8Matrix
+from sluice.backend.embedded.matrix import DenseMatrix, Int4Matrix, Int8Matrix, four_bits
 
 
 @pytest.mark.parametrize("num_tokens", [1, 12, 13, 40])
@@ -23,3 +23,30 @@ def test_eight_bits_are_close(num_tokens: int, has_bias: bool) -> None:
 def test_a_row_of_zeros_stays_zero() -> None:
     out = Int8Matrix.quantize(torch.zeros(8, 64).bfloat16())(torch.ones(2, 64).bfloat16())
     assert torch.equal(out, torch.zeros(2, 8).bfloat16())
+
+
+@pytest.mark.parametrize("num_tokens", [1, 40])
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_four_bits_are_near(num_tokens: int, has_bias: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(96, 64, generator=generator).bfloat16()
+    bias = torch.randn(96, generator=generator).bfloat16() if has_bias else None
+    activations = torch.randn(num_tokens, 64, generator=generator).bfloat16()
+    expected = DenseMatrix(weight.float(), None if bias is None else bias.float())(activations.float())
+    rounded = four_bits(weight, bias)
+    assert isinstance(rounded, Int4Matrix)
+    error = (rounded(activations).float() - expected).norm() / expected.norm()
+    assert float(error) < 0.13
+
+
+def test_four_bits_hold_a_lone_great_weight_and_a_constant_row() -> None:
+    weight = torch.zeros(16, 64).bfloat16()
+    weight[0, 5], weight[1] = 30.0, 0.5
+    out = four_bits(weight)(torch.eye(64).bfloat16())
+    assert float(out[5, 0]) == pytest.approx(30.0, rel=0.01)
+    assert out[:, 1].float().numpy() == pytest.approx(0.5, rel=0.01)
+    assert float(out[:, 2:].abs().max()) < 1e-3
+
+
+def test_a_shape_that_four_bits_do_not_serve_gets_eight() -> None:
+    assert isinstance(four_bits(torch.ones(17, 64).bfloat16()), Int8Matrix)

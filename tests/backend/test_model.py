@@ -18,7 +18,7 @@ from transformers import (
 
 from sluice.backend.embedded.attention import Span, make_attention
 from sluice.backend.embedded.kv_cache import KVCache
-from sluice.backend.embedded.load import load_weights
+from sluice.backend.embedded.load import WeightForm, load_weights
 from sluice.backend.embedded.model import Decoder
 from sluice.backend.embedded.model_config import ModelConfig
 from sluice.backend.errors import ModelUnavailableError
@@ -43,10 +43,26 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 32,
 }
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 10000.0,
+    "factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
 MODELS: dict[str, PretrainedConfig] = {
     "llama": LlamaConfig(**SHAPE),
     "llama-3": LlamaConfig(**SHAPE, rope_parameters=LLAMA3),
     "llama-linear": LlamaConfig(**SHAPE, rope_parameters={"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}),
+    "llama-yarn": LlamaConfig(**SHAPE, rope_parameters=YARN),
+    "llama-yarn-by-hand": LlamaConfig(
+        **SHAPE,
+        rope_parameters={**YARN, "attention_factor": 1.5, "beta_fast": 8.0, "beta_slow": 2.0, "truncate": False},
+    ),
+    "qwen3-yarn": Qwen3Config(**SHAPE, head_dim=16, rope_parameters=YARN),
+    "qwen2-tied": Qwen2Config(**SHAPE, tie_word_embeddings=True),
+    "mistral-theta": MistralConfig(
+        **SHAPE, sliding_window=None, rope_parameters={"rope_type": "default", "rope_theta": 1e6}
+    ),
     "llama-tied": LlamaConfig(**SHAPE, tie_word_embeddings=True),
     "mistral": MistralConfig(**SHAPE, head_dim=16, sliding_window=None),
     "qwen2": Qwen2Config(**SHAPE),
@@ -58,8 +74,8 @@ def logits_of(folder: Path, token_ids: torch.Tensor, sizes: list[int]) -> torch.
     """All logits by our decoder, computed in chunks of these sizes."""
     config = ModelConfig.read(folder)
     device = torch.device("cpu")
-    cache = KVCache(config, 16, 16, torch.float32, device)
-    decoder = Decoder(config, load_weights(folder, config, torch.float32, device), cache)
+    cache = KVCache(config, 16, 16, device)
+    decoder = Decoder(config, load_weights(folder, config, WeightForm(torch.float32, device)), cache)
     attention, out, first = make_attention(cache), [], 0
     table = [3, 4, 9, 1, 2, 12, 13, 14, 5]
     for size in sizes:
@@ -93,7 +109,7 @@ def test_logits_equal_transformers(name: str, tmp_path: Path) -> None:
     [
         ({"model_type": "gpt2"}, "model_type 'gpt2'"),
         ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
-        ({"rope_parameters": {"rope_type": "yarn"}}, "rope_type 'yarn'"),
+        ({"rope_parameters": {"rope_type": "longrope"}}, "rope_type 'longrope'"),
         ({"quantization_config": {"bits": 4}}, "quantization_config"),
         ({"vocab_size": None}, "NoneType"),
     ],
@@ -113,15 +129,18 @@ def test_a_sliding_window_bounds_the_length(tiny_folder: Path, tmp_path: Path) -
     assert ModelConfig.read(tmp_path).max_model_len == 100
 
 
-@pytest.mark.parametrize("damage", ["missing", "shape"])
-def test_a_tensor_that_is_missing_or_misshapen_is_named(tiny_folder: Path, tmp_path: Path, damage: str) -> None:
+@pytest.mark.parametrize("damage", ["missing", "shape", "extra"])
+def test_a_tensor_that_is_missing_misshapen_or_unknown_is_named(tiny_folder: Path, tmp_path: Path, damage: str) -> None:
     name = "model.layers.1.mlp.down_proj.weight"
     tensors = load_file(tiny_folder / "model.safetensors")
     if damage == "missing":
         del tensors[name]
+    elif damage == "extra":
+        name = "model.layers.1.mlp.down_proj.bias"
+        tensors[name] = torch.zeros(64)
     else:
         tensors[name] = tensors[name][:, :-1].contiguous()
     save_file(tensors, tmp_path / "model.safetensors")
     config = ModelConfig.read(tiny_folder)
     with pytest.raises(ModelUnavailableError, match=name):
-        load_weights(tmp_path, config, torch.float32, torch.device("cpu"))
+        load_weights(tmp_path, config, WeightForm(torch.float32, torch.device("cpu")))

@@ -41,7 +41,9 @@ async def url(tiny_folder: Path) -> AsyncIterator[str]:
     """The tiny model behind a real socket."""
     tokenizer = Tokenizer(tiny_folder)
     engine = load_engine(tiny_folder, EngineConfig(), tokenizer.end_token_ids)
-    config = uvicorn.Config(create_app(engine, tokenizer, "tiny"), port=0, log_level="warning", ws="none")
+    config = uvicorn.Config(
+        create_app(engine, tokenizer, "tiny"), port=0, log_level="warning", ws="none", http="httptools"
+    )
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve())
     while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
@@ -227,6 +229,24 @@ async def figures(http: httpx.AsyncClient) -> dict[str, float]:
     return {name: float(value) for name, value in (line.split() for line in lines if not line.startswith("#"))}
 
 
+async def test_figures_have_our_names_and_vllms(client: openai.AsyncOpenAI, http: httpx.AsyncClient) -> None:
+    await ask(client, temperature=0)
+    await ask(client, temperature=0, n=2)
+    now = await figures(http)
+    pairs = {
+        "sluice_engine_prompt_tokens_total": "vllm:prompt_tokens_total",
+        "sluice_engine_cached_tokens_total": "vllm:prompt_tokens_cached_total",
+        "sluice_engine_output_tokens_total": "vllm:generation_tokens_total",
+        "sluice_engine_ttft_seconds_count": "vllm:time_to_first_token_seconds_count",
+        "sluice_engine_itl_seconds_sum": "vllm:inter_token_latency_seconds_sum",
+    }
+    assert all(now[ours] == now[theirs] > 0 for ours, theirs in pairs.items())
+    assert now["vllm:kv_cache_usage_perc"] == 0
+    assert now["sluice_engine_ttft_seconds_count"] == 2
+    assert now["sluice_engine_itl_seconds_count"] == 3 * 11
+    assert now['sluice_engine_itl_seconds_bucket{le="+Inf"}'] == 3 * 11
+
+
 async def until(http: httpx.AsyncClient, holds: Callable[[dict[str, float]], bool]) -> None:
     async with asyncio.timeout(20):
         while not holds(await figures(http)):  # noqa: ASYNC110 - the engine tells its figures only when asked
@@ -253,6 +273,13 @@ async def test_a_named_draft_changes_the_speed_and_not_the_answer(
     assert drafted.choices[0].message.content == text
     assert after["sluice_engine_steps_total"] - before["sluice_engine_steps_total"] < 60
     assert after["sluice_engine_accepted_tokens_total"] > before["sluice_engine_accepted_tokens_total"]
+
+
+async def test_a_whole_file_fits_in_the_draft_header(http: httpx.AsyncClient) -> None:
+    drafts = [base64.b64encode(text.encode()).decode() for text in ("é" * 20_000, "", "x" * 30_000)]
+    body = {"model": "tiny", "messages": HI, "max_tokens": 3}
+    response = await http.post("/v1/chat/completions", json=body, headers={"x-sluice-draft": ", ".join(drafts)})
+    assert response.status_code == 200
 
 
 async def test_a_draft_that_is_no_text_is_refused(http: httpx.AsyncClient) -> None:
@@ -330,6 +357,45 @@ async def test_bodies_that_are_no_request_are_refused(http: httpx.AsyncClient, b
     response = await http.post("/v1/chat/completions", content=body)
     assert response.status_code == 400
     assert response.json()["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "code"),
+    [
+        ({"messages": [{"role": "user", "content": "x" * 600}]}, 400, "context_length_exceeded"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": ["what"]}}}},
+            400,
+            "invalid_value",
+        ),
+        ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "no"}}}, 400, "invalid_value"),
+        ({"model": "another"}, 404, "model_not_found"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_after_each_error_the_engine_serves_on(
+    http: httpx.AsyncClient, changes: dict[str, Any], status: int, code: str, stream: bool
+) -> None:
+    body = {"model": "tiny", "messages": HI, "max_tokens": 3, "stream": stream}
+    refused = await http.post("/v1/chat/completions", json=body | changes)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (status, code)
+    assert (await http.post("/v1/chat/completions", json=body)).status_code == 200
+    assert (await figures(http))["sluice_engine_blocks_in_use"] == 0
+
+
+async def test_more_requests_than_may_wait_are_told_to_come_back(tiny_folder: Path) -> None:
+    tokenizer = Tokenizer(tiny_folder)
+    config = EngineConfig(max_num_sequences=1, max_num_waiting=1)
+    engine = load_engine(tiny_folder, config, tokenizer.end_token_ids)
+    transport = httpx.ASGITransport(create_app(engine, tokenizer, "tiny"))
+    async with httpx.AsyncClient(transport=transport, base_url="http://engine") as client:
+        body = {"model": "tiny", "messages": HI, "max_tokens": 20, "ignore_eos": True}
+        answers = await asyncio.gather(*(client.post("/v1/chat/completions", json=body) for _ in range(5)))
+        statuses = [answer.status_code for answer in answers]
+        assert statuses.count(200) == 2
+        assert statuses.count(429) == 3
+        assert (await client.post("/v1/chat/completions", json=body)).status_code == 200
+    await engine.aclose()
 
 
 async def test_an_unknown_model_is_not_found(client: openai.AsyncOpenAI) -> None:

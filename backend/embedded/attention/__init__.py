@@ -1,5 +1,7 @@
 """Attention over the paged cache: one interface, one module for each way."""
 
+from importlib.util import find_spec
+
 from sluice.backend.embedded.attention.base import AttentionBackend, AttentionPass, Span
 from sluice.backend.embedded.attention.gathered import GatheredAttention
 from sluice.backend.embedded.attention.runs import RunsAttention
@@ -10,4 +12,10 @@ __all__ = ["AttentionBackend", "AttentionPass", "GatheredAttention", "RunsAttent
 
 def make_attention(cache: KVCache) -> AttentionBackend:
     """The fastest that can be used with this cache."""
-    return RunsAttention(cache) if cache.keys.device.type == "cpu" else GatheredAttention(cache)
+    if cache.device.type == "cpu":
+        return RunsAttention(cache)
+    if cache.device.type == "cuda" and find_spec("triton") is not None:
+        from sluice.backend.embedded.attention.paged import PagedAttention
+
+        return PagedAttention(cache)
+    return GatheredAttention(cache)

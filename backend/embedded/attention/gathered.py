@@ -1,17 +1,21 @@
 """Reference: gathers each sequence's keys and values into one piece, then torch's own attention.
 
-Runs on every device and for every dtype; the others are tested against it.
+Runs on every device and for every dtype; the others are tested against it. On CUDA torch takes flash attention for
+halves, so that it serves long prompts there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 
 from sluice.backend.embedded.attention.base import Span
 from sluice.backend.embedded.kv_cache import KVCache
+from sluice.backend.embedded.transfer import to_device
 
 
 class GatheredAttention:
@@ -21,7 +25,7 @@ class GatheredAttention:
         self._cache = cache
 
     def begin(self, spans: Sequence[Span]) -> GatheredPass:
-        """Slots and masks of each sequence."""
+        """Slots of each sequence."""
         return GatheredPass(self._cache, spans)
 
 
@@ -30,27 +34,43 @@ class GatheredPass:
 
     def __init__(self, cache: KVCache, spans: Sequence[Span]) -> None:
         self._cache = cache
-        device, size = cache.keys.device, cache.block_size
-        self._parts = []
-        for span in spans:
-            blocks = torch.tensor(span.block_table, device=device)
-            slots = (blocks.unsqueeze(1) * size + torch.arange(size, device=device)).flatten()[: span.context_len]
-            mask = torch.ones(span.num_tokens, span.context_len, dtype=torch.bool, device=device)
-            self._parts.append((span, slots, mask.tril(span.context_len - span.num_tokens)))
+        self._parts = [(span, self._slots(span), self._mask(span)) for span in spans]
 
     def __call__(self, layer: int, queries: torch.Tensor) -> torch.Tensor:
         """See `AttentionPass`."""
         out = torch.empty_like(queries)
+        self.attend_into(out, layer, queries)
+        return out
+
+    def attend_into(self, out: torch.Tensor, layer: int, queries: torch.Tensor) -> None:
+        """Write what the spans' queries attend to into their rows of `out`; the other rows stay."""
+        dtype = self._cache.dtype
         for span, slots, mask in self._parts:
             piece = slice(span.start, span.start + span.num_tokens)
-            keys = self._cache.keys[layer].index_select(1, slots).to(queries.dtype)
-            values = self._cache.values[layer].index_select(1, slots).to(queries.dtype)
             out[piece] = scaled_dot_product_attention(
-                queries[piece].transpose(0, 1).unsqueeze(0),
-                keys.unsqueeze(0),
-                values.unsqueeze(0),
+                queries[piece].to(dtype).transpose(0, 1).unsqueeze(0),
+                self._cache.keys.gather(layer, slots).unsqueeze(0),
+                self._cache.values.gather(layer, slots).unsqueeze(0),
                 attn_mask=mask,
                 scale=1.0,
                 enable_gqa=True,
             )[0].transpose(0, 1)
-        return out
+
+    def _slots(self, span: Span) -> torch.Tensor:
+        size = self._cache.block_size
+        blocks = np.asarray(span.block_table, dtype=np.int64)[:, None]
+        slots = (blocks * size + np.arange(size)).reshape(-1)[: span.context_len]
+        return to_device(torch.from_numpy(slots), self._cache.device)
+
+    def _mask(self, span: Span) -> torch.Tensor | None:
+        """Hides from each query what comes after it."""
+        if span.num_tokens == 1:
+            return None
+        device, dtype = self._cache.device, self._cache.dtype
+        if device.type == "cuda" and dtype.itemsize == 2:
+            bias: torch.Tensor = causal_lower_right(
+                span.num_tokens, span.context_len
+            )  # a form that flash attention has
+            return bias
+        mask = torch.ones(span.num_tokens, span.context_len, dtype=torch.bool, device=device)
+        return mask.tril(span.context_len - span.num_tokens)

@@ -2,7 +2,8 @@
 
 The block manager places a sequence's blocks side by side, so its context is mostly one run of them, or two behind a
 shared beginning. Few queries (decoding, verification): plain matrix products, heads of a group side by side. Many
-(prefill): flash attention on each run, joined by their log-sum-exps as in FlashDecoding and cascade inference.
+(prefill): flash attention on each run, joined by their log-sum-exps as in FlashDecoding and cascade inference. A cache
+that is kept in fewer bits is unpacked run by run as it is read.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from sluice.backend.embedded.attention.base import Span
 from sluice.backend.embedded.kv_cache import KVCache
 
 _FEW_QUERIES = 16
+Pieces = list[tuple[torch.Tensor, torch.Tensor]]
+"""Keys and values (kv_heads, tokens, head_dim) of each run, in order."""
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
 
@@ -34,7 +37,7 @@ def runs_of(block_table: Sequence[int], context_len: int, block_size: int) -> li
 
 
 class RunsAttention:
-    """Attention over runs of blocks; the cache is float32."""
+    """Attention over runs of blocks; the cache is read as float32."""
 
     def __init__(self, cache: KVCache) -> None:
         self._cache = cache
@@ -55,61 +58,51 @@ class RunsPass:
 
     def __call__(self, layer: int, queries: torch.Tensor) -> torch.Tensor:
         """See `AttentionPass`."""
-        keys, values = self._cache.keys[layer], self._cache.values[layer]
-        num_kv_heads, head_dim = keys.shape[0], keys.shape[2]
+        num_kv_heads = self._cache.keys.data.shape[1]
         # (tokens, kv_heads, group, head_dim): the heads of a group share keys and values.
-        grouped = queries.view(queries.shape[0], num_kv_heads, -1, head_dim)
+        grouped = queries.view(queries.shape[0], num_kv_heads, -1, queries.shape[2])
         out = torch.empty_like(grouped)
         for span, runs in self._parts:
             piece = slice(span.start, span.start + span.num_tokens)
             if span.num_tokens == 1:
-                out[span.start] = _few(grouped[span.start], keys, values, runs, None)
+                out[span.start] = _few(grouped[span.start], self._read(layer, runs), None)
             elif span.num_tokens <= _FEW_QUERIES:
                 few = grouped[piece].permute(1, 2, 0, 3).flatten(1, 2)
-                attended = _few(few, keys, values, runs, self._masks[span.num_tokens])
-                shape = (num_kv_heads, -1, span.num_tokens, head_dim)
+                attended = _few(few, self._read(layer, runs), self._masks[span.num_tokens])
+                shape = (num_kv_heads, -1, span.num_tokens, queries.shape[2])
                 out[piece] = attended.view(shape).permute(2, 0, 1, 3)
             else:
-                out[piece] = _many(grouped[piece].permute(1, 2, 0, 3), keys, values, runs).permute(2, 0, 1, 3)
+                past, own = _split(runs, span.num_tokens)
+                many = grouped[piece].permute(1, 2, 0, 3)
+                attended = _many(many, self._read(layer, past), self._read(layer, own))
+                out[piece] = attended.permute(2, 0, 1, 3)
         return out.view_as(queries)
 
+    def _read(self, layer: int, runs: list[tuple[int, int]]) -> Pieces:
+        keys, values = self._cache.keys, self._cache.values
+        return [(keys.read(layer, start, end), values.read(layer, start, end)) for start, end in runs]
 
-def _few(
-    queries: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    runs: list[tuple[int, int]],
-    mask: torch.Tensor | None,
-) -> torch.Tensor:
+
+def _few(queries: torch.Tensor, pieces: Pieces, mask: torch.Tensor | None) -> torch.Tensor:
     """Attend with queries (kv_heads, group × n, head_dim); `mask` (n, n) is added for the last n keys."""
-    if len(runs) == 1:
-        ((start, end),) = runs
-        scores = torch.bmm(queries, keys[:, start:end].transpose(1, 2))
-    else:
-        scores = torch.cat([torch.bmm(queries, keys[:, start:end].transpose(1, 2)) for start, end in runs], dim=2)
+    parts = [torch.bmm(queries, keys.transpose(1, 2)) for keys, _ in pieces]
+    scores = parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
     if mask is not None:
         num_tokens = mask.shape[0]
         scores.view(scores.shape[0], -1, num_tokens, scores.shape[2])[..., -num_tokens:] += mask
-    weights = torch.softmax(scores, dim=-1)
-    if len(runs) == 1:
-        return torch.bmm(weights, values[:, start:end])
-    parts = torch.split(weights, [end - start for start, end in runs], dim=2)
-    out = torch.bmm(parts[0], values[:, runs[0][0] : runs[0][1]])
-    for part, (start, end) in zip(parts[1:], runs[1:], strict=True):
-        out.baddbmm_(part, values[:, start:end])
+    weights = torch.split(torch.softmax(scores, dim=-1), [keys.shape[1] for keys, _ in pieces], dim=2)
+    out = torch.bmm(weights[0], pieces[0][1])
+    for part, (_, values) in zip(weights[1:], pieces[1:], strict=True):
+        out.baddbmm_(part, values)
     return out
 
 
-def _many(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, runs: list[tuple[int, int]]) -> torch.Tensor:
-    """Attend with queries (kv_heads, group, n, head_dim), the n last tokens of the context, causally."""
-    num_tokens = queries.shape[2]
-    past, own = _split(runs, num_tokens)
-    parts = [_flash_part(queries, keys, values, run, causal=False) for run in past]
-    if len(own) == 1:
-        parts.append(_flash_part(queries, keys, values, own[0], causal=True))
-    else:  # the new tokens lie apart: put them together, as the causal part needs them in one piece
-        keys, values = (torch.cat([tensor[:, start:end] for start, end in own], dim=1) for tensor in (keys, values))
-        parts.append(_flash_part(queries, keys, values, (0, num_tokens), causal=True))
+def _many(queries: torch.Tensor, past: Pieces, own: Pieces) -> torch.Tensor:
+    """Attend with queries (kv_heads, group, n, head_dim) to all of `past` and causally to `own`, their n tokens."""
+    parts = [_flash_part(queries, keys, values, causal=False) for keys, values in past]
+    if len(own) > 1:  # the new tokens lie apart: put them together, as the causal part needs them in one piece
+        own = [(torch.cat([keys for keys, _ in own], dim=1), torch.cat([values for _, values in own], dim=1))]
+    parts.append(_flash_part(queries, *own[0], causal=True))
     out, lse = parts[0]
     for part, part_lse in parts[1:]:
         # sigmoid(b - a) is b's share of exp(a) + exp(b).
@@ -133,17 +126,9 @@ def _split(runs: list[tuple[int, int]], num_tokens: int) -> tuple[list[tuple[int
 
 
 def _flash_part(
-    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, run: tuple[int, int], *, causal: bool
+    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, *, causal: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Output and log-sum-exp (kv_heads, group, n) over one run; key heads stand in for the batch, groups for heads."""
-    start, end = run
-    shape = (keys.shape[0], queries.shape[1], end - start, keys.shape[2])
-    out, lse = _flash(
-        queries,
-        keys[:, None, start:end].expand(shape),
-        values[:, None, start:end].expand(shape),
-        0.0,
-        causal,
-        scale=1.0,
-    )
+    shape = (keys.shape[0], queries.shape[1], *keys.shape[1:])
+    out, lse = _flash(queries, keys[:, None].expand(shape), values[:, None].expand(shape), 0.0, causal, scale=1.0)
     return out, lse

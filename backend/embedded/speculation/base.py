@@ -16,3 +16,7 @@ class Drafter(Protocol):
     def note(self, num_proposed: int, num_accepted: int) -> None:
         """Learn what became of the last proposal."""
         ...
+
+    def close(self) -> None:
+        """The sequence has ended: free what is held for it."""
+        ...

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from sluice.backend.embedded.speculation.adaptive_length import AdaptiveLength
+
 _GRAM = 3
 _MAX_CANDIDATES = 16
 _MAX_MATCH = 32
-_FIRST_LENGTH = 4
 
 
 @dataclass(slots=True)
@@ -30,8 +31,7 @@ class PromptLookup:
     _sources: list[_Text] = field(init=False)
     _places: dict[tuple[int, ...], list[tuple[int, int]]] = field(default_factory=dict)
     """Ends of each n-gram: source and position behind it, in order."""
-    _length: int = _FIRST_LENGTH
-    """Tokens to propose next."""
+    _length: AdaptiveLength = field(default_factory=AdaptiveLength)
     _min_match: int = _GRAM
     """Shortest match that is trusted."""
 
@@ -54,19 +54,18 @@ class PromptLookup:
         if best is None or best_length < self._min_match:
             return ()
         source, end = best
-        return self._sources[source].tokens[end : end + min(max_num_tokens, self._length)]
+        return self._sources[source].tokens[end : end + min(max_num_tokens, self._length.tokens)]
 
     def note(self, num_proposed: int, num_accepted: int) -> None:
         """Propose more and trust shorter matches after success, less and longer ones after failure."""
+        self._length.note(num_proposed, num_accepted)
         if num_accepted == num_proposed:
-            self._length *= 2 if num_proposed >= self._length else 1
-            self._length = min(self._length, 64)
             self._min_match = _GRAM
         elif num_accepted == 0:
-            self._length = max(2, self._length // 2)
             self._min_match = min(self._min_match * 2, _MAX_MATCH)
-        else:
-            self._length = max(2, num_accepted + 1)
+
+    def close(self) -> None:
+        """Nothing is held."""
 
     def _index(self, number: int) -> None:
         """Add the n-grams that have come since; the last, which nothing follows yet, comes with the next token."""

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("triton")
+
+COMPILE = """
+import os
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from sluice.backend.embedded.attention.paged_kernel import attend_split, join_splits
+
+def compile(kernel, types, constants, architecture):
+    signature = {name: types.get(name, "constexpr" if name in constants else "i32") for name in kernel.arg_names}
+    indexes = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
+    source = ASTSource(kernel, signature=signature, constexprs=indexes)
+    compiled = triton.compile(source, target=GPUTarget("cuda", architecture, 32))
+    assert compiled.asm["cubin"]
+    return compiled.metadata.shared
+
+floats = {name: "*fp32" for name in ("out_ptr", "lse_ptr", "key_scales_ptr", "value_scales_ptr")}
+ints = {name: "*i32" for name in ("tables_ptr", "context_lens_ptr", "starts_ptr", "num_tokens_ptr")}
+cases = [(90, "fp8e4nv", True, 16), (80, "bf16", False, 128)]
+if "SLUICE_TEST_FULL" in os.environ:
+    cases += [(90, "bf16", False, 16), (90, "bf16", False, 128), (90, "i8", True, 16), (80, "i8", True, 64)]
+for architecture, cache, scales, rows in cases:
+    shared = compile(
+        attend_split,
+        floats | ints | {"queries_ptr": "*bf16", "keys_ptr": f"*{cache}", "values_ptr": f"*{cache}"},
+        dict(group=4, rows=rows, head_dim=128, padded_dim=128, block_size=16, tile=64, has_scales=scales),
+        architecture,
+    )
+    print(architecture, cache, rows, shared)
+    assert shared <= 160 * 1024
+compile(
+    join_splits,
+    {"out_ptr": "*bf16", "parts_ptr": "*fp32", "lse_ptr": "*fp32"} | ints,
+    dict(head_dim=128, padded_dim=128, padded_splits=32),
+    90,
+)
+"""
+
+
+def test_the_kernels_compile_for_gpus_that_are_not_here() -> None:
+    environment = {**os.environ, "TRITON_INTERPRET": "0"}
+    done = subprocess.run([sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True, check=False)
+    print(done.stdout)
+    assert done.returncode == 0, done.stderr
