@@ -49,6 +49,7 @@ def run(settings: Settings) -> None:
             "or --backend embedded for the bundled model"
         )
     set_up_logging(settings.log_level)
+    _allow_many_connections()
     listener = bind(settings.host, settings.port)
     try:
         address: str = listener.getsockname()[0]
@@ -227,6 +228,17 @@ def _say_where(settings: Settings, listener: socket.socket) -> None:
     if settings.wants_keys:
         parts.append("keys wanted")
     click.echo(" · ".join(parts), err=True)
+
+
+def _allow_many_connections() -> None:
+    """Raise the number of open files as far as this user may: each stream takes two. Workers inherit it."""
+    try:
+        import resource
+    except ImportError:
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

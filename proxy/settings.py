@@ -80,7 +80,7 @@ class Settings(BaseSettings):
     """Longest time in which the upstream takes none of the request body, in seconds."""
     pool_timeout_s: float = Field(default=10.0, gt=0)
     """Longest wait for one of `max_connections` to come free, in seconds."""
-    max_connections: int = Field(default=512, ge=1)
+    max_connections: int = Field(default=4096, ge=1)
     """Connections to the upstream at once."""
     max_retries: int = Field(default=2, ge=0)
     """How often a request is sent to the same upstream again where it certainly was not worked on: no connection, or

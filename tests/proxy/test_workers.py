@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
 import socket
@@ -53,8 +54,12 @@ async def served(*options: str) -> AsyncIterator[tuple[subprocess.Popen[str], ht
 
 def workers_of(process: subprocess.Popen[str]) -> set[int]:
     """Ids of the workers; the tracker of shared resources beside them is none."""
-    children = psutil.Process(process.pid).children()
-    return {child.pid for child in children if "spawn_main" in " ".join(child.cmdline())}
+    found = set()
+    for child in psutil.Process(process.pid).children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+            if "spawn_main" in " ".join(child.cmdline()):
+                found.add(child.pid)
+    return found
 
 
 def wait_until_replaced(process: subprocess.Popen[str], killed: int) -> None:
