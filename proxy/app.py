@@ -14,14 +14,15 @@ from starlette.routing import Route
 from sluice.compressor import Compressor, CompressorError, CompressorSettings, StateStore
 from sluice.proxy import routes
 from sluice.proxy.access import Access, Guard
-from sluice.proxy.chat import ChatRoute
 from sluice.proxy.errors import ConfigError, ProxyError, error_json
+from sluice.proxy.exchange import Endpoint
 from sluice.proxy.metrics import Metrics
 from sluice.proxy.services import Services
 from sluice.proxy.settings import Settings
 from sluice.proxy.state import make_store
 from sluice.proxy.tokens import TokenCounter
 from sluice.proxy.upstreams import Upstreams
+from sluice.proxy.wire.wires import CHAT
 
 
 def create_app(settings: Settings, *, store: StateStore | None = None, compressor: Compressor | None = None) -> FastAPI:
@@ -70,7 +71,7 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.router.routes += [
-        Route("/v1/chat/completions", ChatRoute(), methods=["POST"]),
+        Route(CHAT.path, Endpoint(CHAT), methods=["POST"]),
         Route("/v1/models", routes.ModelsRoute(), methods=["GET"]),
         Route("/v1/recall/{recall_id}", routes.recall, methods=["GET"]),
         Route("/healthz", routes.healthz, methods=["GET"]),

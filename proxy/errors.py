@@ -292,12 +292,18 @@ def rendering_of(error: Exception) -> Rendering:
     return _INTERNAL
 
 
-def error_json(error: Exception) -> tuple[int, bytes]:
-    """Render an exception as OpenAI error JSON.
+class ErrorDetails(NamedTuple):
+    """What a client is told of an error; a wire puts it into its own form."""
 
-    Returns:
-        The HTTP status, and `{"error": {message, type, param, code}}`.
-    """
+    status: int
+    type: str
+    code: str
+    message: str
+    param: str | None
+
+
+def describe(error: Exception) -> ErrorDetails:
+    """Tell what a client may know of an exception."""
     rendering = rendering_of(error)
     if isinstance(error, HTTPException):
         message = str(error.detail)
@@ -305,10 +311,16 @@ def error_json(error: Exception) -> tuple[int, bytes]:
         message = "internal error of the proxy; its log says more"
     else:
         message = str(error)
-    fields = {
-        "message": message.encode("utf-8", "replace").decode(),
-        "type": rendering.type,
-        "param": getattr(error, "param", None),
-        "code": rendering.code,
-    }
-    return rendering.status, msgspec.json.encode({"error": fields})
+    message = message.encode("utf-8", "replace").decode()
+    return ErrorDetails(*rendering, message, getattr(error, "param", None))
+
+
+def error_json(error: Exception) -> tuple[int, bytes]:
+    """Render an exception as OpenAI error JSON.
+
+    Returns:
+        The HTTP status, and `{"error": {message, type, param, code}}`.
+    """
+    told = describe(error)
+    fields = {"message": told.message, "type": told.type, "param": told.param, "code": told.code}
+    return told.status, msgspec.json.encode({"error": fields})
