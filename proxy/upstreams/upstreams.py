@@ -240,7 +240,9 @@ class Upstreams:
             if upstream is not primary:
                 self._metrics.fell_back(primary.target.name, upstream.target.name)
             has_fallback = position + 1 < len(chain)
-            outcomes.append(await self._ask(upstream, outgoing.method, request, upstream.max_retries, has_fallback))
+            # What is only tried out is tried once.
+            max_retries = 0 if upstream.breaker.is_open else upstream.max_retries
+            outcomes.append(await self._ask(upstream, outgoing.method, request, max_retries, has_fallback))
             if not outcomes[-1].may_fall_back:
                 return outcomes
         if not outcomes:
