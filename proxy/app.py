@@ -55,7 +55,7 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
         limits = CompressorSettings(
             state_timeout_s=2 * settings.redis_timeout_s, max_reattached_chars=settings.max_reattached_chars
         )
-        metrics = Metrics()
+        metrics = Metrics(is_shared=settings.workers > 1)
         services = app.state.services = Services(
             settings=settings,
             store=kept,
