@@ -15,6 +15,7 @@ from starlette.routing import Route
 from sluice.compressor import Compressor, CompressorError, CompressorSettings, StateStore
 from sluice.proxy import routes
 from sluice.proxy.access import Access, Guard
+from sluice.proxy.compact import compact
 from sluice.proxy.count_tokens import CountTokens
 from sluice.proxy.errors import ConfigError, ProxyError
 from sluice.proxy.exchange import Endpoint
@@ -26,6 +27,7 @@ from sluice.proxy.state import make_store
 from sluice.proxy.state.dry import DryStore
 from sluice.proxy.tokens import TokenCounter
 from sluice.proxy.upstreams import Upstreams
+from sluice.proxy.window import Windows
 from sluice.proxy.wire.render_errors import error_for_path
 from sluice.proxy.wire.wires import WIRES
 
@@ -64,6 +66,7 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
                 cache_ttl_s=settings.cache_ttl_s,
                 metrics=metrics.upstreams,
             ),
+            windows=Windows(),
             counter=TokenCounter(),
             metrics=metrics,
             access=access,
@@ -79,6 +82,7 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
     app.router.routes += [
         *(Route(wire.path, Endpoint(wire), methods=["POST"]) for wire in WIRES.values()),
         Route("/v1/messages/count_tokens", CountTokens(), methods=["POST"]),
+        Route("/v1/compact", compact, methods=["POST"]),
         Route("/v1/models", routes.ModelsRoute(), methods=["GET"]),
         Route("/v1/recall/{recall_id}", routes.recall, methods=["GET"]),
         Route("/healthz", routes.healthz, methods=["GET"]),

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from sluice.compressor import Compressed, Mode, StateError
+from sluice.compressor.economics import CHARS_PER_TOKEN
 from sluice.proxy.apart import compress_apart
 from sluice.proxy.body import Body
 from sluice.proxy.encoding import UnreadableBodyError, unpack
@@ -20,6 +21,7 @@ from sluice.proxy.log import fields, logger, where
 from sluice.proxy.services import Services
 from sluice.proxy.tenant import tenant_of
 from sluice.proxy.upstreams import Target
+from sluice.proxy.window import messages_bound
 from sluice.proxy.wire import WireName
 from sluice.proxy.wire.base import Wire
 from sluice.proxy.wire.breakpoints import place_breakpoint
@@ -113,6 +115,7 @@ async def prepare(
         raise
     target = services.upstreams.resolve(parsed.model)
     # A local server's prefix cache is ours to care for; what is left out says nothing to a model.
+    max_tokens = max_tokens or services.windows.bound(target.origin, parsed.model)
     stabilised = wire.stabilised(parsed) if target.is_local and parsed.spans is not None else {}
     untouched = Prepared(
         parsed.splice(parsed.messages, stabilised) if stabilised and mode is not Mode.OFF else plain,
@@ -140,7 +143,7 @@ async def prepare(
 
 
 async def shrink(
-    prepared: Prepared, headers: Sequence[Header], wire: Wire, services: Services, max_tokens: int
+    prepared: Prepared, headers: Sequence[Header], wire: Wire, services: Services, limit: int, num_counted: int | None
 ) -> Prepared | None:
     """Compress a request again that the upstream refused as too long; None where that makes it no shorter.
 
@@ -149,24 +152,27 @@ async def shrink(
         headers: the client's.
         wire: the format of the body.
         services: the parts to work with.
-        max_tokens: what the upstream takes.
+        limit: tokens that the model takes in all; 0 where it does not say.
+        num_counted: tokens of the refused messages, where they have been counted.
     """
-    parsed, target = prepared.parsed, prepared.target
-    if prepared.compressed is None or prepared.bypass is not None or parsed is None or target is None:
+    parsed, target, compressed = prepared.parsed, prepared.target, prepared.compressed
+    if compressed is None or prepared.bypass is not None or parsed is None or target is None:
         return None
     if wire.edits_history(parsed):
         return None
+    num_beside = sum(len(parsed.field(name)) for name in wire.context_fields) / CHARS_PER_TOKEN
+    num_estimated = compressed.num_chars_out / CHARS_PER_TOKEN
+    bound = messages_bound(num_estimated, num_counted, num_beside + wire.num_reserved(parsed), limit)
+    services.windows.refused(target.origin, parsed.model, bound)
     stabilised = wire.stabilised(parsed) if target.is_local else {}
     try:
         async with asyncio.timeout(services.settings.compress_timeout_s):
-            compressed = await _compress(
-                parsed, headers, wire, prepared.mode, target, services, max_tokens, is_refused=True
-            )
-        again = _forwarded(prepared, compressed, wire, stabilised, services)
+            again = await _compress(parsed, headers, wire, prepared.mode, target, services, bound, is_refused=True)
+        shorter = _forwarded(prepared, again, wire, stabilised, services)
     except Exception as error:  # the upstream's refusal stands
         logger.error(fields("compression_failed", error=where(error)))
         return None
-    return again if len(again.body) < len(prepared.body) else None
+    return shorter if len(shorter.body) < len(prepared.body) else None
 
 
 async def _unpacked(raw: bytes, encoding: str, max_body_bytes: int) -> bytes:

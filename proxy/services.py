@@ -10,6 +10,7 @@ from sluice.proxy.metrics import Metrics
 from sluice.proxy.settings import Settings
 from sluice.proxy.tokens import TokenCounter
 from sluice.proxy.upstreams import Upstreams
+from sluice.proxy.window import Windows
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class Services:
     dry_compressor: Compressor
     """Says what would be forwarded, and freezes nothing."""
     upstreams: Upstreams
+    windows: Windows
     counter: TokenCounter
     metrics: Metrics
     access: Access
