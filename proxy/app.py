@@ -20,6 +20,7 @@ from sluice.proxy.count_tokens import CountTokens
 from sluice.proxy.errors import ConfigError, ProxyError
 from sluice.proxy.exchange import Endpoint
 from sluice.proxy.metrics import Metrics
+from sluice.proxy.openapi import openapi
 from sluice.proxy.passthrough import Passthrough
 from sluice.proxy.services import Services
 from sluice.proxy.settings import Settings
@@ -27,7 +28,6 @@ from sluice.proxy.state import make_store
 from sluice.proxy.state.dry import DryStore
 from sluice.proxy.tokens import TokenCounter
 from sluice.proxy.upstreams import Upstreams
-from sluice.proxy.window import Windows
 from sluice.proxy.wire.render_errors import error_for_path
 from sluice.proxy.wire.wires import WIRES
 
@@ -52,7 +52,9 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         kept = store or make_store(settings)
         # The compressor's own limit stands behind the store's, which says more when it runs out.
-        limits = CompressorSettings(state_timeout_s=2 * settings.redis_timeout_s)
+        limits = CompressorSettings(
+            state_timeout_s=2 * settings.redis_timeout_s, max_reattached_chars=settings.max_reattached_chars
+        )
         metrics = Metrics()
         services = app.state.services = Services(
             settings=settings,
@@ -66,7 +68,6 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
                 cache_ttl_s=settings.cache_ttl_s,
                 metrics=metrics.upstreams,
             ),
-            windows=Windows(),
             counter=TokenCounter(),
             metrics=metrics,
             access=access,
@@ -87,6 +88,7 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
         Route("/v1/recall/{recall_id}", routes.recall, methods=["GET"]),
         Route("/healthz", routes.healthz, methods=["GET"]),
         Route("/readyz", routes.readyz, methods=["GET"]),
+        Route("/openapi.json", openapi, methods=["GET"]),
         Route("/metrics", routes.metrics, methods=["GET"]),
         # What no route above serves, their other methods included, is the upstream's.
         Route("/v1/{rest:path}", Passthrough()),

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from sluice.compressor import Compressed, Mode, StateError
-from sluice.compressor.economics import CHARS_PER_TOKEN
+from sluice.compressor.economics import CHARS_PER_TOKEN, TOKENS_PER_MESSAGE
 from sluice.proxy.apart import compress_apart
 from sluice.proxy.body import Body
 from sluice.proxy.encoding import UnreadableBodyError, unpack
@@ -19,6 +19,7 @@ from sluice.proxy.errors import InvalidFieldError, RequestError
 from sluice.proxy.headers import Header, find
 from sluice.proxy.log import fields, logger, where
 from sluice.proxy.services import Services
+from sluice.proxy.session import session_of
 from sluice.proxy.tenant import tenant_of
 from sluice.proxy.upstreams import Target
 from sluice.proxy.window import messages_bound
@@ -115,7 +116,6 @@ async def prepare(
         raise
     target = services.upstreams.resolve(parsed.model)
     # A local server's prefix cache is ours to care for; what is left out says nothing to a model.
-    max_tokens = max_tokens or services.windows.bound(target.origin, parsed.model)
     stabilised = wire.stabilised(parsed) if target.is_local and parsed.spans is not None else {}
     untouched = Prepared(
         parsed.splice(parsed.messages, stabilised) if stabilised and mode is not Mode.OFF else plain,
@@ -130,7 +130,8 @@ async def prepare(
         return replace(untouched, bypass="duplicate-key")
     try:
         async with asyncio.timeout(services.settings.compress_timeout_s):
-            compressed = await _compress(parsed, headers, wire, mode, target, services, max_tokens, dry=dry)
+            bound = max_tokens or services.windows.bound(target.origin, parsed.model)
+            compressed = await _compress(parsed, headers, wire, mode, target, services, bound, dry=dry)
         return _forwarded(untouched, compressed, wire, stabilised, services)
     except StateError:
         bypass = "state"
@@ -152,27 +153,31 @@ async def shrink(
         headers: the client's.
         wire: the format of the body.
         services: the parts to work with.
-        limit: tokens that the model takes in all; 0 where it does not say.
-        num_counted: tokens of the refused messages, where they have been counted.
+        limit: tokens that the model takes in all; 0 where the upstream does not say.
+        num_counted: tokens of the messages that were refused; None where they are not counted.
     """
-    parsed, target, compressed = prepared.parsed, prepared.target, prepared.compressed
-    if compressed is None or prepared.bypass is not None or parsed is None or target is None:
+    parsed, target, refused = prepared.parsed, prepared.target, prepared.compressed
+    if refused is None or prepared.bypass is not None or parsed is None or target is None:
         return None
     if wire.edits_history(parsed):
         return None
-    num_beside = sum(len(parsed.field(name)) for name in wire.context_fields) / CHARS_PER_TOKEN
-    num_estimated = compressed.num_chars_out / CHARS_PER_TOKEN
-    bound = messages_bound(num_estimated, num_counted, num_beside + wire.num_reserved(parsed), limit)
-    services.windows.refused(target.origin, parsed.model, bound)
+    num_estimated = refused.num_chars_out / CHARS_PER_TOKEN + TOKENS_PER_MESSAGE * len(refused.messages)
+    num_beside = (len(prepared.body) - sum(map(len, prepared.messages_out))) / CHARS_PER_TOKEN
+    max_tokens = messages_bound(num_estimated, num_counted, num_beside + wire.num_reserved(parsed), limit)
     stabilised = wire.stabilised(parsed) if target.is_local else {}
     try:
         async with asyncio.timeout(services.settings.compress_timeout_s):
-            again = await _compress(parsed, headers, wire, prepared.mode, target, services, bound, is_refused=True)
-        shorter = _forwarded(prepared, again, wire, stabilised, services)
+            compressed = await _compress(
+                parsed, headers, wire, prepared.mode, target, services, max_tokens, is_refused=True
+            )
+        again = _forwarded(prepared, compressed, wire, stabilised, services)
     except Exception as error:  # the upstream's refusal stands
         logger.error(fields("compression_failed", error=where(error)))
         return None
-    return shorter if len(shorter.body) < len(prepared.body) else None
+    if len(again.body) >= len(prepared.body):
+        return None
+    services.windows.refused(target.origin, parsed.model, max_tokens)
+    return again
 
 
 async def _unpacked(raw: bytes, encoding: str, max_body_bytes: int) -> bytes:
@@ -204,6 +209,7 @@ async def _compress(
         max_tokens=max_tokens,
         context=wire.context(parsed),
         profile=target.profile,
+        session=session_of(headers, parsed) if services.settings.max_reattached_chars else b"",
     )
     if wire.edits_history(parsed):
         return await compress_apart(parsed.messages, wire.dialect, mode, compress)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sluice.compressor import Compressor, StateStore
 from sluice.proxy.access import Access
@@ -23,10 +23,10 @@ class Services:
     dry_compressor: Compressor
     """Says what would be forwarded, and freezes nothing."""
     upstreams: Upstreams
-    windows: Windows
     counter: TokenCounter
     metrics: Metrics
     access: Access
+    windows: Windows = field(default_factory=Windows)
 
     async def aclose(self) -> None:
         """Close what holds connections and threads."""
