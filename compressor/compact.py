@@ -1,31 +1,36 @@
 """Shortens a text or a list of messages once, on demand: nothing is frozen, nothing is known of earlier calls.
 
-The same decisions as for a conversation: repeats go, then, where a judge weighs lines, what is worth least for the
-query. Every line that stays is verbatim; `<keepContext>…</keepContext>` is never touched. Knows no wire.
+The same decisions as for a conversation: repeats go, then, where a scorer weighs lines, what is worth least, lines
+that bear on a query being worth more. Every line that stays is verbatim; `<keepContext>…</keepContext>` is never touched. Knows no wire.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from sluice.compressor import ledger, markers
 from sluice.compressor.conversation import Conversation
 from sluice.compressor.economics import CHARS_PER_TOKEN
-from sluice.compressor.judge import Judge, Keep, KeepAll
+from sluice.compressor.judge import Keep
 from sluice.compressor.ledger import RECORD_VERSION, Omitted, Rendition
-from sluice.compressor.line_judge import LineJudge
+from sluice.compressor.line_judge import MARKER_TOKENS
 from sluice.compressor.lines import join, split
 from sluice.compressor.planner import Omission, plan
+from sluice.compressor.relevance import relevance
 from sluice.compressor.renderer import render
-from sluice.compressor.scoring import load_default
+from sluice.compressor.scoring import Moment, Scorer, best_spans
 from sluice.compressor.settings import POLICY_VERSION, CompressorSettings
 from sluice.compressor.types import Message, Text
 
 _PIECE_LINES = 80
 """A text is looked at in pieces of this many lines, so that a later one may repeat an earlier one."""
-_MAX_LINES = 1_000_000
-"""Lines of one result that are weighed at the most."""
+_QUERY_WEIGHT = 0.5
+"""What a line that holds every word of the query is worth beside what it is worth anyway, in facts."""
+_PRICES = (1e-7, 10.0)
+"""Between these the price of a token is sought at which a ratio is met."""
+_NUM_HALVINGS = 14
 _NO_IDENTITY = b"\0" * 16
 
 Range = tuple[int, int]
@@ -44,23 +49,13 @@ class Compacted:
     """The lines that stay."""
 
 
-def line_judge(settings: CompressorSettings | None = None) -> Judge:
-    """The judge of mode `balanced`, as it is needed here. Loads its model, which takes a fraction of a second.
-
-    Raises:
-        ModelFileError: the model's file cannot be read.
-    """
-    settings = replace(settings or CompressorSettings(), num_exempt_results=0, max_scored_lines=_MAX_LINES)
-    return LineJudge(load_default(), settings.balanced, settings)
-
-
 def compact_text(
     text: str,
     *,
     query: str = "",
     ratio: float | None = None,
     include_markers: bool = True,
-    judge: Judge | None = None,
+    scorer: Scorer | None = None,
     settings: CompressorSettings | None = None,
 ) -> Compacted:
     """Shorten a text.
@@ -68,9 +63,9 @@ def compact_text(
     Args:
         text: any text of lines.
         query: what it is wanted for; lines that bear on it are worth more.
-        ratio: share of the text's tokens to keep, in (0, 1]; None leaves it to the judge. Of no effect without one.
+        ratio: share of the tokens to keep, in (0, 1]; None drops what is not worth its tokens. Needs a scorer.
         include_markers: put a marker where lines were dropped.
-        judge: weighs lines; None drops only what the text repeats.
+        scorer: weighs lines; None drops only what the text repeats.
         settings: see `CompressorSettings`.
     """
     settings = settings or CompressorSettings()
@@ -79,7 +74,7 @@ def compact_text(
     pieces = list(_pieces(lines.texts))
     texts = [(join(list(lines.texts[start:stop]), ends_with_newline=False),) for start, stop in pieces]
     messages = [_result(*piece) for piece in texts]
-    found = _omissions(messages, range(len(messages)), query, ratio, judge or KeepAll(), settings)
+    found = _omissions(messages, range(len(messages)), query, ratio, scorer, settings)
     ranges: list[list[int]] = []
     for (start, _), omissions in zip(pieces, found, strict=True):
         for omission in omissions.get(0, ()):
@@ -109,7 +104,7 @@ def compact_messages(
     ratio: float | None = None,
     preserve_recent: int = 2,
     include_markers: bool = True,
-    judge: Judge | None = None,
+    scorer: Scorer | None = None,
     settings: CompressorSettings | None = None,
 ) -> list[Mapping[int, Compacted]]:
     """Shorten the tool results among messages; what people and the model said stays as it is.
@@ -117,10 +112,10 @@ def compact_messages(
     Args:
         messages: of a conversation, in order.
         query: what they are wanted for.
-        ratio: share of the results' tokens to keep, in (0, 1]; None leaves it to the judge.
+        ratio: share of the results' tokens to keep, in (0, 1]; None drops what is not worth its tokens.
         preserve_recent: so many of the newest messages stay whole.
         include_markers: put a marker where lines were dropped.
-        judge: weighs lines; None drops only what other messages show.
+        scorer: weighs lines; None drops only what other messages show.
         settings: see `CompressorSettings`.
 
     Returns:
@@ -128,7 +123,7 @@ def compact_messages(
     """
     settings = settings or CompressorSettings()
     old = range(max(0, len(messages) - preserve_recent))
-    found = _omissions(messages, old, query, ratio, judge or KeepAll(), settings)
+    found = _omissions(messages, old, query, ratio, scorer, settings)
     return [
         {
             index: _compacted(message.texts[index].text, omissions, include_markers)
@@ -144,12 +139,12 @@ def _omissions(
     old: Collection[int],
     query: str,
     ratio: float | None,
-    judge: Judge,
+    scorer: Scorer | None,
     settings: CompressorSettings,
 ) -> list[dict[int, Sequence[Omission]]]:
     """What of each message is dropped, by index of the text."""
-    keeps = _judged(messages, old, query, ratio, judge, settings)
-    conversation = judge.new_conversation(settings)
+    keeps = _judged(messages, old, query, ratio, scorer, settings) if scorer is not None else {}
+    conversation = Conversation(settings.min_run_lines)
     found: list[dict[int, Sequence[Omission]]] = []
     for index, message in enumerate(messages):
         incoming = conversation.receive(message)
@@ -178,22 +173,54 @@ def _judged(
     old: Collection[int],
     query: str,
     ratio: float | None,
-    judge: Judge,
+    scorer: Scorer,
     settings: CompressorSettings,
 ) -> Mapping[int, Mapping[int, Keep]]:
-    """Which lines are worth their tokens, seen from the end, where the query stands."""
-    if isinstance(judge, KeepAll):
-        return {}
-    conversation: Conversation = judge.new_conversation(settings)
-    asked = [Message("user", (Text(query),), (), _NO_IDENTITY, len(query))] if query else []
-    num_chars = 0
-    for index, message in enumerate([*messages, *asked]):
+    """Which lines are worth their tokens, for each message by index of the text; seen from the end of it all."""
+    conversation = Conversation(settings.min_run_lines, with_evidence=True)
+    for message in messages:
         incoming = conversation.receive(message)
-        num_chars += sum(len(segment.text) for segment in incoming.segments if index in old)
-        conversation.forward(incoming, [text.text for text in message.texts], Rendition(RECORD_VERSION, POLICY_VERSION))
-    to_shed = (1 - ratio) * num_chars / CHARS_PER_TOKEN if ratio is not None else 0.0
-    candidates = [index for index in judge.candidates(conversation) if index in old]
-    return {index: verdict.keep for index, verdict in judge.at_epoch(conversation, candidates, to_shed).items()}
+        texts = [text.text for text in message.texts]
+        conversation.forward(incoming, texts, Rendition(RECORD_VERSION, POLICY_VERSION))
+    evidence = conversation.evidence
+    assert evidence is not None
+    segments = [segment for segment in evidence.segments if segment.position - 1 in old]
+    asked = relevance([segment.lines.texts for segment in segments], query)
+    losses = [
+        [loss + _QUERY_WEIGHT * weight for loss, weight in zip(scored, weights, strict=True)]
+        for scored, weights in zip(scorer.score(evidence, segments, Moment.EPOCH), asked, strict=True)
+    ]
+    num_tokens = [[(len(text) + 1) / CHARS_PER_TOKEN for text in segment.lines.texts] for segment in segments]
+
+    def ranges_at(price: float) -> list[list[tuple[int, int]]]:
+        return [
+            best_spans(
+                losses[i], num_tokens[i], price=price, marker_tokens=MARKER_TOKENS, min_lines=settings.min_dead_lines
+            )
+            for i in range(len(segments))
+        ]
+
+    def num_kept(ranges: Sequence[Sequence[tuple[int, int]]]) -> float:
+        dropped = sum(sum(num_tokens[i][a:b]) - MARKER_TOKENS for i, spans in enumerate(ranges) for a, b in spans)
+        return sum(map(sum, num_tokens)) - dropped
+
+    ranges = ranges_at(settings.balanced.epoch)
+    if ratio is not None:
+        to_keep, low, high = ratio * sum(map(sum, num_tokens)), *_PRICES
+        ranges = ranges_at(high)
+        for _ in range(_NUM_HALVINGS):
+            tried = ranges_at(price := math.sqrt(low * high))
+            if num_kept(tried) <= to_keep:
+                ranges, high = tried, price
+            else:
+                low = price
+    keeps: dict[int, dict[int, Keep]] = {}
+    for segment, spans in zip(segments, ranges, strict=True):
+        keep = [True] * len(segment.lines)
+        for start, stop in spans:
+            keep[start:stop] = [False] * (stop - start)
+        keeps.setdefault(segment.position - 1, {})[segment.index] = keep
+    return keeps
 
 
 def _compacted(text: str, omissions: Sequence[Omission], include_markers: bool) -> Compacted:

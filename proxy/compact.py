@@ -15,13 +15,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sluice.compressor import ANTHROPIC_MESSAGES, OPENAI_CHAT, OPENAI_RESPONSES, Dialect, Mode
-from sluice.compressor.compact import Compacted, Range, compact_messages, compact_text, line_judge
-from sluice.compressor.judge import Judge, KeepAll
+from sluice.compressor.compact import Compacted, Range, compact_messages, compact_text
+from sluice.compressor.scoring import ModelFileError, Scorer, load_default
 from sluice.compressor.turn import parse
 from sluice.proxy.body import ClientGoneError, read_body
 from sluice.proxy.encoding import UnreadableBodyError, unpack
 from sluice.proxy.errors import InvalidFieldError, InvalidJsonError
 from sluice.proxy.headers import find
+from sluice.proxy.log import fields, logger, where
 from sluice.proxy.prepare import mode_of
 from sluice.proxy.services import Services
 
@@ -109,7 +110,7 @@ def _run_text(text: str, asked: CompactRequest, mode: Mode) -> tuple[_Json, list
             query=asked.query,
             ratio=asked.compression_ratio,
             include_markers=asked.include_markers,
-            judge=_judge(mode),
+            scorer=_scorer(mode),
         )
     answer = {"output": done.text, **_ranges(done)}
     return answer, _as_message(text), _as_message(done.text)
@@ -127,7 +128,7 @@ def _run_messages(messages: list[_Json], asked: CompactRequest, mode: Mode) -> t
             ratio=asked.compression_ratio,
             preserve_recent=asked.preserve_recent,
             include_markers=asked.include_markers,
-            judge=_judge(mode),
+            scorer=_scorer(mode),
         )
     shortened: list[_Json] = []
     for raw, message, original, by_text in zip(raws, parsed, messages, found, strict=True):
@@ -175,8 +176,14 @@ def _as_message(text: str) -> list[bytes]:
     return [json.dumps({"role": "user", "content": text}).encode()]
 
 
-def _judge(mode: Mode) -> Judge:
-    return KeepAll() if mode is Mode.SAFE else _line_judge()
+def _scorer(mode: Mode) -> Scorer | None:
+    return None if mode is Mode.SAFE else _load_scorer()
 
 
-_line_judge = functools.cache(line_judge)
+@functools.cache
+def _load_scorer() -> Scorer | None:
+    try:
+        return load_default()
+    except (ImportError, ModelFileError) as error:
+        logger.error(fields("no_scorer", error=where(error)))
+        return None
