@@ -1,7 +1,8 @@
 """Shortens a text or a list of messages once, on demand: nothing is frozen, nothing is known of earlier calls.
 
 The same decisions as for a conversation: repeats go, then, where a scorer weighs lines, what is worth least, lines
-that bear on a query being worth more. Every line that stays is verbatim; `<keepContext>…</keepContext>` is never touched. Knows no wire.
+that bear on a query being worth more. What stays is verbatim; `<keepContext>…</keepContext>` is never touched. Knows
+no wire.
 """
 
 from __future__ import annotations
