@@ -15,10 +15,12 @@ from starlette.routing import Route
 from sluice.compressor import Compressor, CompressorError, CompressorSettings, StateStore
 from sluice.proxy import routes
 from sluice.proxy.access import Access, Guard
+from sluice.proxy.compact import compact
 from sluice.proxy.count_tokens import CountTokens
 from sluice.proxy.errors import ConfigError, ProxyError
 from sluice.proxy.exchange import Endpoint
 from sluice.proxy.metrics import Metrics
+from sluice.proxy.openapi import openapi
 from sluice.proxy.passthrough import Passthrough
 from sluice.proxy.search import SearchRoutes
 from sluice.proxy.services import Services
@@ -85,10 +87,12 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
     app.router.routes += [
         *(Route(wire.path, Endpoint(wire), methods=["POST"]) for wire in WIRES.values()),
         Route("/v1/messages/count_tokens", CountTokens(), methods=["POST"]),
+        Route("/v1/compact", compact, methods=["POST"]),
         Route("/v1/models", routes.ModelsRoute(), methods=["GET"]),
         Route("/v1/recall/{recall_id}", routes.recall, methods=["GET"]),
         Route("/healthz", routes.healthz, methods=["GET"]),
         Route("/readyz", routes.readyz, methods=["GET"]),
+        Route("/openapi.json", openapi, methods=["GET"]),
         Route("/metrics", routes.metrics, methods=["GET"]),
         *search.routes,
         # What no route above serves, their other methods included, is the upstream's.

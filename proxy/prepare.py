@@ -163,7 +163,7 @@ async def shrink(
         return None
     num_estimated = refused.num_chars_out / CHARS_PER_TOKEN + TOKENS_PER_MESSAGE * len(refused.messages)
     num_beside = (len(prepared.body) - sum(map(len, prepared.messages_out))) / CHARS_PER_TOKEN
-    max_tokens = messages_bound(num_estimated, num_counted, num_beside, limit)
+    max_tokens = messages_bound(num_estimated, num_counted, num_beside + wire.num_reserved(parsed), limit)
     stabilised = wire.stabilised(parsed) if target.is_local else {}
     try:
         async with asyncio.timeout(services.settings.compress_timeout_s):

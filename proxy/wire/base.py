@@ -12,6 +12,8 @@ from sluice.compressor import Dialect
 from sluice.proxy.body import Body, Shape, parse_body
 from sluice.proxy.wire.types import WireName
 
+_RESERVES = ("max_completion_tokens", "max_output_tokens", "max_tokens")
+
 
 @dataclass(frozen=True, slots=True)
 class Wire:
@@ -53,3 +55,10 @@ class Wire:
         """Those of a body's fields that would spoil the prefix cache of a server that reads them, as they should be."""
         stable = {name: make(body.field(name)) for name, make in self.stable.items() if name in body.fields}
         return {name: value for name, value in stable.items() if value != body.field(name)}
+
+    def num_reserved(self, body: Body) -> int:
+        """Tokens that a request reserves for its answer."""
+        for name in _RESERVES:
+            if (value := body.field(name)).isdigit():
+                return int(value)
+        return 0

@@ -27,6 +27,8 @@ class Exchange:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.query: bytes = scope["query_string"]
+        self.raw_target: bytes = scope["raw_path"] + (b"?" + self.query if self.query else b"")
+        """Path and query as they were sent."""
         self.headers: list[tuple[bytes, bytes]] = scope["headers"]
         self.body = body
         self.hung_up = asyncio.Event()
