@@ -17,7 +17,7 @@ from sluice.proxy.translation.faults import read_fault
 from sluice.proxy.translation.json_codec import Json, encode
 from sluice.proxy.translation.sequence import Sequencer
 from sluice.proxy.translation.sse import Event, EventParser
-from sluice.proxy.upstream import Answer
+from sluice.proxy.upstreams.types import Answer
 
 MAX_ANSWER_BYTES = 64 * 2**20
 """Largest answer that is translated, in bytes as they came."""

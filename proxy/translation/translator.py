@@ -18,7 +18,7 @@ from sluice.proxy.translation.to_chat import ChatWriter
 from sluice.proxy.translation.to_messages import MessagesWriter
 from sluice.proxy.translation.to_responses import ResponsesWriter
 from sluice.proxy.translation.tool_names import chat_tools
-from sluice.proxy.upstream import Answer
+from sluice.proxy.upstreams.types import Answer
 from sluice.proxy.wire import WireName
 
 PATHS = {
