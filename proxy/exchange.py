@@ -34,6 +34,10 @@ class _Exchange:
     """Time that was ours."""
     tokens: tuple[int, int] | None = None
     """Tokens that came in and that were forwarded; None until they are counted."""
+    upstream: str | None = None
+    """Name of the upstream that answered."""
+    num_retries: int | None = None
+    """How often the request was sent again; None where it was not."""
     is_answered: bool = False
     """Whether the answer's head is on its way, so that no other can be sent."""
 
@@ -102,6 +106,8 @@ class Endpoint:
             bypass=prepared and prepared.bypass,
             tokens_in=exchange.tokens and exchange.tokens[0],
             tokens_out=exchange.tokens and exchange.tokens[1],
+            upstream=exchange.upstream,
+            retries=exchange.num_retries,
             overhead_ms=exchange.own_s * 1000,
             total_ms=(time.perf_counter() - started_s) * 1000,
             answer_bytes=num_bytes,
@@ -147,6 +153,7 @@ class Endpoint:
         target = prepared.target or services.upstreams.resolve(outgoing.model)
         exchange.own_s = time.perf_counter() - read_s
         answer = await services.upstreams.send(target, outgoing)
+        exchange.upstream, exchange.num_retries = answer.upstream, answer.num_retries or None
         answered_s = time.perf_counter()
         try:
             # Counting went on while the upstream worked, so that there is hardly ever anything to wait for.

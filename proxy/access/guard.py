@@ -8,9 +8,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sluice.proxy.access.access import Access
 from sluice.proxy.access.keys import take_key
-from sluice.proxy.errors import AccessError, error_json, rendering_of
+from sluice.proxy.errors import AccessError, rendering_of
 from sluice.proxy.headers import find
 from sluice.proxy.log import fields, logger
+from sluice.proxy.wire.render_errors import error_for_path
 
 OPEN_PATHS = frozenset(("/healthz", "/readyz"))
 """What is served without a key: probes, which tell nothing of anybody."""
@@ -53,7 +54,7 @@ class Guard:
 
 
 async def _turn_away(scope: Scope, send: Send, error: AccessError) -> None:
-    status, body = error_json(error)
+    status, body = error_for_path(error, scope["path"])
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     if error.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s))))

@@ -43,7 +43,7 @@ class HttpLimits:
     """Longest time in which none of a request body is taken, in seconds."""
     pool_timeout_s: float = 10.0
     """Longest wait for one of `max_connections` to come free, in seconds."""
-    max_connections: int = 512
+    max_connections: int = 4096
     """Connections at once."""
 
 

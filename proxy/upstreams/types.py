@@ -55,8 +55,20 @@ class Translator(Protocol):
         """Whether requests in `source` can be put as `target`."""
         ...
 
+    def path(self, target: WireName) -> str:
+        """Where requests in a format go, from `/v1` on."""
+        ...
+
+    def headers(self, target: WireName, headers: Sequence[Header]) -> list[Header]:
+        """Headers of a translated request; the credential is left as it is."""
+        ...
+
     def request(self, source: WireName, target: WireName, body: bytes) -> bytes:
-        """Translate a request's body."""
+        """Translate a request's body.
+
+        Raises:
+            RequestError: it asks for what `target` cannot say.
+        """
         ...
 
     def answer(self, source: WireName, target: WireName, answer: Answer, *, stream: bool, request: bytes) -> Answer:

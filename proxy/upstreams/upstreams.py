@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from sluice.compressor.profiles import PROFILES, Profile
 from sluice.proxy.breaker import Breaker
-from sluice.proxy.errors import ForeignCredentialError, UpstreamError, rendering_of
+from sluice.proxy.errors import ForeignCredentialError, RequestError, UpstreamError, rendering_of
 from sluice.proxy.headers import Header
 from sluice.proxy.log import fields, logger
 from sluice.proxy.upstreams.answers import HeldAnswer, RoutedAnswer, hold
@@ -42,7 +42,9 @@ from sluice.proxy.upstreams.settings import UpstreamSettings
 from sluice.proxy.upstreams.types import Answer, Target, Translator
 from sluice.proxy.wire import Outgoing, WireName
 
-_PATHS = {CHAT: "/v1/chat/completions", MESSAGES: "/v1/messages", RESPONSES: "/v1/responses"}
+_HUBS = (CHAT, MESSAGES, RESPONSES)
+"""Formats that a request is translated to, the most widely spoken first."""
+_MESSAGES_PATH = "/v1/messages"
 _VERSION = (b"anthropic-version", b"2023-06-01")
 _LIST_TIMEOUT_S = 10.0
 _MAX_LIST_BYTES = 8 * 2**20
@@ -175,9 +177,13 @@ class Upstreams:
         if (spoken := chosen.request.translated_to) is not None:
             assert self._translator is not None
             assert outgoing.wire is not None
-            answer = self._translator.answer(
-                outgoing.wire, spoken, answer, stream=outgoing.stream, request=outgoing.body
-            )
+            try:
+                answer = self._translator.answer(
+                    outgoing.wire, spoken, answer, stream=outgoing.stream, request=outgoing.body
+                )
+            except BaseException:
+                answer.close()
+                raise
         num_sends = sum(outcome.num_sends for outcome in outcomes)
         return RoutedAnswer(answer, chosen.upstream.target.name, num_sends - 1)
 
@@ -304,7 +310,8 @@ class Upstreams:
         """Put a request into the form that an upstream takes; None where it must not or cannot be sent there.
 
         Raises:
-            ForeignCredentialError: the request is meant for this upstream, its credential is not.
+            RequestError: the request is meant for this upstream, and its credential is not, or its format cannot be
+                translated.
         """
         settings, is_primary = upstream.settings, upstream is primary
         wire, path, body = outgoing.wire, outgoing.path, outgoing.body
@@ -315,15 +322,21 @@ class Upstreams:
         if translated_to is not None:
             assert self._translator is not None
             assert wire is not None
-            body, path = self._translator.request(wire, translated_to, body), _PATHS[translated_to]
+            try:
+                body = self._translator.request(wire, translated_to, body)
+            except RequestError:
+                if is_primary:
+                    raise
+                return None
+            path = self._translator.path(translated_to)
         if outgoing.model in settings.rename and body:
             body = rename_model(body, settings.rename)
-        headers = self._headers(upstream, outgoing, spoken or wire, primary, is_translated=translated_to is not None)
+        headers = self._headers(upstream, outgoing, spoken or wire, primary, translated_to)
         if headers is None:
             return None
         if upstream.target.origin != primary.target.origin:
             path = path_without_credential(path)
-        family = MESSAGES if path.startswith(_PATHS[MESSAGES]) else spoken or wire
+        family = MESSAGES if path.startswith(_MESSAGES_PATH) else spoken or wire
         path = settings.known.base_of(family) + path.removeprefix("/v1")
         return _Addressed(path, headers, body, translated_to)
 
@@ -332,7 +345,7 @@ class Upstreams:
         if wire is None or wire in upstream.target.wires:
             return wire
         if self._translator is not None:
-            for other in _PATHS:
+            for other in _HUBS:
                 if other in upstream.target.wires and self._translator.can(wire, other):
                     return other
         return None
@@ -343,12 +356,14 @@ class Upstreams:
         outgoing: Outgoing,
         wire: WireName | None,
         primary: _Upstream,
-        *,
-        is_translated: bool,
+        translated_to: WireName | None,
     ) -> list[Header] | None:
         """Headers for an upstream, with the credential that is meant for it; None where there is none to be had."""
         settings, known = upstream.settings, upstream.settings.known
         headers = list(outgoing.headers)
+        if translated_to is not None:
+            assert self._translator is not None
+            headers = self._translator.headers(translated_to, headers)
         if settings.secret is not None:
             headers = with_credential(headers, settings.secret.get_secret_value(), known.auth_of(wire))
         elif not settings.takes_clients_credential:
@@ -359,7 +374,7 @@ class Upstreams:
             owner = provider_of_key(token)
             if owner is not None and not known.is_local and known is not ANY and owner != known.name:
                 raise ForeignCredentialError(owner, settings.name)
-            if is_translated:
+            if translated_to is not None:
                 headers = with_credential(headers, token, known.auth_of(wire))
         if wire is MESSAGES and all(name != _VERSION[0] for name, _ in headers):
             headers.append(_VERSION)

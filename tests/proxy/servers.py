@@ -169,7 +169,7 @@ async def serving(app: Any) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def proxy(
-    upstream_url: str, *, app_options: Json | None = None, **settings: Any
+    upstream_url: str | None, *, app_options: Json | None = None, **settings: Any
 ) -> AsyncIterator[httpx.AsyncClient]:
     """Serve the proxy before an upstream; a client on it. Limits are generous: tests run on slow machines."""
     generous = {"tokens_wait_s": 30.0, "compress_timeout_s": 30.0, "redis_timeout_s": 5.0}

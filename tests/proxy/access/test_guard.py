@@ -142,6 +142,13 @@ async def test_keys_in_redis_are_shared(upstream: ScriptedUpstream, redis_url: s
             assert error_of(await client.get("/v1/models", headers=headers)) == (429, "rate_limited")
 
 
+async def test_a_refusal_has_the_form_that_the_client_reads(upstream: ScriptedUpstream) -> None:
+    async with proxy(upstream.url, keys=(make_key("ann")[0],)) as client:
+        answer = await client.post("/v1/messages", json=BODY)
+    assert (answer.status_code, answer.json()["type"]) == (401, "error")
+    assert answer.json()["error"]["type"] == "authentication_error"
+
+
 # --- limits ----------------------------------------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from sluice.proxy.errors import (
     ForeignCredentialError,
+    InvalidFieldError,
     UpstreamDisconnectedError,
     UpstreamReadTimeoutError,
     UpstreamUnreachableError,
@@ -331,7 +332,15 @@ class Shouting:
     def can(self, source: WireName, target: WireName) -> bool:
         return (source, target) == (WireName.MESSAGES, WireName.CHAT)
 
+    def path(self, target: WireName) -> str:
+        return "/v1/chat/completions"
+
+    def headers(self, target: WireName, headers: Sequence[Header]) -> list[Header]:
+        return [header for header in headers if not header[0].startswith(b"anthropic-")]
+
     def request(self, source: WireName, target: WireName, body: bytes) -> bytes:
+        if b"untranslatable" in body:
+            raise InvalidFieldError("only its own provider has this")
         return body.replace(b"hi", b"HI")
 
     def answer(self, source: WireName, target: WireName, answer: Answer, *, stream: bool, request: bytes) -> Answer:
@@ -343,7 +352,7 @@ class Shouting:
 async def test_a_format_that_an_upstream_lacks_is_translated_with_its_credential(fleet: Fleet) -> None:
     upstreams = Upstreams([settings("a", fleet.first.url, wires=["chat"])], translator=Shouting())
     fleet.stack.push_async_callback(upstreams.aclose)
-    outgoing = request([(b"x-api-key", b"sk-x")], WireName.MESSAGES)
+    outgoing = request([(b"x-api-key", b"sk-x"), (b"anthropic-beta", b"x")], WireName.MESSAGES)
     answer = await upstreams.send(upstreams.resolve("m"), outgoing)
     assert (b"x-translated", b"chat") in answer.headers
     await read(answer)
@@ -351,6 +360,24 @@ async def test_a_format_that_an_upstream_lacks_is_translated_with_its_credential
     assert fleet.first.last.body == BODY.replace(b"hi", b"HI")
     assert fleet.first.last.header("authorization") == b"Bearer sk-x"
     assert fleet.first.last.header("x-api-key") is None
+    assert fleet.first.last.header("anthropic-beta") is None
+
+
+async def test_what_cannot_be_translated_is_refused_by_the_primary_and_skips_a_fallback(fleet: Fleet) -> None:
+    chat_only = settings("b", fleet.second.url, models=(), wires=["chat"], credential="none")
+    outgoing = request(CLIENTS, WireName.MESSAGES, tools="untranslatable")
+    alone = Upstreams([settings("a", fleet.first.url, wires=["chat"])], translator=Shouting())
+    fleet.stack.push_async_callback(alone.aclose)
+    with pytest.raises(InvalidFieldError):
+        await alone.send(alone.resolve("m"), outgoing)
+    assert not fleet.first.exchanges
+    fleet.first.answer = refusing(503, 99)
+    chain = Upstreams([settings("a", fleet.first.url, fallback=("b",)), chat_only], translator=Shouting())
+    fleet.stack.push_async_callback(chain.aclose)
+    answer = await chain.send(chain.resolve("m"), outgoing)
+    assert (answer.status, answer.upstream) == (503, "a")
+    await read(answer)
+    assert not fleet.second.exchanges
 
 
 async def test_a_format_that_nobody_can_translate_goes_as_it_came_but_to_no_fallback(fleet: Fleet) -> None:
