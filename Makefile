@@ -58,7 +58,7 @@ $(AGENTS)/.installed: Makefile
 	npm install --prefix $(AGENTS) --no-audit --no-fund \
 		@anthropic-ai/claude-code@2.1 @openai/codex@0.169 opencode-ai@1.18
 	test -x $(AGENTS)/mini/bin/python || $(PYTHON) -m venv $(AGENTS)/mini
-	$(AGENTS)/mini/bin/pip install --quiet --disable-pip-version-check 'mini-swe-agent>=2.4,<3'
+	$(AGENTS)/mini/bin/pip install --quiet --disable-pip-version-check 'mini-swe-agent>=2.4,<3' mcp
 	touch $@
 
 comma := ,

@@ -25,8 +25,6 @@ class Stop(StrEnum):
 class Begin:
     """The answer has begun."""
 
-    key: str
-    """The upstream's id of the answer, without its prefix; may be empty."""
     model: str
     """The model that answers, by the upstream's name."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 
 from sluice.proxy.translation.deltas import (
@@ -72,7 +73,7 @@ class ChatReader:
             return
         if not self._has_begun:
             self._has_begun = True
-            yield Begin(text(chunk.get("id")).removeprefix("chatcmpl-"), text(chunk.get("model")))
+            yield Begin(text(chunk.get("model")))
         for choice in objects(chunk.get("choices")):
             if choice.get("index") in (0, None):
                 yield from self._choice(choice, field)
@@ -109,7 +110,7 @@ class ChatReader:
         if is_new:
             self._places[place] = self._num_calls
             self._num_calls += 1
-            self._ids[place] = call_id or f"call_{self._places[place]}"
+            self._ids[place] = call_id or f"call_{secrets.token_hex(12)}"
             yield CallBegin(self._places[place], self._ids[place], name)
         arguments = function.get("arguments")
         if isinstance(arguments, dict):  # some servers send the object itself

@@ -135,7 +135,7 @@ class MessagesReader:
 
 
 def _begin(message: Json) -> Begin:
-    return Begin(text(message.get("id")).removeprefix("msg_"), text(message.get("model")))
+    return Begin(text(message.get("model")))
 
 
 def _end(message: Json) -> End:

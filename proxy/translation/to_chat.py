@@ -74,7 +74,7 @@ class ChatWriter:
         """The last events."""
         if self._fault is not None:
             return b""
-        begun = b"" if self._head else self._begin(Begin("", ""))
+        begun = b"" if self._head else self._begin(Begin(""))
         last = self._chunk({}, _STOPS[self._end.stop])
         if self._includes_usage:
             last += event({**self._head, "choices": [], "usage": _usage(self._tokens)})
@@ -96,9 +96,9 @@ class ChatWriter:
         return {**head, "choices": [choice], "usage": _usage(self._tokens)}
 
     def _begin(self, delta: Delta) -> bytes:
-        key, model = (delta.key, delta.model) if isinstance(delta, Begin) else ("", "")
+        model = delta.model if isinstance(delta, Begin) else ""
         self._head = {
-            "id": f"chatcmpl-{key or secrets.token_hex(12)}",
+            "id": f"chatcmpl-{secrets.token_hex(12)}",
             "object": "chat.completion.chunk",
             "created": int(time.time()),
             "model": model,

@@ -75,7 +75,7 @@ class MessagesWriter:
         """The last events."""
         if self._fault is not None:
             return b""
-        begun = b"" if self._message else self._begin(Begin("", ""))
+        begun = b"" if self._message else self._begin(Begin(""))
         closed = self._close()
         self._message["stop_reason"] = _STOPS[self._end.stop]
         self._message["stop_sequence"] = self._end.sequence
@@ -91,9 +91,10 @@ class MessagesWriter:
         return self._message
 
     def _begin(self, delta: Delta) -> bytes:
-        key, model = (delta.key, delta.model) if isinstance(delta, Begin) else ("", "")
+        model = delta.model if isinstance(delta, Begin) else ""
         self._message = {
-            "id": f"msg_{key or secrets.token_hex(12)}",
+            # Claude Code takes answers of one id for one: upstreams that give the same twice would mix up its history.
+            "id": f"msg_{secrets.token_hex(12)}",
             "type": "message",
             "role": "assistant",
             "model": model,

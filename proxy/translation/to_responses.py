@@ -93,7 +93,7 @@ class ResponsesWriter:
         """The last events."""
         if self._fault is not None:
             return b""
-        begun = b"" if self._response else self._begin(Begin("", ""))
+        begun = b"" if self._response else self._begin(Begin(""))
         closed = self._close()
         reason = _INCOMPLETE.get(self._end.stop)
         self._response["status"] = "incomplete" if reason else "completed"
@@ -110,9 +110,9 @@ class ResponsesWriter:
         return self._response
 
     def _begin(self, delta: Delta) -> bytes:
-        key, model = (delta.key, delta.model) if isinstance(delta, Begin) else ("", "")
+        model = delta.model if isinstance(delta, Begin) else ""
         self._response = {
-            "id": f"resp_{key or secrets.token_hex(12)}",
+            "id": f"resp_{secrets.token_hex(12)}",
             "object": "response",
             "created_at": int(time.time()),
             "status": "in_progress",

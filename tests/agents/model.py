@@ -55,7 +55,11 @@ class ScriptedModel:
     async def _say(self, exchange: Exchange, request: Json, text: str, call: tuple[int, str, Json] | None) -> None:
         number, name, arguments = call if call is not None else (-1, "", {})
         speak = {"/v1/chat/completions": _chat, "/v1/messages": _messages, "/v1/responses": _responses}[exchange.path]
-        body, events = speak(request["model"], text, f"step_{number}_call" if call else "", name, json.dumps(arguments))
+        # Agents take answers of one id for one answer.
+        model = request["model"]
+        body, events = speak(
+            f"{len(self.requests)}", model, text, f"step_{number}_call" if call else "", name, json.dumps(arguments)
+        )
         if not request.get("stream"):
             await exchange.whole(json.dumps(body).encode())
             return
@@ -68,8 +72,8 @@ class ScriptedModel:
         await exchange.end()
 
 
-def _chat(model: str, text: str, call_id: str, name: str, arguments: str) -> tuple[Json, list[Json]]:
-    head = {"id": "chatcmpl-1", "created": 1, "model": model}
+def _chat(key: str, model: str, text: str, call_id: str, name: str, arguments: str) -> tuple[Json, list[Json]]:
+    head = {"id": f"chatcmpl-{key}", "created": 1, "model": model}
     usage = {"prompt_tokens": 1000, "completion_tokens": 10, "total_tokens": 1010}
     call = {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
     reason = "tool_calls" if call_id else "stop"
@@ -86,8 +90,8 @@ def _chat(model: str, text: str, call_id: str, name: str, arguments: str) -> tup
     return {**head, "object": "chat.completion", "choices": [choice], "usage": usage}, events
 
 
-def _messages(model: str, text: str, call_id: str, name: str, arguments: str) -> tuple[Json, list[Json]]:
-    head = {"id": "msg_1", "type": "message", "role": "assistant", "model": model, "stop_sequence": None}
+def _messages(key: str, model: str, text: str, call_id: str, name: str, arguments: str) -> tuple[Json, list[Json]]:
+    head = {"id": f"msg_{key}", "type": "message", "role": "assistant", "model": model, "stop_sequence": None}
     usage = {"input_tokens": 1000, "output_tokens": 10}
     content: list[Json] = [{"type": "text", "text": text}]
     deltas: list[Json] = [{"type": "text_delta", "text": text}]
@@ -108,11 +112,13 @@ def _messages(model: str, text: str, call_id: str, name: str, arguments: str) ->
     return {**head, "content": content, **stop, "usage": usage}, events
 
 
-def _responses(model: str, text: str, call_id: str, name: str, arguments: str) -> tuple[Json, list[Json]]:
+def _responses(key: str, model: str, text: str, call_id: str, name: str, arguments: str) -> tuple[Json, list[Json]]:
     part = {"type": "output_text", "text": text, "annotations": []}
-    items: list[Json] = [{"type": "message", "id": "msg_1", "role": "assistant", "content": [part]}]
+    items: list[Json] = [{"type": "message", "id": f"msg_{key}", "role": "assistant", "content": [part]}]
     if call_id:
-        items.append({"type": "function_call", "id": "fc_1", "call_id": call_id, "name": name, "arguments": arguments})
+        items.append(
+            {"type": "function_call", "id": f"fc_{key}", "call_id": call_id, "name": name, "arguments": arguments}
+        )
     usage = {
         "input_tokens": 1000,
         "input_tokens_details": {"cached_tokens": 0},
@@ -120,14 +126,14 @@ def _responses(model: str, text: str, call_id: str, name: str, arguments: str) -
         "output_tokens_details": {"reasoning_tokens": 0},
         "total_tokens": 1010,
     }
-    head = {"id": "resp_1", "object": "response", "created_at": 1, "model": model}
+    head = {"id": f"resp_{key}", "object": "response", "created_at": 1, "model": model}
     whole = {**head, "status": "completed", "output": items, "usage": usage}
     events: list[Json] = [{"type": "response.created", "response": {**head, "status": "in_progress", "output": []}}]
     for index, item in enumerate(items):
         begun = {**item, "content": []} if item["type"] == "message" else {**item, "arguments": ""}
         events.append({"type": "response.output_item.added", "output_index": index, "item": begun})
         if item["type"] == "message":
-            at = {"item_id": "msg_1", "output_index": index, "content_index": 0}
+            at = {"item_id": f"msg_{key}", "output_index": index, "content_index": 0}
             events.append({"type": "response.output_text.delta", **at, "delta": text})
         events.append({"type": "response.output_item.done", "output_index": index, "item": item})
     events.append({"type": "response.completed", "response": whole})
