@@ -15,18 +15,22 @@ from starlette.types import Receive, Scope, Send
 from sluice.proxy.body import ClientGoneError, read_body
 from sluice.proxy.headers import Header, find, to_upstream
 from sluice.proxy.log import fields, logger, where
-from sluice.proxy.prepare import Prepared, mode_of, prepare
+from sluice.proxy.overflow import OVERFLOW_STATUSES, hold_error, overflow_limit
+from sluice.proxy.prepare import Prepared, mode_of, prepare, shrink
 from sluice.proxy.relay import Relayed, relay, unless_gone
 from sluice.proxy.services import Services
+from sluice.proxy.upstreams import RoutedAnswer, Target
 from sluice.proxy.wire import Outgoing
 from sluice.proxy.wire.base import Wire
 
 CLIENT_GONE_STATUS = 499
 """Status under which requests are counted whose client hung up; nobody is sent it."""
+DRAFT_HEADER = b"x-sluice-draft"
+"""What the bundled backend may propose to itself; it goes to self-hosted upstreams alone."""
 
 
 @dataclass(slots=True)
-class _Exchange:
+class Exchange:
     """What is known of one request, for its headers, its log line and its counters."""
 
     prepared: Prepared | None = None
@@ -75,7 +79,7 @@ class Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         services: Services = scope["app"].state.services
-        exchange = _Exchange()
+        exchange = Exchange()
         started_s = time.perf_counter()
         error: BaseException | None = None
         num_bytes = 0
@@ -117,7 +121,7 @@ class Endpoint:
         logger.log(logging.ERROR if status == 500 and error is not None else logging.INFO, line)
 
     async def _serve(
-        self, scope: Scope, receive: Receive, send: Send, services: Services, exchange: _Exchange
+        self, scope: Scope, receive: Receive, send: Send, services: Services, exchange: Exchange
     ) -> Relayed:
         settings = services.settings
         headers: list[Header] = scope["headers"]
@@ -133,26 +137,18 @@ class Endpoint:
         scope: Scope,
         send: Send,
         services: Services,
-        exchange: _Exchange,
+        exchange: Exchange,
         counting: asyncio.Task[None] | None,
         read_s: float,
     ) -> Relayed:
         prepared = exchange.prepared
         assert prepared is not None
-        parsed = prepared.parsed
-        stream = parsed is not None and parsed.stream
-        outgoing = Outgoing(
-            "POST",
-            target_of(scope),
-            to_upstream(scope["headers"], identity=stream),
-            prepared.body,
-            self._wire.name,
-            parsed.model if parsed is not None else "",
-            stream,
-        )
+        outgoing = outgoing_of(scope, prepared, self._wire)
         target = prepared.target or services.upstreams.resolve(outgoing.model)
         exchange.own_s = time.perf_counter() - read_s
         answer = await services.upstreams.send(target, outgoing)
+        if answer.status in OVERFLOW_STATUSES and prepared.compressed is not None:
+            answer = await self._unless_too_long(answer, target, scope, services, exchange)
         exchange.upstream, exchange.num_retries = answer.upstream, answer.num_retries or None
         answered_s = time.perf_counter()
         try:
@@ -167,7 +163,25 @@ class Endpoint:
         ours = [*exchange.headers(), *answer.sluice_headers]
         return await relay(answer, send, ours, render_event=self._wire.render_event)
 
-    def _count(self, prepared: Prepared, services: Services, exchange: _Exchange) -> asyncio.Task[None] | None:
+    async def _unless_too_long(
+        self, answer: RoutedAnswer, target: Target, scope: Scope, services: Services, exchange: Exchange
+    ) -> RoutedAnswer:
+        """Where the upstream refused a request as too long, make it shorter and ask once more."""
+        assert exchange.prepared is not None
+        held = await hold_error(answer)
+        refusal = RoutedAnswer(held, answer.upstream, answer.num_retries)
+        limit = overflow_limit(held)
+        if limit is None:
+            return refusal
+        if limit == 0 and exchange.tokens is not None:
+            limit = exchange.tokens[1]  # it takes less than this; a rewrite aims below what it is given
+        shorter = await shrink(exchange.prepared, scope["headers"], self._wire, services, limit) if limit else None
+        if shorter is None:
+            return refusal
+        exchange.prepared = shorter
+        return await services.upstreams.send(target, outgoing_of(scope, shorter, self._wire))
+
+    def _count(self, prepared: Prepared, services: Services, exchange: Exchange) -> asyncio.Task[None] | None:
         """Start counting tokens; the counters get them even where the answer's head does not wait for them."""
         parsed, dialect = prepared.parsed, self._wire.dialect
         if parsed is None or dialect is None or parsed.spans is None:
@@ -187,6 +201,20 @@ class Endpoint:
         self._counting.add(task)
         task.add_done_callback(self._counting.discard)
         return task
+
+
+def outgoing_of(scope: Scope, prepared: Prepared, wire: Wire) -> Outgoing:
+    """The request that goes to the upstream."""
+    parsed, target = prepared.parsed, prepared.target
+    stream = parsed is not None and parsed.stream
+    kept = (DRAFT_HEADER,) if target is not None and target.is_local else ()
+    headers = to_upstream(scope["headers"], identity=stream, kept=kept)
+    if not prepared.is_packed:
+        headers = [(name, value) for name, value in headers if name != b"content-encoding"]
+    model = parsed.model if parsed is not None else ""
+    # What could not be unpacked can be sent as it is, to an upstream that speaks its format, and no other way.
+    form = None if prepared.is_packed else wire.name
+    return Outgoing("POST", target_of(scope), headers, prepared.body, form, model, stream)
 
 
 def target_of(scope: Scope) -> str:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Collection
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 
+@lru_cache(maxsize=256)
 def name_of(authority: str) -> str:
     """Host name of a `Host` header or an origin's authority, lower case, without port and brackets; "" for nonsense."""
     try:
@@ -19,6 +21,7 @@ def name_of(authority: str) -> str:
         return ""
 
 
+@lru_cache(maxsize=256)
 def is_loopback(name: str) -> bool:
     """Whether a host name or address is this machine's own, by its form."""
     if name == "localhost" or name.endswith(".localhost"):

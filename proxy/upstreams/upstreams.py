@@ -240,7 +240,9 @@ class Upstreams:
             if upstream is not primary:
                 self._metrics.fell_back(primary.target.name, upstream.target.name)
             has_fallback = position + 1 < len(chain)
-            outcomes.append(await self._ask(upstream, outgoing.method, request, upstream.max_retries, has_fallback))
+            # What is only tried out is tried once.
+            max_retries = 0 if upstream.breaker.is_open else upstream.max_retries
+            outcomes.append(await self._ask(upstream, outgoing.method, request, max_retries, has_fallback))
             if not outcomes[-1].may_fall_back:
                 return outcomes
         if not outcomes:
@@ -315,7 +317,7 @@ class Upstreams:
         """
         settings, is_primary = upstream.settings, upstream is primary
         wire, path, body = outgoing.wire, outgoing.path, outgoing.body
-        spoken = self._spoken(upstream, wire)
+        spoken = self._spoken(upstream, wire, path)
         if spoken is None and wire is not None and not is_primary:
             return None
         translated_to = spoken if spoken != wire else None
@@ -340,11 +342,12 @@ class Upstreams:
         path = settings.known.base_of(family) + path.removeprefix("/v1")
         return _Addressed(path, headers, body, translated_to)
 
-    def _spoken(self, upstream: _Upstream, wire: WireName | None) -> WireName | None:
+    def _spoken(self, upstream: _Upstream, wire: WireName | None, path: str) -> WireName | None:
         """The format in which an upstream is spoken to; None where it knows none that the request can be put in."""
         if wire is None or wire in upstream.target.wires:
             return wire
-        if self._translator is not None:
+        # Of a format's routes, such as that which only counts tokens, the main one alone can be translated.
+        if self._translator is not None and path.partition("?")[0] == self._translator.path(wire):
             for other in _HUBS:
                 if other in upstream.target.wires and self._translator.can(wire, other):
                     return other

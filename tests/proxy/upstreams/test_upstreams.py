@@ -333,7 +333,7 @@ class Shouting:
         return (source, target) == (WireName.MESSAGES, WireName.CHAT)
 
     def path(self, target: WireName) -> str:
-        return "/v1/chat/completions"
+        return {WireName.CHAT: "/v1/chat/completions", WireName.MESSAGES: "/v1/messages"}[target]
 
     def headers(self, target: WireName, headers: Sequence[Header]) -> list[Header]:
         return [header for header in headers if not header[0].startswith(b"anthropic-")]
@@ -376,6 +376,23 @@ async def test_what_cannot_be_translated_is_refused_by_the_primary_and_skips_a_f
     fleet.stack.push_async_callback(chain.aclose)
     answer = await chain.send(chain.resolve("m"), outgoing)
     assert (answer.status, answer.upstream) == (503, "a")
+    await read(answer)
+    assert not fleet.second.exchanges
+
+
+async def test_of_a_formats_routes_the_main_one_alone_is_translated(fleet: Fleet) -> None:
+    fleet.first.answer = refusing(503, 99)
+    upstreams = Upstreams(
+        [
+            settings("a", fleet.first.url, wires=["messages"], fallback=("b",)),
+            settings("b", fleet.second.url, models=(), wires=["chat"], credential="none"),
+        ],
+        translator=Shouting(),
+    )
+    fleet.stack.push_async_callback(upstreams.aclose)
+    counting = Outgoing("POST", "/v1/messages/count_tokens?beta=true", CLIENTS, BODY, WireName.MESSAGES, "m")
+    answer = await upstreams.send(upstreams.resolve("m"), counting)
+    assert answer.status == 503
     await read(answer)
     assert not fleet.second.exchanges
 
