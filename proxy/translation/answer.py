@@ -22,6 +22,7 @@ from sluice.proxy.upstreams.types import Answer
 MAX_ANSWER_BYTES = 64 * 2**20
 """Largest answer that is translated, in bytes as they came."""
 _REPLACED = frozenset((b"content-type", b"content-length", b"content-encoding"))
+_READABLE = frozenset(("gzip", "x-gzip", "deflate"))
 _REQUEST_IDS = (b"request-id", b"x-request-id")
 
 
@@ -76,7 +77,9 @@ class TranslatedAnswer:
         self._goes_as_events = stream and not self._is_error
         self.status = answer.status
         self.headers: Sequence[Header] = _headers(headers, events=self._goes_as_events)
-        self._decompressor = _decompressor(find(headers, b"content-encoding"))
+        self._encoding = find(headers, b"content-encoding") or "identity"
+        # For upstreams that compress unasked.
+        self._decompressor = zlib.decompressobj(47) if self._encoding in _READABLE else None
         self._parser = EventParser()
         self._sequencer = Sequencer()
         self._num_bytes = 0
@@ -135,6 +138,8 @@ class TranslatedAnswer:
 
     async def _next(self) -> bytes:
         """The upstream's next bytes, decompressed; none at the end."""
+        if self._decompressor is None and self._encoding != "identity":
+            raise UnreadableAnswerError(f"the upstream's answer is compressed as {self._encoding!r}, unasked")
         while data := await self._answer.read():
             self._num_bytes += len(data)
             if self._decompressor is not None:
@@ -158,15 +163,6 @@ def _headers(headers: Sequence[Header], *, events: bool) -> list[Header]:
     if key is not None:
         kept += [(name, key) for name in _REQUEST_IDS if all(name != known for known, _ in headers)]
     return kept
-
-
-def _decompressor(encoding: str | None) -> zlib._Decompress | None:
-    """Reads gzip and deflate, in case an upstream compresses unasked."""
-    if encoding in (None, "", "identity"):
-        return None
-    if encoding in ("gzip", "x-gzip", "deflate"):
-        return zlib.decompressobj(47)
-    raise UnreadableAnswerError(f"the upstream's answer is compressed as {encoding!r}, which was not asked for")
 
 
 def _broken_off() -> UpstreamDisconnectedError:

@@ -86,9 +86,6 @@ class Translation:
             answer: the upstream's, its body not yet read.
             stream: whether the client asked for events.
             request: the client's body.
-
-        Raises:
-            UnreadableAnswerError: the answer is compressed in a way that was not asked for.
         """
         return TranslatedAnswer(answer, _READERS[target](), _writer(source, mapping(decode(request))), stream=stream)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 from contextlib import ExitStack
 from typing import Any
@@ -333,3 +334,16 @@ async def test_what_comes_whole_though_a_stream_was_asked_for_goes_out_as_events
     stream = await translated.read()
     assert stream.count(b"event: ") == 6
     assert (b"content-type", b"text/event-stream; charset=utf-8") in translated.headers
+
+
+async def test_an_answer_that_is_compressed_unasked_is_read_or_called_unreadable() -> None:
+    for encoding, data in ((b"gzip", gzip.compress(chat_events(Said("hi")))), (b"br", b"?")):
+        answer = FakeAnswer([data[:9], data[9:]], content_type=b"text/event-stream")
+        answer.headers = [*answer.headers, (b"Content-Encoding", encoding)]
+        translated = Translation().answer(WireName.MESSAGES, WireName.CHAT, answer, stream=True, request=b"{}")
+        assert b"content-encoding" not in dict(translated.headers)
+        if encoding == b"br":
+            with pytest.raises(UpstreamError, match="'br'"):
+                await translated.read()
+        else:
+            assert b"message_start" in await translated.read()

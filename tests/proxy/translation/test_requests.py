@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.proxy.errors import InvalidFieldError, InvalidJsonError
-from sluice.proxy.tokens import TokenCounter
-from sluice.proxy.translation import Translation, count_tokens
+from sluice.proxy.translation import Translation
 from sluice.proxy.wire import WireName
 from tests.effort import examples
 
@@ -375,16 +374,3 @@ def test_options_have_the_names_of_the_target() -> None:
     assert "top_p" not in messages
     assert messages["tool_choice"] == {"type": "tool", "name": "f", "disable_parallel_tool_use": True}
     assert messages["output_config"]["format"]["schema"] == schema
-
-
-async def test_tokens_are_counted_of_texts_and_tools() -> None:
-    counter = TokenCounter()
-    try:
-        request: Json = {"model": "m", "messages": [{"role": "user", "content": "one two three"}]}
-        few = await count_tokens(counter, json.dumps(request).encode())
-        tools = [{"name": "f", "description": "a tool", "input_schema": {"type": "object"}}]
-        more = await count_tokens(counter, json.dumps({**request, "system": "be brief", "tools": tools}).encode())
-    finally:
-        counter.close()
-    assert 3 <= few <= 12
-    assert few + 8 <= more <= few + 60
