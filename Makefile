@@ -2,10 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+AGENTS := .agents
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-full check format clean
+.PHONY: help run test test-full test-agents check format clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -18,6 +19,9 @@ test: $(VENV)/.test-installed ## every test, those against a real Redis and the 
 
 test-full: $(VENV)/.test-installed ## the same with thirty times as many generated cases
 	SLUICE_TEST_FULL=1 $(PYTEST)
+
+test-agents: $(VENV)/.test-installed $(AGENTS)/.installed ## real agents through the proxy, before a scripted model; needs npm
+	SLUICE_TEST_AGENTS=1 $(BIN)/python -m pytest -s tests/agents
 
 check: $(VENV)/.test-installed ## formatting, lint, types, direction of imports
 	$(BIN)/ruff format --check .
@@ -48,5 +52,13 @@ $(VENV)/.test-installed: pyproject.toml
 	@echo "Installing into $(VENV): torch and the default weights are some 400 MB, once."
 	$(call install,engine$(comma)eval$(comma)search$(comma)test$(comma)check$(comma)train)
 	touch $(VENV)/.run-installed
+
+# Into a folder of their own; mini-swe-agent's pins are not ours.
+$(AGENTS)/.installed: Makefile
+	npm install --prefix $(AGENTS) --no-audit --no-fund \
+		@anthropic-ai/claude-code@2.1 @openai/codex@0.169 opencode-ai@1.18
+	test -x $(AGENTS)/mini/bin/python || $(PYTHON) -m venv $(AGENTS)/mini
+	$(AGENTS)/mini/bin/pip install --quiet --disable-pip-version-check 'mini-swe-agent>=2.4,<3' mcp
+	touch $@
 
 comma := ,

@@ -28,6 +28,7 @@ from sluice.proxy.settings import Settings
 from sluice.proxy.state import make_store
 from sluice.proxy.state.dry import DryStore
 from sluice.proxy.tokens import TokenCounter
+from sluice.proxy.translation import Translation
 from sluice.proxy.upstreams import Upstreams
 from sluice.proxy.wire.render_errors import error_for_path
 from sluice.proxy.wire.wires import WIRES
@@ -67,6 +68,7 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
                 settings.all_upstreams,
                 limits=settings.http_limits,
                 policy=settings.retry_policy,
+                translator=Translation(),
                 cache_ttl_s=settings.cache_ttl_s,
                 metrics=metrics.upstreams,
             ),

@@ -1,0 +1,169 @@
+"""An upstream's answer, wrapped so that it reads as one of another wire format; nothing is read before it is asked for.
+
+An event goes out as soon as its cause came in. What is not streamed is held until it is whole, under a cap.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import Protocol
+
+from sluice.proxy.errors import UpstreamDisconnectedError
+from sluice.proxy.headers import Header, find
+from sluice.proxy.translation.deltas import Delta
+from sluice.proxy.translation.errors import AnswerTooLargeError, UnreadableAnswerError
+from sluice.proxy.translation.faults import read_fault
+from sluice.proxy.translation.json_codec import Json, encode
+from sluice.proxy.translation.sequence import Sequencer
+from sluice.proxy.translation.sse import Event, EventParser
+from sluice.proxy.upstreams.types import Answer
+
+MAX_ANSWER_BYTES = 64 * 2**20
+"""Largest answer that is translated, in bytes as they came."""
+_REPLACED = frozenset((b"content-type", b"content-length", b"content-encoding"))
+_READABLE = frozenset(("gzip", "x-gzip", "deflate"))
+_REQUEST_IDS = (b"request-id", b"x-request-id")
+
+
+class Reader(Protocol):
+    """Reads answers of one wire format."""
+
+    is_complete: bool
+    """Whether the answer has come to its end."""
+
+    def whole(self, body: bytes) -> list[Delta]:
+        """Read an answer that is not streamed."""
+        ...
+
+    def feed(self, event: Event) -> list[Delta]:
+        """Read one event of an answer that is."""
+        ...
+
+
+class Writer(Protocol):
+    """Writes answers in one wire format."""
+
+    def push(self, delta: Delta) -> bytes:
+        """Take a piece; returns the events that it causes."""
+        ...
+
+    def finish(self) -> bytes:
+        """The last events."""
+        ...
+
+    def whole(self) -> Json:
+        """The answer as one body, after `finish`; an error's body where it is one."""
+        ...
+
+
+class TranslatedAnswer:
+    """An answer in the client's format.
+
+    Args:
+        answer: the upstream's.
+        reader: knows the upstream's format.
+        writer: knows the client's.
+        stream: whether the client asked for events.
+    """
+
+    def __init__(self, answer: Answer, reader: Reader, writer: Writer, *, stream: bool) -> None:
+        self._answer = answer
+        self._reader, self._writer = reader, writer
+        headers = [(name.lower(), value) for name, value in answer.headers]
+        content_type = (find(headers, b"content-type") or "").lower()
+        self._comes_as_events = content_type.startswith("text/event-stream")
+        self._is_error = not 200 <= answer.status < 300
+        self._goes_as_events = stream and not self._is_error
+        self.status = answer.status
+        self.headers: Sequence[Header] = _headers(headers, events=self._goes_as_events)
+        self._encoding = find(headers, b"content-encoding") or "identity"
+        # For upstreams that compress unasked.
+        self._decompressor = zlib.decompressobj(47) if self._encoding in _READABLE else None
+        self._parser = EventParser()
+        self._sequencer = Sequencer()
+        self._num_bytes = 0
+        self._is_at_end = False
+
+    async def read(self) -> bytes:
+        """Return the next bytes as soon as there are any; none at the end.
+
+        Raises:
+            UpstreamError: the answer broke off, stalled, or is none in the upstream's format.
+        """
+        if self._is_at_end:
+            return b""
+        if self._goes_as_events and self._comes_as_events:
+            return await self._next_events()
+        deltas = await self._all_deltas()
+        events = b"".join(self._writer.push(delta) for delta in deltas) + self._writer.finish()
+        self._is_at_end = True
+        return events if self._goes_as_events else encode(self._writer.whole())
+
+    def close(self) -> None:
+        """Release the connection."""
+        self._answer.close()
+
+    async def _next_events(self) -> bytes:
+        while not self._is_at_end:
+            data = await self._next()
+            events = self._parser.feed(data) if data else self._parser.end()
+            written = b"".join(self._writer.push(delta) for event in events for delta in self._read(event))
+            if not data:
+                self._is_at_end = True
+                if not self._reader.is_complete:
+                    raise _broken_off()
+                written += self._writer.finish()
+            if written:
+                return written
+        return b""
+
+    def _read(self, event: Event) -> list[Delta]:
+        return [ready for delta in self._reader.feed(event) for ready in self._sequencer.push(delta)]
+
+    async def _all_deltas(self) -> list[Delta]:
+        pieces = []
+        while data := await self._next():
+            pieces.append(data)
+        body = b"".join(pieces)
+        if self._is_error:
+            return [read_fault(body, self.status)]
+        if not self._comes_as_events:
+            return [ready for delta in self._reader.whole(body) for ready in self._sequencer.push(delta)]
+        events = [*self._parser.feed(body), *self._parser.end()]
+        deltas = [delta for event in events for delta in self._read(event)]
+        if not self._reader.is_complete:
+            raise _broken_off()
+        return deltas
+
+    async def _next(self) -> bytes:
+        """The upstream's next bytes, decompressed; none at the end."""
+        if self._decompressor is None and self._encoding != "identity":
+            raise UnreadableAnswerError(f"the upstream's answer is compressed as {self._encoding!r}, unasked")
+        while data := await self._answer.read():
+            self._num_bytes += len(data)
+            if self._decompressor is not None:
+                try:
+                    data = self._decompressor.decompress(data, MAX_ANSWER_BYTES)
+                except zlib.error as error:
+                    raise UnreadableAnswerError(f"the upstream's answer cannot be decompressed: {error}") from None
+                self._num_bytes += len(data)
+            if self._num_bytes > MAX_ANSWER_BYTES:
+                raise AnswerTooLargeError(MAX_ANSWER_BYTES)
+            if data:
+                return data
+        return b""
+
+
+def _headers(headers: Sequence[Header], *, events: bool) -> list[Header]:
+    kept = [(name, value) for name, value in headers if name not in _REPLACED]
+    kept.append((b"content-type", b"text/event-stream; charset=utf-8" if events else b"application/json"))
+    # Each provider's clients look for the request's id under a name of their own.
+    key = next((value for name, value in headers if name in _REQUEST_IDS), None)
+    if key is not None:
+        kept += [(name, key) for name in _REQUEST_IDS if all(name != known for known, _ in headers)]
+    return kept
+
+
+def _broken_off() -> UpstreamDisconnectedError:
+    return UpstreamDisconnectedError("the upstream ended its stream before the answer was whole")

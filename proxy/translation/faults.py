@@ -1,0 +1,107 @@
+"""Upstreams' errors, read in one format and said in another, so that clients know what they can do about them.
+
+The words that agents look for are kept: Claude Code compacts its history on "prompt is too long", OpenAI's clients on
+the code `context_length_exceeded`.
+"""
+
+from __future__ import annotations
+
+import re
+
+from sluice.proxy.translation.deltas import Fault
+from sluice.proxy.translation.json_codec import Json, decode, mapping, text
+
+CONTEXT_LENGTH = "context_length_exceeded"
+TOO_LONG = "prompt is too long"
+_OVERFLOW = re.compile(r"maximum context length|context window|context length|prompt is too long|too many tokens", re.I)
+_ANTHROPIC_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+_STATUSES = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "insufficient_quota": 429,
+    "api_error": 500,
+    "server_error": 500,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
+_OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+_MAX_TEXT_CHARS = 2000
+
+
+def read_fault(body: bytes, status: int) -> Fault:
+    """Read the body of an answer whose status says that it is an error, whoever wrote it."""
+    try:
+        value = decode(body)
+    except ValueError:
+        said = body.decode("utf-8", "replace").strip()[:_MAX_TEXT_CHARS]
+        return Fault(said or f"the upstream answered with status {status}", status)
+    if isinstance(value, list) and value:  # Gemini's surface wraps its error in a list
+        value = value[0]
+    form = mapping(value)
+    return anthropic_fault(form, status) if form.get("type") == "error" else openai_fault(form, status)
+
+
+def openai_fault(form: Json, status: int) -> Fault:
+    """Read `{"error": {message, type, param, code}}`, and the looser forms of servers that follow it."""
+    error = form.get("error", form)
+    if isinstance(error, str):
+        return Fault(error, status)
+    inner = mapping(error)
+    message = text(inner.get("message")) or text(form.get("message")) or text(form.get("detail"))
+    code, kind, param = inner.get("code"), text(inner.get("type")), inner.get("param")
+    if status == 500:  # in a stream, which has no status of its own
+        status = code if isinstance(code, int) and 400 <= code < 600 else _STATUSES.get(kind, status)
+    return Fault(
+        message or f"the upstream answered with status {status}",
+        status,
+        text(code) or (CONTEXT_LENGTH if _is_overflow(message, status) else None),
+        kind or None,
+        param if isinstance(param, str) else None,
+    )
+
+
+def anthropic_fault(form: Json, status: int) -> Fault:
+    """Read `{"type": "error", "error": {type, message}}`."""
+    error = mapping(form.get("error"))
+    message, kind = text(error.get("message")), text(error.get("type"))
+    if status == 500:
+        status = _STATUSES.get(kind, status)
+    code = CONTEXT_LENGTH if _is_overflow(message, status) else None
+    return Fault(message or f"the upstream answered with status {status}", status, code)
+
+
+def openai_error(fault: Fault) -> Json:
+    """Say an error in OpenAI's form."""
+    kind = fault.type or _OPENAI_TYPES.get(
+        fault.status, "server_error" if fault.status >= 500 else "invalid_request_error"
+    )
+    return {"error": {"message": fault.message, "type": kind, "param": fault.param, "code": fault.code}}
+
+
+def anthropic_error(fault: Fault) -> Json:
+    """Say an error in Anthropic's form."""
+    message = fault.message
+    if fault.code == CONTEXT_LENGTH and TOO_LONG not in message.lower():
+        message = f"{TOO_LONG}: {message}"
+    kind = _ANTHROPIC_TYPES.get(fault.status, "api_error" if fault.status >= 500 else "invalid_request_error")
+    return {"type": "error", "error": {"type": kind, "message": message}}
+
+
+def _is_overflow(message: str, status: int) -> bool:
+    return status in (400, 413, 422) and _OVERFLOW.search(message) is not None

@@ -1,0 +1,88 @@
+"""Fields of a request outside its messages, whose names or forms differ between wire formats.
+
+What a foreign server may refuse is left out: a field that no one needs must not cost the request.
+"""
+
+from __future__ import annotations
+
+import re
+
+from sluice.proxy.translation.json_codec import Json, mapping, objects, text
+
+MAX_TOKENS_CEILING = 16_000
+"""From here on a limit is read as "as much as the model can": `max_tokens` is mandatory in the Messages format, clients
+fill in what their own model can write (Claude Code: 32,000 or 64,000), and servers with a smaller context refuse it."""
+_MAX_USER_CHARS = 64
+_NEW_OPENAI = re.compile(r"(?:.*/)?(?:o\d|gpt-[5-9]|gpt-\d\d|codex)")
+"""OpenAI's models that take `max_completion_tokens` and `reasoning_effort`, and refuse `max_tokens`."""
+_EFFORTS = {"xhigh": "high", "max": "high"}
+_OUTPUT_LIMITS = (
+    (re.compile(r"claude-3-(?:haiku|opus|sonnet)"), 4096),
+    (re.compile(r"claude-3-5"), 8192),
+)
+DEFAULT_MAX_TOKENS = 32_000
+"""What every Claude model since 4 can write."""
+
+
+def put(target: Json, **fields: object) -> None:
+    """Set the fields that have a value."""
+    target.update({name: value for name, value in fields.items() if value is not None})
+
+
+def max_tokens_field(model: str) -> str:
+    """The field of a chat request that bounds its answer. Most servers know the older name alone."""
+    return "max_completion_tokens" if _NEW_OPENAI.match(model) else "max_tokens"
+
+
+def takes_effort(model: str) -> bool:
+    """Whether a model is known to take `reasoning_effort`; others may refuse the request for it."""
+    return bool(_NEW_OPENAI.match(model))
+
+
+def effort(value: object) -> str | None:
+    """OpenAI's word for an effort of Anthropic's."""
+    return _EFFORTS.get(value, value) if isinstance(value, str) else None
+
+
+def max_output_tokens(model: str) -> int:
+    """What a Claude model can write, for requests that set no limit: the Messages format has to have one."""
+    return next((limit for pattern, limit in _OUTPUT_LIMITS if pattern.search(model)), DEFAULT_MAX_TOKENS)
+
+
+def end_user(value: object) -> str | None:
+    """A caller's name for its user, where OpenAI would take it."""
+    return value if isinstance(value, str) and 0 < len(value) <= _MAX_USER_CHARS else None
+
+
+def function_tool(name: str, description: object, parameters: object, strict: object = None) -> Json:
+    """A tool of the chat format."""
+    function: Json = {"name": name}
+    put(function, description=description if isinstance(description, str) else None)
+    function["parameters"] = parameters if isinstance(parameters, dict) else {"type": "object", "properties": {}}
+    if strict is True:
+        function["strict"] = True
+    return {"type": "function", "function": function}
+
+
+def function_choice(name: str) -> Json:
+    """The chat format's `tool_choice` of one function."""
+    return {"type": "function", "function": {"name": name}}
+
+
+def without_schema_dialect(schema: Json) -> Json:
+    """A schema less `$schema`, which says nothing to a model and which some servers refuse."""
+    return {key: value for key, value in schema.items() if key != "$schema"}
+
+
+def json_schema_format(name: object, schema: object, strict: object) -> Json:
+    """The chat format's `response_format` of a JSON schema."""
+    form: Json = {"name": text(name) or "answer", "schema": mapping(schema)}
+    put(form, strict=strict)
+    return {"type": "json_schema", "json_schema": form}
+
+
+def texts(value: object) -> list[str]:
+    """The texts of a string or of a list of blocks."""
+    if isinstance(value, str):
+        return [value] if value else []
+    return [text(block.get("text")) for block in objects(value) if text(block.get("text"))]

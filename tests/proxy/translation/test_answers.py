@@ -1,0 +1,349 @@
+"""What is emitted, read by the official clients."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+from contextlib import ExitStack
+from typing import Any
+
+import anthropic
+import openai
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sluice.proxy.errors import UpstreamError
+from sluice.proxy.translation import Translation
+from sluice.proxy.wire import WireName
+from tests.effort import examples
+from tests.proxy.translation.wires import FakeAnswer, Said, answering, chat_events, sse, translating
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+NAMES = ("read", "edit")
+CALLS = st.lists(
+    st.tuples(st.sampled_from(NAMES), st.dictionaries(TEXT, TEXT | st.integers(-9, 9) | st.none(), max_size=3)),
+    max_size=3,
+).map(lambda calls: [(f"call_{number}", name, value) for number, (name, value) in enumerate(calls)])
+SAID = st.builds(Said, TEXT, CALLS, TEXT)
+SCHEMA: dict[str, object] = {"type": "object", "properties": {}}
+
+
+class Clients:
+    """The official clients, made once, as that takes them long."""
+
+    def __init__(self, url: str) -> None:
+        self.anthropic = anthropic.AsyncAnthropic(api_key="k", base_url=url, max_retries=0, timeout=30)
+        self.openai = openai.AsyncOpenAI(api_key="k", base_url=f"{url}/v1", max_retries=0, timeout=30)
+
+    async def aclose(self) -> None:
+        await self.anthropic.close()
+        await self.openai.close()
+
+
+async def through_anthropic(clients: Clients, *, stream: bool) -> Said:
+    client = clients.anthropic
+    request: Any = {
+        "model": "m",
+        "max_tokens": 100,
+        "messages": [{"role": "user", "content": "hi"}],
+        "tools": [{"name": name, "input_schema": SCHEMA} for name in NAMES],
+        "thinking": {"type": "adaptive"},
+    }
+    if stream:
+        async with client.messages.stream(**request) as events:
+            message: Any = await events.get_final_message()
+    else:
+        message = await client.messages.create(**request)
+    assert message.stop_reason == (
+        "tool_use" if message.content[-1:] and message.content[-1].type == "tool_use" else "end_turn"
+    )
+    usage = message.usage
+    assert (usage.input_tokens, usage.output_tokens) == (10, 20)
+    assert (usage.cache_read_input_tokens, usage.cache_creation_input_tokens) == (80, 10)
+    said = Said()
+    for block in message.content:
+        if block.type == "text":
+            said.text += block.text
+        elif block.type == "thinking":
+            assert block.signature
+            said.thinking += block.thinking
+        else:
+            said.calls.append((block.id, block.name, block.input))
+    return said
+
+
+async def through_responses(clients: Clients, *, stream: bool) -> Said:
+    client = clients.openai
+    tools: Any = [{"type": "function", "name": name, "parameters": SCHEMA, "strict": False} for name in NAMES]
+    if stream:
+        async with client.responses.stream(model="m", input="hi", tools=tools) as events:
+            numbers = [event.sequence_number async for event in events]
+            response: Any = await events.get_final_response()
+        assert sorted(set(numbers)) == list(range(max(numbers) + 1))
+    else:
+        response = await client.responses.create(model="m", input="hi", tools=tools)
+    assert response.status == "completed"
+    usage = response.usage
+    assert (usage.input_tokens, usage.output_tokens, usage.input_tokens_details.cached_tokens) == (100, 20, 80)
+    said = Said(response.output_text)
+    for item in response.output:
+        if item.type == "reasoning":
+            said.thinking += "".join(part.text for part in item.content)
+        elif item.type == "function_call":
+            said.calls.append((item.call_id, item.name, json.loads(item.arguments)))
+    return said
+
+
+async def through_chat(clients: Clients, *, stream: bool) -> Said:
+    client = clients.openai
+    request: Any = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+    if stream:
+        options = {"include_usage": True}
+        async with client.chat.completions.stream(**request, stream_options=options) as events:
+            completion: Any = await events.get_final_completion()
+    else:
+        completion = await client.chat.completions.create(**request)
+    usage = completion.usage
+    assert (usage.prompt_tokens, usage.completion_tokens, usage.prompt_tokens_details.cached_tokens) == (
+        100,
+        20,
+        80,
+    )
+    message = completion.choices[0].message
+    assert completion.choices[0].finish_reason == ("tool_calls" if message.tool_calls else "stop")
+    calls = [(call.id, call.function.name, json.loads(call.function.arguments)) for call in message.tool_calls or []]
+    return Said(message.content or "", calls, getattr(message, "reasoning_content", None) or "")
+
+
+WAYS = {
+    (WireName.MESSAGES, WireName.CHAT): through_anthropic,
+    (WireName.RESPONSES, WireName.CHAT): through_responses,
+    (WireName.CHAT, WireName.MESSAGES): through_chat,
+    (WireName.RESPONSES, WireName.MESSAGES): through_responses,
+}
+
+
+@pytest.mark.parametrize(("source", "target"), WAYS)
+def test_text_calls_thinking_and_usage_arrive_streamed_and_plain_alike(source: WireName, target: WireName) -> None:
+    with asyncio.Runner() as runner, ExitStack() as stack:
+        server = translating(target, answering(Said(), target))
+        url, app = runner.run(server.__aenter__())
+        stack.callback(lambda: runner.run(server.__aexit__(None, None, None)))
+        clients = Clients(url)
+        stack.callback(lambda: runner.run(clients.aclose()))
+
+        @given(SAID, st.integers(1, 40))
+        @examples(10)
+        def check(said: Said, split: int) -> None:
+            app.answer = answering(said, target, split=split)
+            streamed = runner.run(WAYS[source, target](clients, stream=True))
+            plain = runner.run(WAYS[source, target](clients, stream=False))
+            assert streamed == plain == said
+
+        check()
+
+
+def chunk(delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
+    return {"id": "chatcmpl-1", "model": "m", "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
+
+
+def call_chunk(index: int, arguments: str, **begin: Any) -> dict[str, Any]:
+    function = {"arguments": arguments, **({"name": begin.pop("name")} if begin else {})}
+    return chunk({"tool_calls": [{"index": index, "function": function, **begin}]})
+
+
+async def events_of(
+    source: WireName, target: WireName, *pieces: bytes, request: dict[str, Any] | None = None
+) -> list[dict[str, Any]]:
+    """The events that a client gets for a stream in these pieces."""
+    answer = FakeAnswer(pieces, content_type=b"text/event-stream")
+    body = json.dumps(request or {"model": "m"}).encode()
+    translated = Translation().answer(source, target, answer, stream=True, request=body)
+    stream = b""
+    while data := await translated.read():
+        stream += data
+    return [json.loads(line[6:]) for line in stream.decode().splitlines() if line.startswith("data: {")]
+
+
+async def test_each_event_goes_out_as_soon_as_its_cause_came_in() -> None:
+    pieces = [sse(chunk({"content": word})) for word in ("one", "two")]
+    answer = FakeAnswer([*pieces, sse(chunk({}, "stop"), done=True)], content_type=b"text/event-stream")
+    translated = Translation().answer(WireName.MESSAGES, WireName.CHAT, answer, stream=True, request=b"{}")
+    assert b"one" in await translated.read()
+    assert b"two" in await translated.read()
+    assert b"content_block_stop" in await translated.read()
+    assert b"message_stop" in await translated.read()
+    assert await translated.read() == b""
+    translated.close()
+    assert answer.is_closed
+
+
+async def test_events_come_in_anthropics_order() -> None:
+    events = await events_of(WireName.MESSAGES, WireName.CHAT, chat_events(Said("hi", [("c", "f", {"a": 1})]), 99))
+    assert [event["type"] for event in events] == [
+        "message_start",
+        *("content_block_start", "content_block_delta", "content_block_stop") * 2,
+        "message_delta",
+        "message_stop",
+    ]
+    assert [event["index"] for event in events if "index" in event] == [0, 0, 0, 1, 1, 1]
+
+
+async def test_events_come_in_openais_order() -> None:
+    events = await events_of(WireName.RESPONSES, WireName.CHAT, chat_events(Said("hi", [("c", "f", {"a": 1})]), 99))
+    assert [event["type"].removeprefix("response.") for event in events] == [
+        "created",
+        "in_progress",
+        "output_item.added",
+        "content_part.added",
+        "output_text.delta",
+        "output_text.done",
+        "content_part.done",
+        "output_item.done",
+        "output_item.added",
+        "function_call_arguments.delta",
+        "function_call_arguments.done",
+        "output_item.done",
+        "completed",
+    ]
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+
+
+@pytest.mark.parametrize("source", [WireName.MESSAGES, WireName.RESPONSES])
+async def test_calls_whose_pieces_come_interleaved_go_out_one_after_the_other(source: WireName) -> None:
+    stream = sse(
+        call_chunk(0, '{"a"', id="x", name="f"),
+        call_chunk(1, '{"b": 1', id="y", name="g"),
+        call_chunk(0, ": 0}"),
+        call_chunk(1, "}"),
+        chunk({}, "tool_calls"),
+        done=True,
+    )
+    events = await events_of(source, WireName.CHAT, stream)
+    if source is WireName.MESSAGES:
+        pieces: dict[int, str] = {}
+        for event in events:
+            if event["type"] == "content_block_delta":
+                index = event["index"]
+                pieces[index] = pieces.get(index, "") + event["delta"]["partial_json"]
+        written = list(pieces.values())
+        order = [event["index"] for event in events if "index" in event]
+        assert order == sorted(order)
+    else:
+        written = [event["arguments"] for event in events if event["type"].endswith("arguments.done")]
+    assert [json.loads(text) for text in written] == [{"a": 0}, {"b": 1}]
+
+
+async def test_calls_that_a_server_puts_all_at_one_place_are_told_apart_by_their_ids() -> None:
+    stream = sse(
+        call_chunk(0, '{"a": 1}', id="x", name="f"), call_chunk(0, '{"b": 2}', id="y", name="g"), chunk({}, "stop")
+    )
+    events = await events_of(WireName.MESSAGES, WireName.CHAT, stream)
+    blocks = [event["content_block"] for event in events if event["type"] == "content_block_start"]
+    assert [(block["id"], block["name"]) for block in blocks] == [("x", "f"), ("y", "g")]
+    assert events[-2]["delta"]["stop_reason"] == "tool_use"
+
+
+async def test_custom_and_namespaced_calls_come_back_as_codex_knows_them() -> None:
+    tools = [
+        {"type": "custom", "name": "apply_patch"},
+        {"type": "namespace", "name": "agents", "tools": [{"type": "function", "name": "spawn"}]},
+        {"type": "local_shell"},
+    ]
+    said = Said(
+        "",
+        [
+            ("1", "apply_patch", {"input": "*** Begin\n"}),
+            ("2", "agents__spawn", {"task": "t"}),
+            ("3", "local_shell", {"command": ["ls"]}),
+        ],
+    )
+    request = {"model": "m", "tools": tools}
+    events = await events_of(WireName.RESPONSES, WireName.CHAT, chat_events(said), request=request)
+    custom, function, shell = (event["item"] for event in events if event["type"] == "response.output_item.done")
+    assert (custom["type"], custom["name"], custom["input"]) == ("custom_tool_call", "apply_patch", "*** Begin\n")
+    assert (function["name"], function["namespace"], function["arguments"]) == ("spawn", "agents", '{"task": "t"}')
+    assert (shell["type"], shell["action"]["command"]) == ("local_shell_call", ["ls"])
+
+
+@pytest.mark.parametrize(
+    ("reason", "anthropics", "status"),
+    [
+        ("length", "max_tokens", "incomplete"),
+        ("content_filter", "refusal", "incomplete"),
+        ("stop", "end_turn", "completed"),
+    ],
+)
+async def test_why_the_model_stopped_is_said_in_the_clients_words(reason: str, anthropics: str, status: str) -> None:
+    stream = sse(chunk({"content": "x"}), chunk({}, reason), done=True)
+    assert (await events_of(WireName.MESSAGES, WireName.CHAT, stream))[-2]["delta"]["stop_reason"] == anthropics
+    assert (await events_of(WireName.RESPONSES, WireName.CHAT, stream))[-1]["response"]["status"] == status
+
+
+@pytest.mark.parametrize("source", [WireName.MESSAGES, WireName.RESPONSES])
+async def test_a_stream_that_ends_early_is_no_whole_answer(source: WireName) -> None:
+    with pytest.raises(UpstreamError, match="before the answer was whole"):
+        await events_of(source, WireName.CHAT, sse(chunk({"content": "x"})))
+
+
+async def test_an_error_in_a_stream_is_one_of_the_clients() -> None:
+    error = {"error": {"message": "boom", "type": "server_error", "code": None}}
+    stream = sse(chunk({"content": "x"}), error)
+    events = await events_of(WireName.MESSAGES, WireName.CHAT, stream)
+    assert events[-1] == {"type": "error", "error": {"type": "api_error", "message": "boom"}}
+    events = await events_of(WireName.RESPONSES, WireName.CHAT, stream)
+    assert events[-1]["type"] == "response.failed"
+    assert events[-1]["response"]["error"]["message"] == "boom"
+    overloaded = {"type": "error", "error": {"type": "overloaded_error", "message": "busy"}}
+    events = await events_of(WireName.CHAT, WireName.MESSAGES, sse(overloaded))
+    assert events[-1]["error"]["message"] == "busy"
+
+
+async def body_of(source: WireName, target: WireName, answer: FakeAnswer) -> Any:
+    translated = Translation().answer(source, target, answer, stream=True, request=b"{}")
+    assert translated.status == answer.status
+    assert (b"content-type", b"application/json") in translated.headers
+    assert b"content-length" not in dict(translated.headers)
+    body = b""
+    while data := await translated.read():
+        body += data
+    return json.loads(body)
+
+
+async def test_an_error_in_place_of_an_answer_says_what_agents_look_for() -> None:
+    too_long = {"error": {"message": "This model's maximum context length is 8192 tokens.", "code": None}}
+    answer = FakeAnswer([json.dumps(too_long).encode()], 400)
+    said = await body_of(WireName.MESSAGES, WireName.CHAT, answer)
+    assert said["error"]["type"] == "invalid_request_error"
+    assert said["error"]["message"].startswith("prompt is too long: This model's")
+    anthropics = {"type": "error", "error": {"type": "invalid_request_error", "message": "prompt is too long: 9 > 8"}}
+    said = await body_of(WireName.CHAT, WireName.MESSAGES, FakeAnswer([json.dumps(anthropics).encode()], 400))
+    assert said["error"]["code"] == "context_length_exceeded"
+    said = await body_of(WireName.MESSAGES, WireName.CHAT, FakeAnswer([b"<html>Bad gateway"], 502))
+    assert said["error"] == {"type": "api_error", "message": "<html>Bad gateway"}
+    said = await body_of(WireName.RESPONSES, WireName.CHAT, FakeAnswer([b'[{"error": {"message": "slow down"}}]'], 429))
+    assert said["error"]["message"] == "slow down"
+    assert said["error"]["type"] == "rate_limit_error"
+
+
+async def test_what_comes_whole_though_a_stream_was_asked_for_goes_out_as_events() -> None:
+    answer = answering(Said("hi"), WireName.CHAT)(False)
+    translated = Translation().answer(WireName.MESSAGES, WireName.CHAT, answer, stream=True, request=b"{}")
+    stream = await translated.read()
+    assert stream.count(b"event: ") == 6
+    assert (b"content-type", b"text/event-stream; charset=utf-8") in translated.headers
+
+
+async def test_an_answer_that_is_compressed_unasked_is_read_or_called_unreadable() -> None:
+    for encoding, data in ((b"gzip", gzip.compress(chat_events(Said("hi")))), (b"br", b"?")):
+        answer = FakeAnswer([data[:9], data[9:]], content_type=b"text/event-stream")
+        answer.headers = [*answer.headers, (b"Content-Encoding", encoding)]
+        translated = Translation().answer(WireName.MESSAGES, WireName.CHAT, answer, stream=True, request=b"{}")
+        assert b"content-encoding" not in dict(translated.headers)
+        if encoding == b"br":
+            with pytest.raises(UpstreamError, match="'br'"):
+                await translated.read()
+        else:
+            assert b"message_start" in await translated.read()

@@ -1,0 +1,376 @@
+"""Requests: what survives, what is valid, and what stays the same from turn to turn."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sluice.proxy.errors import InvalidFieldError, InvalidJsonError
+from sluice.proxy.translation import Translation
+from sluice.proxy.wire import WireName
+from tests.effort import examples
+
+Json = dict[str, Any]
+CHAT, MESSAGES, RESPONSES = WireName.CHAT, WireName.MESSAGES, WireName.RESPONSES
+WAYS = [(MESSAGES, CHAT), (RESPONSES, CHAT), (CHAT, MESSAGES), (RESPONSES, MESSAGES)]
+PNG = "data:image/png;base64,aGk="
+
+# A neutral conversation: turns of what the user says, what the model says, its calls with their results, an image.
+WORD = st.text(st.characters(exclude_categories=["Cs", "Z", "C"]), min_size=1, max_size=8)
+ARGUMENTS = st.dictionaries(WORD, WORD | st.integers(-99, 99) | st.lists(WORD, max_size=2), max_size=2)
+CALL = st.tuples(st.sampled_from(["read", "edit"]), ARGUMENTS, WORD)
+TURN = st.tuples(
+    WORD, st.booleans(), st.lists(st.tuples(WORD, st.lists(CALL, min_size=1, max_size=3)), max_size=3), WORD
+)
+CONVERSATION = st.lists(TURN, min_size=1, max_size=4)
+
+
+def as_chat(turns: list[Any]) -> Json:
+    messages: list[Json] = [{"role": "system", "content": "be brief"}]
+    number = 0
+    for said, has_image, steps, final in turns:
+        image = [{"type": "image_url", "image_url": {"url": PNG}}] * has_image
+        messages.append({"role": "user", "content": [{"type": "text", "text": said}, *image]})
+        for text, calls in steps:
+            made, results = [], []
+            for name, arguments, result in calls:
+                number += 1
+                function = {"name": name, "arguments": json.dumps(arguments)}
+                made.append({"id": f"call_{number}", "type": "function", "function": function})
+                results.append({"role": "tool", "tool_call_id": f"call_{number}", "content": result})
+            messages += [{"role": "assistant", "content": text, "tool_calls": made}, *results]
+        messages.append({"role": "assistant", "content": final})
+    tools = [{"type": "function", "function": {"name": n, "parameters": {"type": "object"}}} for n in ("read", "edit")]
+    return {"model": "m", "messages": messages, "tools": tools, "stream": True}
+
+
+def as_messages(turns: list[Any]) -> Json:
+    messages: list[Json] = []
+    number = 0
+    for said, has_image, steps, final in turns:
+        image = [{"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}}] * has_image
+        messages.append({"role": "user", "content": [{"type": "text", "text": said}, *image]})
+        for text, calls in steps:
+            made, results = [], []
+            for name, arguments, result in calls:
+                number += 1
+                made.append({"type": "tool_use", "id": f"call_{number}", "name": name, "input": arguments})
+                results.append({"type": "tool_result", "tool_use_id": f"call_{number}", "content": result})
+            messages.append({"role": "assistant", "content": [{"type": "text", "text": text}, *made]})
+            messages.append({"role": "user", "content": results})
+        messages.append({"role": "assistant", "content": final})
+    tools = [{"name": name, "input_schema": {"type": "object"}} for name in ("read", "edit")]
+    return {"model": "m", "max_tokens": 100, "system": "be brief", "messages": messages, "tools": tools, "stream": True}
+
+
+def as_responses(turns: list[Any]) -> Json:
+    items: list[Json] = []
+    number = 0
+    for said, has_image, steps, final in turns:
+        image = [{"type": "input_image", "image_url": PNG}] * has_image
+        items.append({"role": "user", "content": [{"type": "input_text", "text": said}, *image]})
+        for text, calls in steps:
+            items.append({"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": text}]})
+            results = []
+            for name, arguments, result in calls:
+                number += 1
+                call = {"call_id": f"call_{number}", "name": name, "arguments": json.dumps(arguments)}
+                items.append({"type": "function_call", **call})
+                results.append({"type": "function_call_output", "call_id": f"call_{number}", "output": result})
+            items += results
+        items.append({"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": final}]})
+    tools = [{"type": "function", "name": name, "parameters": {"type": "object"}} for name in ("read", "edit")]
+    return {"model": "m", "instructions": "be brief", "input": items, "tools": tools, "stream": True}
+
+
+MAKERS = {CHAT: as_chat, MESSAGES: as_messages, RESPONSES: as_responses}
+LISTS = {CHAT: "messages", MESSAGES: "messages", RESPONSES: "input"}
+
+
+def translate(source: WireName, target: WireName, request: Json) -> Json:
+    return json.loads(Translation().request(source, target, json.dumps(request).encode()))
+
+
+def facts(target: WireName, request: Json) -> list[Any]:
+    """Everything said, called and answered, in order."""
+    found: list[Any] = []
+    for message in request["messages"]:
+        content = message["content"]
+        if isinstance(content, str):
+            content = [{"type": "text", "text": content}]
+        if message["role"] == "tool":
+            found.append(("result", message["tool_call_id"], message["content"]))
+            continue
+        for block in content or []:
+            if block["type"] == "text":
+                found.append((message["role"], block["text"]))
+            elif block["type"] == "tool_use":
+                found.append(("call", block["id"], block["name"], block["input"]))
+            elif block["type"] == "tool_result":
+                found.append(("result", block["tool_use_id"], block["content"]))
+            else:
+                found.append(("image",))
+        for call in message.get("tool_calls", []):
+            function = call["function"]
+            found.append(("call", call["id"], function["name"], json.loads(function["arguments"])))
+    return found
+
+
+def expected(turns: list[Any]) -> list[Any]:
+    found: list[Any] = []
+    number = 0
+    for said, has_image, steps, final in turns:
+        found.append(("user", said))
+        found += [("image",)] * has_image
+        for text, calls in steps:
+            found.append(("assistant", text))
+            first = number + 1
+            for name, arguments, _ in calls:
+                number += 1
+                found.append(("call", f"call_{number}", name, arguments))
+            found += [("result", f"call_{first + place}", result) for place, (_, _, result) in enumerate(calls)]
+        found.append(("assistant", final))
+    return found
+
+
+def check_chat(request: Json) -> None:
+    """What the strictest chat servers ask for."""
+    waiting: set[str] = set()
+    last = ""
+    for number, message in enumerate(request["messages"]):
+        role = message["role"]
+        assert role != "system" or number == 0
+        assert role == "tool" or not waiting, "results stand right behind their calls"
+        assert (role, last) not in (("user", "user"), ("assistant", "assistant"))
+        if role == "tool":
+            waiting.remove(message["tool_call_id"])
+            assert isinstance(message["content"], str)
+        waiting |= {call["id"] for call in message.get("tool_calls", [])}
+        last = role
+    assert not waiting
+
+
+def check_messages(request: Json) -> None:
+    """What Anthropic asks for."""
+    assert request["max_tokens"] > 0
+    waiting: set[str] = set()
+    last, num_marks = "assistant", json.dumps(request).count('"cache_control"')
+    assert 1 <= num_marks <= 4
+    for message in request["messages"]:
+        assert message["role"] != last, "roles alternate"
+        last = message["role"]
+        assert message["content"]
+        results = [block["tool_use_id"] for block in message["content"] if block["type"] == "tool_result"]
+        assert set(results) == waiting
+        assert len(results) == len(waiting)
+        waiting = {block["id"] for block in message["content"] if block["type"] == "tool_use"}
+        assert all(block["text"].strip() for block in message["content"] if block["type"] == "text")
+
+
+CHECKS = {CHAT: check_chat, MESSAGES: check_messages}
+
+
+@pytest.mark.parametrize(("source", "target"), WAYS)
+def test_texts_calls_results_and_images_survive_in_a_valid_request(source: WireName, target: WireName) -> None:
+    @given(CONVERSATION)
+    @examples(40)
+    def check(turns: list[Any]) -> None:
+        translated = translate(source, target, MAKERS[source](turns))
+        CHECKS[target](translated)
+        found = [fact for fact in facts(target, translated) if fact[0] != "system"]
+        assert found == expected(turns)
+        assert translated["stream"] is True
+        assert len(translated["tools"]) == 2
+
+    check()
+
+
+def flat(target: WireName, messages: list[Json]) -> list[str]:
+    """What a model reads, in order: messages for chat, blocks for Anthropic, whose cache knows blocks."""
+    if target is CHAT:
+        return [json.dumps(message) for message in messages]
+    return [
+        json.dumps([message["role"], {key: value for key, value in block.items() if key != "cache_control"}])
+        for message in messages
+        for block in message["content"]
+    ]
+
+
+@pytest.mark.parametrize(("source", "target"), WAYS)
+def test_a_longer_conversation_begins_with_what_the_shorter_one_was(source: WireName, target: WireName) -> None:
+    @given(CONVERSATION)
+    @examples(25)
+    def check(turns: list[Any]) -> None:
+        whole = MAKERS[source](turns)
+        name = LISTS[source]
+        # Where a client asks: behind something that the user or a tool said.
+        asks = [
+            number
+            for number in range(1, len(whole[name]) + 1)
+            if (number == len(whole[name]) or _is_models(whole[name][number]))
+            and not _is_models(whole[name][number - 1])
+        ]
+        before: list[str] = []
+        for number in asks:
+            now = flat(target, translate(source, target, {**whole, name: whole[name][:number]})["messages"])
+            assert now[: len(before)] == before
+            before = now
+
+    check()
+
+
+def _is_models(item: Json) -> bool:
+    return item.get("role") == "assistant" or item.get("type") == "function_call"
+
+
+def test_what_claude_code_sends_becomes_a_request_that_any_chat_server_takes() -> None:
+    request = {
+        "model": "claude-opus-4-8",
+        "max_tokens": 64000,
+        "thinking": {"type": "adaptive"},
+        "context_management": {"edits": []},
+        "output_config": {"effort": "high"},
+        "metadata": {"user_id": "x" * 200},
+        "system": [
+            {"type": "text", "text": "x-anthropic-billing-header: cc_version=1.2; cch=abc;"},
+            {"type": "text", "text": "You are an agent.", "cache_control": {"type": "ephemeral"}},
+        ],
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": "go", "cache_control": {"type": "ephemeral"}}]},
+            {"role": "system", "content": "Agent types: …"},
+        ],
+        "tools": [
+            {"name": "Read", "description": "d", "input_schema": {"$schema": "x", "type": "object"}},
+            {"type": "web_search_20250305", "name": "web_search"},
+            {"type": "bash_20250124", "name": "bash"},
+        ],
+    }
+    chat = translate(MESSAGES, CHAT, request)
+    assert chat["messages"] == [
+        {"role": "system", "content": "You are an agent."},
+        {"role": "user", "content": "go\n\n<system>\nAgent types: …\n</system>"},
+    ]
+    assert [tool["function"]["name"] for tool in chat["tools"]] == ["Read", "bash"]
+    assert set(chat) == {"model", "messages", "tools"}
+
+
+def test_results_with_errors_and_images_and_thinking_of_ours_go_back_to_the_model() -> None:
+    image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}}
+    blocks = [
+        {"type": "thinking", "thinking": "foreign", "signature": "c2ln"},
+        {"type": "thinking", "thinking": "mine", "signature": "sluice:reasoning"},
+        {"type": "tool_use", "id": "a", "name": "Read", "input": {"x": 1}},
+        {"type": "tool_use", "id": "b", "name": "Read", "input": {}},
+    ]
+    results = [
+        {"type": "tool_result", "tool_use_id": "a", "content": [{"type": "text", "text": "seen"}, image]},
+        {"type": "tool_result", "tool_use_id": "b", "content": "no such file", "is_error": True},
+        {"type": "text", "text": "go on"},
+    ]
+    messages = [{"role": "assistant", "content": blocks}, {"role": "user", "content": results}]
+    assistant, first, second, user = translate(MESSAGES, CHAT, {"model": "m", "messages": messages})["messages"]
+    assert assistant["reasoning"] == "mine"
+    assert "reasoning_content" not in assistant
+    assert first["content"].startswith("seen\n")
+    assert second["content"] == "Error: no such file"
+    assert [part["type"] for part in user["content"]] == ["text", "image_url", "text"]
+
+
+def test_custom_and_namespaced_tools_of_codex_are_functions_by_a_name_that_is_always_the_same() -> None:
+    request = {
+        "model": "m",
+        "tools": [
+            {
+                "type": "custom",
+                "name": "apply_patch",
+                "format": {"type": "grammar", "syntax": "lark", "definition": "G"},
+            },
+            {"type": "namespace", "name": "agents", "tools": [{"type": "function", "name": "spawn", "parameters": {}}]},
+            {"type": "local_shell"},
+            {"type": "web_search"},
+        ],
+        "input": [
+            {"type": "message", "role": "developer", "content": [{"type": "input_text", "text": "one"}]},
+            {"type": "message", "role": "developer", "content": [{"type": "input_text", "text": "two"}]},
+            {"type": "message", "role": "user", "content": "go"},
+            {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "hm"}], "summary": []},
+            {"type": "custom_tool_call", "call_id": "c", "name": "apply_patch", "input": "*** Begin"},
+            {"type": "function_call", "call_id": "d", "name": "spawn", "namespace": "agents", "arguments": "{}"},
+            {"type": "message", "role": "user", "content": "in between"},
+            {"type": "custom_tool_call_output", "call_id": "c", "output": [{"type": "input_text", "text": "done"}]},
+            {"type": "function_call_output", "call_id": "d", "output": "ok"},
+            {"type": "function_call_output", "call_id": "gone", "output": "late"},
+        ],
+    }
+    chat = translate(RESPONSES, CHAT, request)
+    names = [tool["function"]["name"] for tool in chat["tools"]]
+    assert names == ["apply_patch", "agents__spawn", "local_shell"]
+    system, user, assistant, first, second, after = chat["messages"]
+    assert system["content"] == "one\n\ntwo"
+    assert user["content"] == "go"
+    assert [call["function"]["name"] for call in assistant["tool_calls"]] == names[:2]
+    assert json.loads(assistant["tool_calls"][0]["function"]["arguments"]) == {"input": "*** Begin"}
+    assert assistant["reasoning_content"] == "hm"
+    assert (first["content"], second["content"]) == ("done", "ok")
+    assert after["content"].startswith("in between\n\n")
+    assert "late" in after["content"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "param"),
+    [
+        ({"previous_response_id": "resp_1"}, "previous_response_id"),
+        ({"conversation": "conv_1"}, "conversation"),
+        ({"background": True}, "background"),
+        ({"input": [{"type": "item_reference", "id": "x"}]}, "input"),
+        ({"tool_choice": {"type": "web_search"}, "tools": [{"type": "web_search"}]}, "tool_choice"),
+    ],
+)
+def test_what_rests_on_the_providers_own_store_or_tools_is_refused_by_name(request_: Json, param: str) -> None:
+    with pytest.raises(InvalidFieldError) as raised:
+        translate(RESPONSES, CHAT, {"model": "m", "input": "hi", **request_})
+    assert raised.value.param == param
+    assert param in str(raised.value)
+
+
+def test_a_body_that_is_no_json_object_is_refused() -> None:
+    with pytest.raises(InvalidJsonError):
+        Translation().request(MESSAGES, CHAT, b"{")
+    with pytest.raises(InvalidFieldError):
+        Translation().request(MESSAGES, CHAT, b"[]")
+
+
+def test_options_have_the_names_of_the_target() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}}
+    chat = translate(
+        RESPONSES,
+        CHAT,
+        {
+            "model": "gpt-5.2-codex",
+            "input": "hi",
+            "max_output_tokens": 7,
+            "reasoning": {"effort": "low"},
+            "text": {"format": {"type": "json_schema", "name": "n", "schema": schema, "strict": True}},
+            "tools": [{"type": "function", "name": "f", "parameters": {}, "strict": True}],
+            "tool_choice": {"type": "function", "name": "f"},
+            "parallel_tool_calls": False,
+        },
+    )
+    assert chat["max_completion_tokens"] == 7
+    assert chat["reasoning_effort"] == "low"
+    assert chat["response_format"]["json_schema"] == {"name": "n", "schema": schema, "strict": True}
+    assert chat["tools"][0]["function"]["strict"] is True
+    assert chat["tool_choice"] == {"type": "function", "function": {"name": "f"}}
+    messages = translate(
+        CHAT, MESSAGES, {**chat, "stop": "x", "temperature": 1.5, "top_p": 0.5, "messages": as_chat([])["messages"]}
+    )
+    assert messages["max_tokens"] == 7
+    assert messages["stop_sequences"] == ["x"]
+    assert messages["temperature"] == 1
+    assert "top_p" not in messages
+    assert messages["tool_choice"] == {"type": "tool", "name": "f", "disable_parallel_tool_use": True}
+    assert messages["output_config"]["format"]["schema"] == schema
