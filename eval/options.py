@@ -30,6 +30,7 @@ _SHARED = (
         "--max-turns", type=click.IntRange(min=0), default=80, show_default=True, help="Of each trace; 0: all."
     ),
     click.option("--limit", type=click.IntRange(min=1), help="Only the first conversations."),
+    click.option("--sample", type=click.IntRange(min=1), help="Only so many conversations, drawn from all."),
     click.option("--agent", help="Only conversations of this agent."),
     click.option("--by", type=click.Choice(["agent", "source"]), default="agent", show_default=True, help="Breakdown."),
     click.option("--seed", type=int, default=0, show_default=True, help="Of every draw."),
@@ -74,6 +75,7 @@ def shared_options(command: Callable[..., None]) -> Callable[..., None]:
         traces: tuple[Path, ...],
         agent: str | None,
         limit: int | None,
+        sample: int | None,
         max_turns: int,
         prices: str,
         cache: str,
@@ -87,7 +89,7 @@ def shared_options(command: Callable[..., None]) -> Callable[..., None]:
         for path in (json_file, html_file):
             if path is not None and not path.absolute().parent.is_dir():  # before the work, not after it
                 raise click.UsageError(f"{path}: there is no folder {path.absolute().parent}")
-        selection = Selection(traces, agent, limit)
+        selection = Selection(traces, agent, limit, sample, seed)
         shared = Shared(selection, max_turns or None, prices, Cache(cache), by, seed, jobs, json_file, html_file)
         command(shared=shared, **own)
 

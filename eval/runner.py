@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sluice.eval.cost import PRICES
-from sluice.eval.data import TraceLine, agent_of, parse_trace, read_lines
+from sluice.eval.data import TraceLine, agent_of, parse_trace
 from sluice.eval.equal_cost import Draws, droppable, equal_probability
 from sluice.eval.metrics import Reader, Score
 from sluice.eval.policies import Policy, is_equal_cost, make_policy
 from sluice.eval.policies.untouched import Untouched
+from sluice.eval.readers import read_conversations
 from sluice.eval.replay import Options, Script, play
 
 Progress = Callable[[str, int], None]
@@ -44,6 +46,10 @@ class Selection:
     paths: tuple[Path, ...]
     agent: str | None = None
     limit: int | None = None
+    """Only the first so many."""
+    sample: int | None = None
+    """Only so many, drawn from all; in their order."""
+    seed: int = 0
 
     def lines(self) -> Iterator[TraceLine]:
         """Stream them.
@@ -51,9 +57,18 @@ class Selection:
         Raises:
             TraceError: a file or a line cannot be read.
         """
+        if self.sample is None:
+            yield from self._all()
+            return
+        num_all = sum(1 for _ in self._all())
+        drawn = random.Random(self.seed).sample(range(num_all), min(self.sample, num_all))  # noqa: S311 (no secret)
+        chosen = set(drawn)
+        yield from (line for number, line in enumerate(self._all()) if number in chosen)
+
+    def _all(self) -> Iterator[TraceLine]:
         num_taken = 0
         for path in self.paths:
-            for line in read_lines(path):
+            for line in read_conversations(path):
                 if num_taken == self.limit:
                     return
                 if self.agent is None or agent_of(line) == self.agent:

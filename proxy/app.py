@@ -15,6 +15,7 @@ from sluice.proxy import routes
 from sluice.proxy.chat import ChatRoute
 from sluice.proxy.errors import ConfigError, ProxyError, error_json
 from sluice.proxy.metrics import Metrics
+from sluice.proxy.record import RecordingMiddleware, record_file
 from sluice.proxy.services import Services
 from sluice.proxy.settings import Settings
 from sluice.proxy.state import make_store
@@ -31,7 +32,7 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
         compressor: None makes one on the store.
 
     Raises:
-        ConfigError: the settings name no upstream.
+        ConfigError: the settings name no upstream, or a folder for recordings that cannot be written.
     """
     origin = settings.upstream
     if origin is None:
@@ -66,6 +67,9 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
         Route("/readyz", routes.readyz, methods=["GET"]),
         Route("/metrics", routes.metrics, methods=["GET"]),
     ]
+    if settings.record is not None:
+        file = record_file(settings.record)
+        app.add_middleware(RecordingMiddleware, file=file, max_body_bytes=settings.max_body_bytes)
     for cls in (ProxyError, CompressorError, HTTPException, Exception):
         app.add_exception_handler(cls, _render_error)
     return app

@@ -90,6 +90,12 @@ def main() -> None:
 @click.option(
     "--config", type=click.Path(path_type=Path), metavar="FILE", help="Settings file.  [default: ./sluice.toml, if any]"
 )
+@click.option(
+    "--record",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Write requests, content and all, to files in DIR, for sluice eval.",
+)
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: info]")
 def serve(config: Path | None, **flags: object) -> None:
     """Serve the proxy.

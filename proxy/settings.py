@@ -97,6 +97,8 @@ class Settings(BaseSettings):
     """Longest wait for one of `max_connections` to come free, in seconds."""
     max_connections: int = Field(default=512, ge=1)
     """Connections to the upstream at once."""
+    record: Path | None = None
+    """Folder into which requests are written, content and all, for `sluice eval`; None writes nothing."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severity that is logged; `info` is one line a request."""
 
