@@ -22,6 +22,7 @@ from sluice.eval.compare.run import Started, play_systems
 from sluice.eval.compare.system import KNOWN as KNOWN_SYSTEMS
 from sluice.eval.compare.system import OURS, System, load_systems, ours
 from sluice.eval.errors import EvalError
+from sluice.eval.fidelity.cli import fidelity
 from sluice.eval.html.page import Run, render
 from sluice.eval.http import Agreement, Target, replay_over_http
 from sluice.eval.options import Shared, shared_options
@@ -62,6 +63,7 @@ def evaluate() -> None:
     """
 
 
+evaluate.add_command(fidelity)
 evaluate.add_command(search_command)
 evaluate.add_command(train_command)
 
@@ -124,7 +126,13 @@ def replay(
     metavar="FILE",
     help=f"A proxy to compare: a TOML file that says how it is started or reached, or {' or '.join(KNOWN_SYSTEMS)}.",
 )
-@click.option("--mode", "modes", type=click.Choice(OURS), multiple=True, help="Ours, in these modes; default: all.")
+@click.option(
+    "--mode",
+    "modes",
+    type=click.Choice([mode.value for mode in OURS]),
+    multiple=True,
+    help="Ours, in these modes; default: all.",
+)
 @click.option("--serve-args", default="", metavar="FLAGS", help="More flags for ours, e.g. '--redis URL'.")
 @click.option(
     "--policy", "policies", multiple=True, metavar="NAME", help=f"Frames; default: {', '.join(COMPARED_FRAMES)}."
@@ -134,7 +142,7 @@ def replay(
 def compare(
     shared: Shared,
     specs: tuple[str, ...],
-    modes: tuple[Mode, ...],
+    modes: tuple[str, ...],
     serve_args: str,
     policies: tuple[str, ...],
     equal_to: str,
@@ -150,7 +158,7 @@ def compare(
         systems = [system for spec in specs for system in load_systems(spec)]
     except EvalError as error:
         raise click.ClickException(str(error)) from None
-    systems += [ours(mode, serve_args) for mode in modes or OURS]
+    systems += [ours(Mode(mode), serve_args) for mode in modes or OURS]
     _check_names(systems, frames, equal_to)
     with _progress(shared) as progress:
         jobs = shared.jobs

@@ -34,11 +34,10 @@ def add_request(requests: Requests, messages: list[Message], answer: Message | N
 
 
 def _messages(value: Any) -> list[Message]:
-    messages = value if isinstance(value, list) else unwrap(value)[0].get("messages")
-    is_chat = isinstance(messages, list) and all(
-        isinstance(m, dict) and isinstance(m.get("role"), str) for m in messages
-    )
-    return messages if is_chat else []
+    messages: Any = value if isinstance(value, list) else unwrap(value)[0].get("messages")
+    if not isinstance(messages, list) or not all(isinstance(each, dict) for each in messages):
+        return []
+    return messages if all(isinstance(each.get("role"), str) for each in messages) else []
 
 
 FORMAT = Format("OpenAI chat", knows, read)
