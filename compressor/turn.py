@@ -14,11 +14,12 @@ import msgspec
 
 from sluice.compressor import recovery
 from sluice.compressor.conversation import Conversation
-from sluice.compressor.decide import decide, replayed, untouched
+from sluice.compressor.decide import decide, extended, replayed, untouched
 from sluice.compressor.dialects.base import Dialect
 from sluice.compressor.economics import CHARS_PER_TOKEN, Load, Rewrite, num_tokens, plan_rewrite, turn_saving
 from sluice.compressor.errors import MalformedMessageError
 from sluice.compressor.frozen import epochs_of, latest, settle
+from sluice.compressor.instructions import is_summary
 from sluice.compressor.judge import Judge, Keep, Verdict
 from sluice.compressor.ledger import RECORD_VERSION, Override, Reason, Rendition, TurnRecord
 from sluice.compressor.lines import split
@@ -57,6 +58,8 @@ class Turn:
     refused: Mapping[int, Rendition] = field(default_factory=dict)
     """By index of a request's newest message: the epoch that began when the upstream refused that request, and the
     turn as it was then. Found for the last few messages alone: later turns carry it on."""
+    addition: str = ""
+    """What stands behind a summary that is new in this request; see `instructions.py`."""
     max_tokens: int | None = None
     """What the forwarded messages may hold at the most; None bounds nothing."""
     is_holdout: bool = False
@@ -228,6 +231,12 @@ def _advance(
             _replay(turn, conversation, index + 1)
             continue
         incoming = conversation.receive(parse(turn.raws[index], turn.dialect))
+        if turn.addition and is_summary(incoming.message):
+            decision = extended(incoming.message, turn.raws[index], turn.dialect, turn.addition)
+            turn.addition = ""
+            turn.renditions[index] = decision.rendition
+            conversation.forward(incoming, decision.texts, decision.rendition)
+            continue
         keep = judge.at_arrival(conversation, incoming)
         gaps = recovery.touched(conversation.gaps, conversation.touch(incoming)) if incoming.segments else []
         gaps, to_spend = recovery.affordable(gaps, to_spend, price_per_char)
@@ -266,6 +275,10 @@ def _plan_rewrite(
     settings: CompressorSettings,
 ) -> tuple[Rewrite | None, Mapping[int, Verdict]]:
     """Whether to rewrite the history, and what of it is to stay."""
+    # Judging every line of a long history takes time: first see whether it could pay if all of it were dead.
+    old = judge.candidates(conversation)
+    if not old:
+        return None, {}
     sizes = _forwarded_tokens(turn, turn.num_old)
     num_to_shed = 0.0
     if turn.max_tokens is not None:
@@ -287,9 +300,7 @@ def _plan_rewrite(
             max_turns_ahead=settings.max_turns_ahead,
         )
 
-    # Judging every line of a long history takes time: first see whether it could pay if all of it were dead.
-    old = judge.candidates(conversation)
-    if not old or rewrite_of({index: sizes[index] for index in old}) is None:
+    if rewrite_of({index: sizes[index] for index in old}) is None:
         return None, {}
     if not is_cold and not num_to_shed and not conversation.is_review_due(sum(sizes)):
         return None, {}
