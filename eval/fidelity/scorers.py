@@ -44,11 +44,12 @@ class TransformersScorer:
         try:
             import torch
             from transformers import AutoModelForCausalLM, AutoTokenizer
-            from transformers.utils import logging
+            from transformers.utils import logging as transformers_logging
         except ModuleNotFoundError as error:
             raise ScorerError(f"{error.name} is not installed; run: pip install 'sluicegate[fidelity]'") from None
         self._torch = torch
-        logging.disable_progress_bar()
+        quiet: Any = transformers_logging.disable_progress_bar
+        quiet()
         try:
             path = str(_default_weights()) if model is None else model
             self._tokenizer: Any = AutoTokenizer.from_pretrained(path)
