@@ -14,8 +14,6 @@ from contextlib import contextmanager
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bars
 
 from sluice.compressor import Mode
 from sluice.eval.compare.run import Started, play_systems
@@ -28,6 +26,7 @@ from sluice.eval.http import Agreement, Target, replay_over_http
 from sluice.eval.options import Shared, shared_options
 from sluice.eval.policies import FRAMES, KNOWN
 from sluice.eval.policies.untouched import Untouched
+from sluice.eval.progress import shown
 from sluice.eval.replay import Options
 from sluice.eval.report import Report, as_json, report
 from sluice.eval.runner import Progress, TraceScores, replay_all, replay_equal_cost, replay_frames
@@ -50,13 +49,7 @@ MIN_TABLE_WIDTH = 180
 
 @click.group(name="eval")
 def evaluate() -> None:
-    r"""Judge what is forwarded: its cost, and the facts that the agent still finds.
-
-    \b
-    replay      recorded conversations, to Sluice and to simple policies
-    compare     the same, to other proxies too, over HTTP
-    fidelity    does a model still expect the agent's real next message?
-    search      code search on queries with known answers
+    """Judge what is forwarded: its cost, and the facts that the agent still finds.
 
     Recorded conversations are read from many formats: chat, Messages and Responses JSONL, SWE-agent, mini-swe-agent,
     OpenHands, Claude Code and Codex sessions, and what `sluice serve --record` wrote. Folders are searched for them.
@@ -68,7 +61,7 @@ evaluate.add_command(search_command)
 evaluate.add_command(train_command)
 
 
-@evaluate.command()
+@evaluate.command(short_help="Judge Sluice and simple policies on recorded conversations.")
 @shared_options
 @click.option("--mode", type=click.Choice(MODES), default="safe", show_default=True, help="Ours.")
 @click.option("--policy", "policies", multiple=True, metavar="NAME", help=f"Only these policies. Known: {KNOWN}.")
@@ -117,7 +110,7 @@ def replay(
     _publish(shared, options, found, names, agreement=agreement)
 
 
-@evaluate.command()
+@evaluate.command(short_help="Judge other proxies beside Sluice, over HTTP, in one run.")
 @shared_options
 @click.option(
     "--system",
@@ -182,20 +175,12 @@ def _check_names(systems: Sequence[System], frames: Sequence[str], equal_to: str
 
 @contextmanager
 def _progress(shared: Shared) -> Iterator[Progress]:
-    """Show progress on stderr, where that is a terminal. Errors of the evaluation become the command line's."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    """Show progress by conversation. Errors of the evaluation become the command line's."""
     try:
-        with Bars(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bars:
-            num_total = sum(1 for _ in shared.selection.lines())
-            if not num_total:
-                raise click.ClickException("no conversation is selected")
-            tasks: dict[str, TaskID] = {}
-
-            def progress(phase: str, num_done: int) -> None:
-                if phase not in tasks:
-                    tasks[phase] = bars.add_task(phase, total=num_total)
-                bars.update(tasks[phase], completed=num_done)
-
+        num_total = sum(1 for _ in shared.selection.lines())
+        if not num_total:
+            raise click.ClickException("no conversation is selected")
+        with shown({}, default_total=num_total) as progress:
             yield progress
     except EvalError as error:
         raise click.ClickException(str(error)) from None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from contextlib import AsyncExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -20,11 +19,12 @@ from sluice.eval.fidelity.cases import Found, find_cases, random_at_equal_size, 
 from sluice.eval.fidelity.run import FULL, Fidelity, measure
 from sluice.eval.fidelity.scorers import ServerScorer, TextScorer, TransformersScorer
 from sluice.eval.policies import make_policy
+from sluice.eval.progress import shown
 from sluice.eval.replay import Options
-from sluice.eval.runner import Progress, Selection
+from sluice.eval.runner import Selection
 
 
-@click.command()
+@click.command(short_help="Ask a model how well it expects the agent's real next message.")
 @click.argument("traces", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--mode", type=click.Choice([mode.value for mode in Mode]), default="balanced", show_default=True, help="Ours."
@@ -86,7 +86,6 @@ async def _run(
     server: tuple[str | None, str | None, str | None],
     sizes: tuple[int, int, int],
 ) -> tuple[Found, list[Fidelity], float]:
-    progress = _progress()
     judged, others = make_policy(mode), [make_policy(name) for name in policies]
     async with AsyncExitStack() as stack:
         url, model, api_key = server
@@ -96,6 +95,7 @@ async def _run(
             else TransformersScorer(model)
         )
         turns, max_tokens, max_target_tokens = sizes
+        progress = stack.enter_context(shown({"score": turns}))
         found = await find_cases(selection, judged, options, num_cases=turns, max_tokens=max_tokens, progress=progress)
         if not found.cases:
             raise click.ClickException(
@@ -118,14 +118,6 @@ async def _run(
             progress=progress,
         )
         return found, rows, probability
-
-
-def _progress() -> Progress:
-    def progress(phase: str, num_done: int) -> None:
-        if sys.stderr.isatty():
-            click.echo(f"\r{phase}: {num_done} ", nl=False, err=True)
-
-    return progress
 
 
 def _print(found: Found, rows: list[Fidelity], probability: float) -> None:

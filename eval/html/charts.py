@@ -76,7 +76,7 @@ def pareto(rows: Sequence[Figures], looks: Looks, *, kept: Callable[[Figures], R
         beyond = f" (×{cost.value:.2f}) →" if cost.value > x.high else ""
         labels.append((*place, row.policy + beyond, look))
     return svg.figure(
-        [*drawn, *_labels(labels, width - right, top + LABEL_GAP / 2)],
+        [*drawn, *_labels(labels, width - right, top, height - bottom)],
         width=width,
         height=height,
         title=f"Cost against {name} kept",
@@ -227,19 +227,28 @@ def _dot(x: float, y: float, tip: str, look: str, *, radius: float) -> str:
     return svg.element("circle", title, cx=x, cy=y, r=radius, class_=f"dot {look}", tabindex=0, aria_label=tip)
 
 
-def _labels(labels: Sequence[tuple[float, float, str, str]], right: float, top: float) -> list[str]:
-    """Names beside their points: to the right, or to the left where there is no room, moved apart where they meet."""
+def _labels(labels: Sequence[tuple[float, float, str, str]], right: float, top: float, bottom: float) -> list[str]:
+    """Names beside their points: each at the nearest place, right or left, where it covers no point and no name."""
+    taken = [(x - 5, y - 5, x + 5, y + 5) for x, y, _, _ in labels]
     drawn = []
-    sides: dict[bool, list[tuple[float, float, str, str]]] = {True: [], False: []}
-    for each in labels:
-        sides[each[0] + 10 + CHAR * len(each[2]) > right].append(each)
-    for is_left, members in sides.items():
-        for (x, y, name, look), place in zip(
-            members, svg.spread([each[1] for each in members], LABEL_GAP, top), strict=True
-        ):
-            at = x - 10 if is_left else x + 10
-            if abs(place - y) > LABEL_GAP / 2:
-                drawn.append(svg.element("line", x1=x, y1=y, x2=at, y2=place, class_="leader"))
-            anchor = "end" if is_left else "start"
-            drawn.append(svg.text(name, at, place + 4, text_anchor=anchor, class_=f"name {look}"))
+    for x, y, name, look in sorted(labels, key=lambda each: each[3] in ("frame", "base")):  # systems choose first
+        size = CHAR * len(name)
+        steps = (number * LABEL_GAP / 2 * sign for number in range(60) for sign in (1, -1))
+        places = ((x + 9 if is_right else x - 9 - size, y + step) for step in steps for is_right in (True, False))
+        free = (
+            (left, middle)
+            for left, middle in places
+            if left >= 0 and left + size <= right and top <= middle <= bottom
+            if not any(_meet((left, middle - 6.5, left + size, middle + 6.5), box) for box in taken)
+        )
+        left, middle = next(free, (x + 9, y))
+        taken.append((left, middle - 6.5, left + size, middle + 6.5))
+        if abs(middle - y) > LABEL_GAP:
+            near = left - 2 if left > x else left + size + 2
+            drawn.append(svg.element("line", x1=x, y1=y, x2=near, y2=middle, class_="leader"))
+        drawn.append(svg.text(name, left, middle + 4, class_=f"name {look}"))
     return drawn
+
+
+def _meet(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
