@@ -5,51 +5,71 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
 from sluice.compressor import Compressor, CompressorError, CompressorSettings, StateStore
 from sluice.proxy import routes
-from sluice.proxy.chat import ChatRoute
-from sluice.proxy.errors import ConfigError, ProxyError, error_json
+from sluice.proxy.access import Access, Guard
+from sluice.proxy.count_tokens import CountTokens
+from sluice.proxy.errors import ConfigError, ProxyError
+from sluice.proxy.exchange import Endpoint
 from sluice.proxy.metrics import Metrics
 from sluice.proxy.record import RecordingMiddleware, record_file
+from sluice.proxy.passthrough import Passthrough
 from sluice.proxy.services import Services
 from sluice.proxy.settings import Settings
 from sluice.proxy.state import make_store
+from sluice.proxy.state.dry import DryStore
 from sluice.proxy.tokens import TokenCounter
-from sluice.proxy.upstream import HttpUpstream
+from sluice.proxy.upstreams import Upstreams
+from sluice.proxy.wire.render_errors import error_for_path
+from sluice.proxy.wire.wires import WIRES
 
 
 def create_app(settings: Settings, *, store: StateStore | None = None, compressor: Compressor | None = None) -> FastAPI:
     """Make the application.
 
     Args:
-        settings: `upstream` has to be set.
+        settings: they have to name an upstream.
         store: where state lives; None takes what the settings ask for. Closed with the application.
         compressor: None makes one on the store.
 
     Raises:
         ConfigError: the settings name no upstream, or a folder for recordings that cannot be written.
     """
-    origin = settings.upstream
-    if origin is None:
-        raise ConfigError("upstream is not set: there is nowhere to forward requests to")
+    if not settings.all_upstreams:
+        raise ConfigError("neither upstream nor upstreams is set: there is nowhere to forward requests to")
+
+    access = Access.of(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         kept = store or make_store(settings)
         # The compressor's own limit stands behind the store's, which says more when it runs out.
-        limits = CompressorSettings(state_timeout_s=2 * settings.redis_timeout_s)
+        limits = CompressorSettings(
+            state_timeout_s=2 * settings.redis_timeout_s, max_reattached_chars=settings.max_reattached_chars
+        )
+        metrics = Metrics()
         services = app.state.services = Services(
             settings=settings,
             store=kept,
             compressor=compressor or Compressor(kept, limits, profile=settings.profile),
-            upstream=HttpUpstream(origin, settings),
+            dry_compressor=Compressor(DryStore(kept), replace(limits, max_conversations=0), profile=settings.profile),
+            upstreams=Upstreams(
+                settings.all_upstreams,
+                limits=settings.http_limits,
+                policy=settings.retry_policy,
+                cache_ttl_s=settings.cache_ttl_s,
+                metrics=metrics.upstreams,
+            ),
             counter=TokenCounter(),
-            metrics=Metrics(),
+            metrics=metrics,
+            access=access,
         )
         loading = asyncio.create_task(asyncio.to_thread(services.compressor.load, settings.mode))
         try:
@@ -60,16 +80,28 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.router.routes += [
-        Route("/v1/chat/completions", ChatRoute(), methods=["POST"]),
+        *(Route(wire.path, Endpoint(wire), methods=["POST"]) for wire in WIRES.values()),
+        Route("/v1/messages/count_tokens", CountTokens(), methods=["POST"]),
         Route("/v1/models", routes.ModelsRoute(), methods=["GET"]),
         Route("/v1/recall/{recall_id}", routes.recall, methods=["GET"]),
         Route("/healthz", routes.healthz, methods=["GET"]),
         Route("/readyz", routes.readyz, methods=["GET"]),
         Route("/metrics", routes.metrics, methods=["GET"]),
+        # What no route above serves, their other methods included, is the upstream's.
+        Route("/v1/{rest:path}", Passthrough()),
     ]
     if settings.record is not None:
         file = record_file(settings.record)
         app.add_middleware(RecordingMiddleware, file=file, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(Guard, access=access)
+    if settings.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.allowed_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["*"],
+        )
     for cls in (ProxyError, CompressorError, HTTPException, Exception):
         app.add_exception_handler(cls, _render_error)
     return app
@@ -78,6 +110,6 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
 async def _render_error(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException) and error.status_code in (404, 405):
         error = HTTPException(error.status_code, f"{error.detail}: {request.method} {request.url.path}", error.headers)
-    status, body = error_json(error)
+    status, body = error_for_path(error, request.url.path)
     headers = getattr(error, "headers", None)
     return Response(body, status, headers=headers, media_type="application/json")

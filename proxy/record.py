@@ -19,17 +19,16 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sluice.proxy.encoding import unpack
 from sluice.proxy.errors import ConfigError
+from sluice.proxy.headers import find
 from sluice.proxy.log import fields, logger, where
+from sluice.proxy.wire import WIRES
 from sluice.proxy.wire.types import WireName
 
 FORMAT = "sluice-record-1"
-WIRES = {
-    "/v1/chat/completions": WireName.CHAT,
-    "/v1/responses": WireName.RESPONSES,
-    "/v1/messages": WireName.MESSAGES,
-}
-"""Routes that are recorded."""
+_WIRES = {wire.path: name for name, wire in WIRES.items() if name is not WireName.COMPLETIONS}
+"""Routes that are recorded, and their wires."""
 MAX_ANSWER_BYTES = 8 * 2**20
 """Answers that are longer are passed on as ever, but their usage is not read."""
 
@@ -66,7 +65,7 @@ class RecordingMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, and write it down once it is answered."""
-        wire = WIRES.get(scope.get("path", "")) if scope["type"] == "http" and scope["method"] == "POST" else None
+        wire = _WIRES.get(scope.get("path", "")) if scope["type"] == "http" and scope["method"] == "POST" else None
         if wire is None:
             await self._app(scope, receive, send)
             return
@@ -89,14 +88,17 @@ class RecordingMiddleware:
         try:
             await self._app(scope, receiving, sending)
         finally:
-            await asyncio.to_thread(self._write, time_s, wire, body, answer, status)
+            encoding = find(scope["headers"], b"content-encoding") or ""
+            await asyncio.to_thread(self._write, time_s, wire, body, encoding, answer, status)
 
-    def _write(self, time_s: float, wire: WireName, body: _Bytes, answer: _Bytes, status: int) -> None:
+    def _write(self, time_s: float, wire: WireName, body: _Bytes, encoding: str, answer: _Bytes, status: int) -> None:
         try:
             if not body.is_whole:
                 return
             head = {"format": FORMAT, "time": round(time_s, 3), "wire": wire.value}
-            request = json.loads(body.get())  # read to be sure that it is one value, on one line
+            request = json.loads(
+                unpack(body.get(), encoding, self._max_body_bytes)
+            )  # read to be sure that it is one value, on one line
             line = {**head, "request": request, "status": status, "usage": usage_of(answer.get())}
             data = json.dumps(line).encode() + b"\n"
             with self._lock:

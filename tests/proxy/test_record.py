@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import stat
@@ -43,6 +44,14 @@ async def test_what_is_written_can_be_replayed(upstream: ScriptedUpstream, tmp_p
             await client.post("/v1/chat/completions", json={"model": "gpt-4o", "messages": messages})
     (found,) = read_conversations(tmp_path)
     assert json.loads(found.data)["messages"] == ANSWERED
+
+
+async def test_a_packed_body_is_written_unpacked(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+    async with proxy(upstream.url, record=tmp_path) as client:
+        body = gzip.compress(json.dumps({"model": "gpt-4o", "messages": ASKED}).encode())
+        await client.post("/v1/chat/completions", content=body, headers={"content-encoding": "gzip"})
+    (found,) = read_conversations(tmp_path)
+    assert json.loads(found.data)["messages"] == ASKED
 
 
 async def test_nothing_is_written_unless_asked_for(
