@@ -19,8 +19,8 @@ from sluice.proxy.count_tokens import CountTokens
 from sluice.proxy.errors import ConfigError, ProxyError
 from sluice.proxy.exchange import Endpoint
 from sluice.proxy.metrics import Metrics
-from sluice.proxy.record import RecordingMiddleware, record_file
 from sluice.proxy.passthrough import Passthrough
+from sluice.proxy.record import RecordingMiddleware, record_file
 from sluice.proxy.services import Services
 from sluice.proxy.settings import Settings
 from sluice.proxy.state import make_store

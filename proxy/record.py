@@ -23,8 +23,8 @@ from sluice.proxy.encoding import unpack
 from sluice.proxy.errors import ConfigError
 from sluice.proxy.headers import find
 from sluice.proxy.log import fields, logger, where
-from sluice.proxy.wire import WIRES
 from sluice.proxy.wire.types import WireName
+from sluice.proxy.wire.wires import WIRES
 
 FORMAT = "sluice-record-1"
 _WIRES = {wire.path: name for name, wire in WIRES.items() if name is not WireName.COMPLETIONS}
