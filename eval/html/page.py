@@ -66,17 +66,11 @@ def render(result: Report, run: Run) -> str:
             "What a turn's input costs on average, over the conversations that are as long.",
             _wide(charts.by_turn(rows, looks)),
         ),
-        _section(
-            "Cost by tool",
-            "Where the input bill comes from.",
-            legend + _wide(charts.by_source(rows, looks)),
-            is_empty=not charts.by_source(rows, looks),
-        ),
+        _section("Cost by tool", "Where the input bill comes from.", _wide(charts.by_source(rows, looks), legend)),
         _section(
             f"Cost by {result.by}",
             "Number of conversations in brackets; bars are 95 % intervals.",
-            legend + _wide(charts.by_group(result.groups, looks, by=result.by)),
-            is_empty=not looks.systems,
+            _wide(charts.by_group(result.groups, looks, by=result.by), legend),
         ),
         _section(
             "Latency",
@@ -158,15 +152,15 @@ def _table(rows: Sequence[Figures], looks: charts.Looks) -> str:
     )
 
 
-def _section(title: str, note: str, content: str, *, is_empty: bool = False) -> str:
-    if not content or is_empty:
+def _section(title: str, note: str, content: str) -> str:
+    if not content:
         return ""
     words = f"<p>{escape(note)}</p>" if note else ""
     return f"<section><h2>{escape(title)}</h2>{words}{content}</section>\n"
 
 
-def _wide(drawn: str) -> str:
-    return f'<figure class="scroll" tabindex="0">{drawn}</figure>' if drawn else ""
+def _wide(drawn: str, legend: str = "") -> str:
+    return f'{legend}<figure class="scroll" tabindex="0">{drawn}</figure>' if drawn else ""
 
 
 def _value(value: Ratio | None, digits: int) -> str:
