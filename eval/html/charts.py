@@ -118,7 +118,7 @@ def by_source(rows: Sequence[Figures], looks: Looks) -> str:
         return ""
     names = list(base)[:MAX_SOURCES]
     bar, gap = 8.0, 10.0
-    left, right, top, bottom = 12 + CHAR * max(map(len, names)), 20.0, 10.0, 46.0
+    left, right, top, bottom = 14 + 7.4 * max(map(len, names)), 20.0, 10.0, 46.0
     height = top + len(names) * (bar * len(shown) + gap) + bottom
     x = svg.Scale(
         0, max(max(row.sources.get(name, 0.0) for name in names) for row in shown) / total, left, WIDTH - right
@@ -194,7 +194,7 @@ def _dots(
     if not lines:
         return ""
     lows, highs = [line[3][0] for line in lines], [line[3][1] for line in lines]
-    left, right, top, bottom = 14 + CHAR * max(len(line[0]) for line in lines), 20.0, 10.0, 46.0
+    left, right, top, bottom = 14 + 7.2 * max(len(line[0]) for line in lines), 20.0, 10.0, 46.0
     row_height = ROW if is_log else ROW * 0.62
     height = top + row_height * len(lines) + bottom
     low, high = (min(lows) * 0.8, max(highs) * 1.25) if is_log else (min(0.0, *lows), max(mark or 0.0, *highs) * 1.03)

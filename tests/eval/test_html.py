@@ -20,6 +20,7 @@ from sluice.eval.cli import evaluate
 from sluice.eval.html import svg
 from sluice.eval.html.page import COLUMNS
 from sluice.eval.traces import AGENTS, trace_file
+from tests.effort import examples
 
 VOID = {"meta", "br", "link", "img", "input"}
 
@@ -103,6 +104,7 @@ def test_names_are_escaped(tmp_path: Path) -> None:
     assert "<script>alert" not in file.read_text()
 
 
+@examples(100)
 @given(
     st.floats(-1e6, 1e6, allow_nan=False), st.floats(1e-3, 1e6, allow_nan=False), st.floats(-1e7, 1e7, allow_nan=False)
 )
@@ -119,6 +121,7 @@ def test_logarithmic_ticks_are_round() -> None:
     assert svg.Scale(0.9, 120, 0, 1, is_log=True).ticks() == [1, 2, 5, 10, 20, 50, 100]
 
 
+@examples(100)
 @given(st.lists(st.floats(0, 500, allow_nan=False), min_size=1, max_size=20))
 def test_labels_are_moved_apart_in_their_order(places: list[float]) -> None:
     moved = svg.spread(places, 14.0, 10.0)
