@@ -1,6 +1,6 @@
-"""`sluice serve` as a child process: started on a free port, waited for, killed and restarted, never left behind.
+"""A server as a child process: started on a free port, waited for, killed and restarted, never left behind.
 
-Knows the proxy from outside: its command line, `/readyz`, its log.
+Knows a proxy from outside: its command line, a path that answers once it is ready, its log.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import IO
+from typing import IO, Self
 
 import aiohttp
 
@@ -25,17 +26,36 @@ STOP_TIMEOUT_S = 5.0
 LOG_TAIL_BYTES = 2_000
 
 
-class ProxyProcess:
-    """A proxy that runs while it is entered.
+class ServerProcess:
+    """A server that runs while it is entered.
 
     Args:
-        arguments: of `sluice serve`, less host and port.
+        command: its command line; `{port}` in it stands for the port.
+        name: what it is called in errors.
+        ready_path: answers with 200 once the server takes requests.
+        env: added to this process's environment.
         port: TCP port on 127.0.0.1; 0 takes a free one and keeps it over restarts.
+        start_timeout_s: longest wait for it to be ready, in seconds.
     """
 
-    def __init__(self, arguments: Sequence[str], *, port: int = 0) -> None:
-        self._arguments = list(arguments)
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        name: str,
+        ready_path: str,
+        env: Mapping[str, str] | None = None,
+        port: int = 0,
+        start_timeout_s: float = START_TIMEOUT_S,
+    ) -> None:
+        self.start_s = 0.0
+        """Seconds that the last start took."""
+        self._command = list(command)
+        self._name = name
+        self._ready_path = ready_path
+        self._env = dict(env or {})
         self._port = port
+        self._start_timeout_s = start_timeout_s
         self._process: asyncio.subprocess.Process | None = None
         self._log: IO[bytes] | None = None
 
@@ -49,7 +69,7 @@ class ProxyProcess:
         """Of the process that runs now."""
         return self._process.pid if self._process else None
 
-    async def __aenter__(self) -> ProxyProcess:
+    async def __aenter__(self) -> Self:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed in __aexit__)
         self._port = self._port or _free_port()
         try:
@@ -88,36 +108,35 @@ class ProxyProcess:
         return self._log.read().decode(errors="replace").strip()
 
     async def _start(self) -> None:
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-P",  # a folder of the user's that is named as one of our packages must not shadow it
-            "-c",
-            "from sluice.proxy.cli import main; main()",
-            "serve",
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(self._port),
-            *self._arguments,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=self._log,
-            start_new_session=True,  # Ctrl-C reaches us alone, and we end it in order
-        )
+        begun_s = time.monotonic()
         try:
-            async with asyncio.timeout(START_TIMEOUT_S), aiohttp.ClientSession() as session:
+            self._process = await asyncio.create_subprocess_exec(
+                *(part.replace("{port}", str(self._port)) for part in self._command),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=self._log,
+                stderr=self._log,
+                env={**os.environ, **self._env},
+                start_new_session=True,  # Ctrl-C reaches us alone, and we end it in order
+            )
+        except OSError as error:
+            raise ReplayError(f"{self._name} cannot be started: {self._command[0]}: {error.strerror}") from error
+        try:
+            async with asyncio.timeout(self._start_timeout_s), aiohttp.ClientSession() as session:
                 while not await self._is_ready(session):
                     if self._process.returncode is not None:
                         raise ReplayError(
-                            f"the proxy ended at once (status {self._process.returncode}): {self.log_tail()}"
+                            f"{self._name} ended at once (status {self._process.returncode}): {self.log_tail()}"
                         )
                     await asyncio.sleep(0.05)
         except TimeoutError:
-            raise ReplayError(f"the proxy was not ready within {START_TIMEOUT_S:g} s: {self.log_tail()}") from None
+            raise ReplayError(
+                f"{self._name} was not ready within {self._start_timeout_s:g} s: {self.log_tail()}"
+            ) from None
+        self.start_s = time.monotonic() - begun_s
 
     async def _is_ready(self, session: aiohttp.ClientSession) -> bool:
         try:
-            async with session.get(f"{self.url}/readyz") as answer:
+            async with session.get(f"{self.url}{self._ready_path}") as answer:
                 return answer.status == 200
         except aiohttp.ClientError:
             return False
@@ -133,6 +152,25 @@ class ProxyProcess:
         except TimeoutError:
             process.kill()
             await process.wait()
+
+
+class ProxyProcess(ServerProcess):
+    """`sluice serve`.
+
+    Args:
+        arguments: its flags, less host and port.
+        port: TCP port on 127.0.0.1; 0 takes a free one and keeps it over restarts.
+    """
+
+    def __init__(self, arguments: Sequence[str], *, port: int = 0) -> None:
+        super().__init__(serve_command(arguments), name="the proxy", ready_path="/readyz", port=port)
+
+
+def serve_command(arguments: Sequence[str]) -> list[str]:
+    """Write the command line of `sluice serve` on a port that is filled in for `{port}`."""
+    # -P: a folder of the user's that is named as one of our packages must not shadow it
+    start = [sys.executable, "-P", "-c", "from sluice.proxy.cli import main; main()", "serve"]
+    return [*start, "--host", "127.0.0.1", "--port", "{port}", *arguments]
 
 
 def _free_port() -> int:

@@ -4,46 +4,66 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import platform
 import shlex
 import sys
-from pathlib import Path
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bars
 
 from sluice.compressor import Mode
-from sluice.eval.cost import PRICES, Cache
+from sluice.eval.compare.run import Started, play_systems
+from sluice.eval.compare.system import KNOWN as KNOWN_SYSTEMS
+from sluice.eval.compare.system import OURS, System, load_systems, ours
 from sluice.eval.errors import EvalError
+from sluice.eval.fidelity.cli import fidelity
+from sluice.eval.html.page import Run, render
 from sluice.eval.http import Agreement, Target, replay_over_http
+from sluice.eval.options import Shared, shared_options
 from sluice.eval.policies import FRAMES, KNOWN
 from sluice.eval.policies.untouched import Untouched
+from sluice.eval.progress import shown
 from sluice.eval.replay import Options
 from sluice.eval.report import Report, as_json, report
-from sluice.eval.runner import Selection, TraceScores, replay_all
+from sluice.eval.runner import Progress, TraceScores, replay_all, replay_equal_cost, replay_frames
 from sluice.eval.search.cli import search_command, train_command
-from sluice.eval.table import agreement_line, bypass_lines, group_table, policy_table, title_of, worst_lines
+from sluice.eval.table import (
+    agreement_line,
+    bypass_lines,
+    group_table,
+    latency_table,
+    policy_table,
+    title_of,
+    worst_lines,
+)
 
 MODES = [mode.value for mode in Mode]
+COMPARED_FRAMES = ("mask-10", "random-equal", "random-0.1", "random-0.25", "random-0.5", "oracle", "oracle-tight")
 MIN_TABLE_WIDTH = 180
 """Columns where no terminal says how many there are."""
 
 
 @click.group(name="eval")
 def evaluate() -> None:
-    """Replay recorded conversations and judge what is forwarded."""
+    """Judge what is forwarded: its cost, and the facts that the agent still finds.
+
+    Recorded conversations are read from many formats: chat, Messages and Responses JSONL, SWE-agent, mini-swe-agent,
+    OpenHands, Claude Code and Codex sessions, and what `sluice serve --record` wrote. Folders are searched for them.
+    """
 
 
+evaluate.add_command(fidelity)
 evaluate.add_command(search_command)
 evaluate.add_command(train_command)
 
 
-@evaluate.command()
-@click.argument("traces", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--mode", type=click.Choice([mode.value for mode in Mode]), default="safe", show_default=True, help="Ours."
-)
+@evaluate.command(short_help="Judge Sluice and simple policies on recorded conversations.")
+@shared_options
+@click.option("--mode", type=click.Choice(MODES), default="safe", show_default=True, help="Ours.")
 @click.option("--policy", "policies", multiple=True, metavar="NAME", help=f"Only these policies. Known: {KNOWN}.")
 @click.option("--frames/--no-frames", default=True, help=f"Beside ours: {', '.join(FRAMES)}.")
 @click.option("--http", "is_http", is_flag=True, help="Also over HTTP, through a proxy that is started for it.")
@@ -52,24 +72,9 @@ evaluate.add_command(train_command)
 @click.option("--url", help="Also over HTTP, through a proxy that runs already and forwards to --recorder-port.")
 @click.option("--recorder-port", type=click.IntRange(0, 65535), default=0, help="Where the recording upstream listens.")
 @click.option("--stream", is_flag=True, help="Over HTTP: ask for events.")
-@click.option("--prices", type=click.Choice(list(PRICES)), default="anthropic", show_default=True, help="Of tokens.")
-@click.option(
-    "--cache",
-    type=click.Choice([cache.value for cache in Cache]),
-    default=Cache.PREFIX.value,
-    show_default=True,
-    help="What is read from the cache: the longest common prefix, or what breakpoints in the request allow.",
-)
 @click.option("--cold", is_flag=True, help="The provider's cache expires on some turns (a seeded draw).")
-@click.option("--max-turns", type=click.IntRange(min=0), default=80, show_default=True, help="Of each trace; 0: all.")
-@click.option("--limit", type=click.IntRange(min=1), help="Only the first conversations.")
-@click.option("--agent", help="Only conversations of this agent.")
-@click.option("--by", type=click.Choice(["agent", "source"]), default="agent", show_default=True, help="Breakdown.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of every draw.")
-@click.option("--jobs", type=click.IntRange(min=1), default=2, show_default=True, help="Processes.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write all figures here.")
 def replay(
-    traces: tuple[Path, ...],
+    shared: Shared,
     mode: str,
     policies: tuple[str, ...],
     frames: bool,
@@ -79,18 +84,9 @@ def replay(
     url: str | None,
     recorder_port: int,
     stream: bool,
-    prices: str,
-    cache: str,
     cold: bool,
-    max_turns: int,
-    limit: int | None,
-    agent: str | None,
-    by: str,
-    seed: int,
-    jobs: int,
-    json_file: Path | None,
 ) -> None:
-    """Replay the conversations in TRACES (.jsonl, .jsonl.zst) and print the figures of each policy."""
+    """Replay the conversations in TRACES (files or folders) and print the figures of each policy."""
     if url and is_http:
         raise click.UsageError("--http starts a proxy, --url names one that runs: give one of them")
     if url and not recorder_port:
@@ -100,51 +96,136 @@ def replay(
     if cold and (url or is_http):
         raise click.UsageError("--cold moves the clock of what is judged: it works in process only")
     names = list(dict.fromkeys(policies or (Untouched.name, mode, *(FRAMES if frames else ()))))
-    options = Options(max_turns=max_turns or None, prices=prices, cache=Cache(cache), is_cold=cold, seed=seed)
-    selection = Selection(traces, agent, limit)
     target = None
     if url or is_http:
         names = list(dict.fromkeys((*names, mode)))
         target = Target(mode, url, recorder_port, tuple(shlex.split(serve_args)), restart_every, stream)
+    options, agreement = shared.options(is_cold=cold), None
+    with _progress(shared) as progress:
+        jobs = shared.jobs
+        found = replay_all(shared.selection, names, options, num_jobs=jobs, ours=mode, progress=progress)
+        if target:
+            agreement = asyncio.run(replay_over_http(found, shared.selection, options, target, progress))
+            names.insert(names.index(mode) + 1, f"{mode} over HTTP")
+    _publish(shared, options, found, names, agreement=agreement)
+
+
+@evaluate.command(short_help="Judge other proxies beside Sluice, over HTTP, in one run.")
+@shared_options
+@click.option(
+    "--system",
+    "specs",
+    multiple=True,
+    metavar="FILE",
+    help=f"A proxy to compare: a TOML file that says how it is started or reached, or {' or '.join(KNOWN_SYSTEMS)}.",
+)
+@click.option(
+    "--mode",
+    "modes",
+    type=click.Choice([mode.value for mode in OURS]),
+    multiple=True,
+    help="Ours, in these modes; default: all.",
+)
+@click.option("--serve-args", default="", metavar="FLAGS", help="More flags for ours, e.g. '--redis URL'.")
+@click.option(
+    "--policy", "policies", multiple=True, metavar="NAME", help=f"Frames; default: {', '.join(COMPARED_FRAMES)}."
+)
+@click.option("--equal-to", default="balanced", show_default=True, help="The system whose cost random-equal has.")
+@click.option("--stream", is_flag=True, help="Ask for events.")
+def compare(
+    shared: Shared,
+    specs: tuple[str, ...],
+    modes: tuple[str, ...],
+    serve_args: str,
+    policies: tuple[str, ...],
+    equal_to: str,
+    stream: bool,
+) -> None:
+    """Play the conversations in TRACES to several proxies over HTTP, and to frames, under one judge.
+
+    Each proxy is started before a recording upstream and judged by what reaches that. A request that a proxy fails is
+    counted, and goes on untouched. The format of FILE is described in eval/README.md.
+    """
+    options, frames = shared.options(), list(dict.fromkeys(policies or COMPARED_FRAMES))
     try:
-        found, agreement = _run(selection, names, options, jobs, target, mode)
+        systems = [system for spec in specs for system in load_systems(spec)]
     except EvalError as error:
         raise click.ClickException(str(error)) from None
-    if target:
-        names.insert(names.index(mode) + 1, f"{mode} over HTTP")
-    result = report(found, names, by=by, prices=prices, seed=seed)
-    _print(result, options, agreement)
-    if json_file:
-        json_file.write_text(json.dumps(as_json(result, found, options, agreement), indent=1) + "\n")
+    systems += [ours(Mode(mode), serve_args) for mode in modes or OURS]
+    _check_names(systems, frames, equal_to)
+    with _progress(shared) as progress:
+        jobs = shared.jobs
+        found = replay_frames(shared.selection, frames, options, num_jobs=jobs, progress=progress)
+        started = asyncio.run(play_systems(found, shared.selection, systems, options, progress, is_streamed=stream))
+        replay_equal_cost(found, shared.selection, frames, options, num_jobs=jobs, ours=equal_to, progress=progress)
+    names = [Untouched.name, *(system.name for system in systems), *frames]
+    _publish(shared, options, found, list(dict.fromkeys(names)), started=started)
 
 
-def _run(
-    selection: Selection, names: list[str], options: Options, num_jobs: int, target: Target | None, ours: str
-) -> tuple[list[TraceScores], Agreement | None]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Bars(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bars:
-        num_total = sum(1 for _ in selection.lines())
+def _check_names(systems: Sequence[System], frames: Sequence[str], equal_to: str) -> None:
+    names = [system.name for system in systems]
+    twice = {name for name in names if names.count(name) > 1 or name in frames or name == Untouched.name}
+    if twice:
+        raise click.UsageError(f"the name {twice.pop()!r} stands for two systems")
+    if "random-equal" in frames or "whole-equal" in frames:
+        known = [*names, *(frame for frame in frames if not frame.endswith("-equal"))]
+        if equal_to not in known:
+            raise click.UsageError(f"--equal-to {equal_to!r} is not compared here; known: {', '.join(known)}")
+
+
+@contextmanager
+def _progress(shared: Shared) -> Iterator[Progress]:
+    """Show progress by conversation. Errors of the evaluation become the command line's."""
+    try:
+        num_total = sum(1 for _ in shared.selection.lines())
         if not num_total:
             raise click.ClickException("no conversation is selected")
-        tasks: dict[str, TaskID] = {}
-
-        def progress(phase: str, num_done: int) -> None:
-            if phase not in tasks:
-                tasks[phase] = bars.add_task(phase, total=num_total)
-            bars.update(tasks[phase], completed=num_done)
-
-        found = replay_all(selection, names, options, num_jobs=num_jobs, ours=ours, progress=progress)
-        if target is None:
-            return found, None
-        return found, asyncio.run(replay_over_http(found, selection, options, target, progress))
+        with shown({}, default_total=num_total) as progress:
+            yield progress
+    except EvalError as error:
+        raise click.ClickException(str(error)) from None
 
 
-def _print(result: Report, options: Options, agreement: Agreement | None) -> None:
+def _publish(
+    shared: Shared,
+    options: Options,
+    found: Sequence[TraceScores],
+    names: Sequence[str],
+    *,
+    agreement: Agreement | None = None,
+    started: Sequence[Started] = (),
+) -> None:
+    """Print the figures, and write them where they are wanted."""
+    result = report(found, names, by=shared.by, prices=shared.prices, seed=shared.seed)
+    _print(result, options, agreement, started)
+    run = Run(title_of(result, options), shlex.join(["sluice", *sys.argv[1:]]), time.strftime("%Y-%m-%d"), hardware())
+    if shared.json_file:
+        data = {**as_json(result, found, options, agreement), "run": run.as_json()}
+        shared.json_file.write_text(json.dumps(data, indent=1) + "\n")
+    if shared.html_file:
+        shared.html_file.write_text(render(result, run), "utf-8")
+
+
+def hardware() -> str:
+    """What this runs on, in a few words."""
+    model = ""
+    try:
+        with open("/proc/cpuinfo") as file:
+            model = next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), "")
+    except OSError:
+        model = platform.processor()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{cores} × {model or platform.machine()}, {platform.system()}, Python {platform.python_version()}"
+
+
+def _print(result: Report, options: Options, agreement: Agreement | None, started: Sequence[Started]) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = max(console.width, MIN_TABLE_WIDTH)
     console.print(policy_table(result.rows, title=title_of(result, options)))
     console.print(group_table(result.groups, by=result.by))
+    if any(row.round_trip for row in result.rows):
+        console.print(latency_table(result.rows, started))
     for line in (
         *worst_lines(result.rows),
         *bypass_lines(result.rows),

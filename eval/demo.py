@@ -98,7 +98,8 @@ async def _start_engine(stack: AsyncExitStack, show: Console) -> EngineProcess:
 async def _play(proxy: ProxyProcess, recorder: Recorder, options: Options, show: Console) -> Group:
     script = Script.of(next(read_traces(trace_file(AGENT))), options)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    over_http = OverHttp(proxy.url, recorder, mode=MODE, model=DEFAULT_MODEL, process=proxy)
+    headers = {"x-sluice-mode": MODE}
+    over_http = OverHttp(proxy.url, recorder, name=MODE, headers=headers, model=DEFAULT_MODEL, process=proxy)
     with Progress(*columns, console=show) as bar:
         task = bar.add_task("playing a conversation", total=len(script.turns))
         async with over_http:

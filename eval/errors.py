@@ -3,6 +3,8 @@
 EvalError
 ├── TraceError     a recorded conversation cannot be read
 ├── PolicyError    a policy's name or its parameter is not known
+├── SpecError      the description of a system to compare cannot be used
+├── ScorerError    a model that scores text cannot be used
 └── ReplayError    the proxy that is judged did not start, or did not answer as a proxy should
 """
 
@@ -29,6 +31,14 @@ class TraceError(EvalError):
 
 class PolicyError(EvalError):
     """A policy's name or its parameter is not known."""
+
+
+class SpecError(EvalError):
+    """The description of a system to compare cannot be used; the message begins with its file."""
+
+
+class ScorerError(EvalError):
+    """A model that scores text is not there, or does not give log-probabilities."""
 
 
 class ReplayError(EvalError):

@@ -69,7 +69,8 @@ async def replay_over_http(
             OverHttp(
                 process.url if process else target.url or "",
                 recorder,
-                mode=target.mode,
+                name=f"{target.mode} over HTTP",
+                headers={"x-sluice-mode": target.mode},
                 is_streamed=target.is_streamed,
                 process=process,
                 restart_every=target.restart_every,

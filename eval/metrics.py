@@ -15,6 +15,7 @@ from sluice.eval.cost import Meter, Usage
 from sluice.eval.data import Trace, Turn
 from sluice.eval.facts import TurnFacts
 from sluice.eval.message import Message, read_message
+from sluice.eval.sources import Sources
 
 MARKER = re.compile(rb"^\[sluice ([0-9a-f]+): [^\n]*\]$", re.MULTILINE)
 
@@ -25,6 +26,10 @@ class Score:
 
     num_turns: int = 0
     usage: Usage = field(default_factory=Usage)
+    turn_usage: list[Usage] = field(default_factory=list)
+    """Of each turn."""
+    sources: dict[str, Usage] = field(default_factory=dict)
+    """What each kind of message was billed at: a role, or the name of the tool whose result it is."""
     output_tokens: float = 0.0
     """Of the agent's real messages: the same on both sides."""
     peak_tokens: float = 0.0
@@ -41,6 +46,8 @@ class Score:
     places: tuple[int, int] = (0, 0)
     overhead_ms: list[float] = field(default_factory=list)
     """Of each turn; empty where it has no meaning."""
+    round_trip_ms: list[float] = field(default_factory=list)
+    """Of each request that was sent over HTTP."""
     bypasses: list[str] = field(default_factory=list)
     """Why compression was skipped, of each turn on which it was."""
     digests: list[bytes] = field(default_factory=list)
@@ -71,6 +78,7 @@ class Scorer:
         self._meter = meter
         self._standing = _Standing()
         self._before: list[bytes] = []
+        self._sources = Sources(trace)
 
     def turn(
         self,
@@ -99,6 +107,8 @@ class Scorer:
         usage = self._meter.bill(messages, num_shared=num_same, is_cold=is_cold)
         score.num_turns += 1
         score.usage += usage
+        score.turn_usage.append(usage)
+        self._sources.add(score.sources, messages, turn.history, usage)
         score.output_tokens += self._trace.messages[turn.answer].num_tokens
         score.peak_tokens = max(score.peak_tokens, usage.num_tokens)
         score.num_rewrites += num_same < num_before and not turn.begins_request

@@ -76,6 +76,8 @@ async def play(script: Script, policy: Policy, options: Options, reader: Reader 
         )
         if forwarded.overhead_ms is not None:
             scorer.score.overhead_ms.append(forwarded.overhead_ms)
+        if forwarded.round_trip_ms is not None:
+            scorer.score.round_trip_ms.append(forwarded.round_trip_ms)
         if forwarded.bypass is not None:
             scorer.score.bypasses.append(forwarded.bypass)
     return scorer.score

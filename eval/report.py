@@ -21,13 +21,22 @@ from sluice.eval.runner import TraceScores
 
 
 @dataclass(frozen=True, slots=True)
+class Percentiles:
+    """Of times, in milliseconds."""
+
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+
+
+@dataclass(frozen=True, slots=True)
 class Measured:
     """What has a meaning only for a policy that runs as users would run it."""
 
     num_markers: int
     num_recoveries: int
-    overhead_p50_ms: float
-    overhead_p95_ms: float
+    overhead: Percentiles | None
+    """That it reports of itself."""
     bypasses: dict[str, int]
     """Turns on which compression was skipped or failed, by reason."""
 
@@ -50,6 +59,12 @@ class Figures:
     """Of the largest request."""
     num_rewrites: int
     measured: Measured | None
+    round_trip: Percentiles | None
+    """Of its requests over HTTP; of untouched, straight to the recorder."""
+    sources: dict[str, float]
+    """Input cost by role, or by the tool whose result it was."""
+    turn_costs: list[float]
+    """Mean input cost of the first, second, … turn, over the conversations that have one."""
     worst_trace: str | None
     """The conversation with the highest ratio of input costs."""
     worst_cost: float | None
@@ -86,7 +101,10 @@ def figures(traces: Sequence[TraceScores], policy: str, *, prices: str, seed: in
         places=kept([s.places for s in scores]),
         peak_tokens=max((s.peak_tokens for s in scores), default=0.0),
         num_rewrites=sum(s.num_rewrites for s in scores),
-        measured=_measured(scores),
+        measured=_measured(scores, is_untouched=policy == Untouched.name),
+        round_trip=_percentiles([time for s in scores for time in s.round_trip_ms]),
+        sources=_sources(scores, price),
+        turn_costs=_turn_costs(scores, price),
         worst_trace=worst[1] if worst else None,
         worst_cost=worst[0] if worst else None,
     )
@@ -157,15 +175,31 @@ def _bill(score: Score, prices: Prices) -> float:
     return score.usage.cost(prices) + OUTPUT_PRICE * score.output_tokens
 
 
-def _measured(scores: Sequence[Score]) -> Measured | None:
-    times = [time for score in scores for time in score.overhead_ms]
-    if not times:
+def _sources(scores: Sequence[Score], prices: Prices) -> dict[str, float]:
+    sums: Counter[str] = Counter()
+    for score in scores:
+        for source, usage in score.sources.items():
+            sums[source] += usage.cost(prices)  # type: ignore[assignment]  # a counter of floats
+    return dict(sums.most_common())
+
+
+def _turn_costs(scores: Sequence[Score], prices: Prices) -> list[float]:
+    longest = max((len(score.turn_usage) for score in scores), default=0)
+    columns = ([s.turn_usage[turn].cost(prices) for s in scores if turn < len(s.turn_usage)] for turn in range(longest))
+    return [sum(column) / len(column) for column in columns]
+
+
+def _measured(scores: Sequence[Score], *, is_untouched: bool) -> Measured | None:
+    overhead = _percentiles([time for score in scores for time in score.overhead_ms])
+    if is_untouched or (overhead is None and not any(score.round_trip_ms for score in scores)):
         return None
-    p50, p95 = np.quantile(times, [0.5, 0.95])
     return Measured(
         num_markers=sum(s.num_markers for s in scores),
         num_recoveries=sum(s.num_recoveries for s in scores),
-        overhead_p50_ms=float(p50),
-        overhead_p95_ms=float(p95),
+        overhead=overhead,
         bypasses=dict(Counter(reason for score in scores for reason in score.bypasses)),
     )
+
+
+def _percentiles(times: Sequence[float]) -> Percentiles | None:
+    return Percentiles(*(float(each) for each in np.quantile(times, [0.5, 0.95, 0.99]))) if times else None

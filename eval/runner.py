@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sluice.eval.cost import PRICES
-from sluice.eval.data import TraceLine, agent_of, parse_trace, read_lines
+from sluice.eval.data import TraceLine, agent_of, parse_trace
 from sluice.eval.equal_cost import Draws, droppable, equal_probability
 from sluice.eval.metrics import Reader, Score
 from sluice.eval.policies import Policy, is_equal_cost, make_policy
 from sluice.eval.policies.untouched import Untouched
+from sluice.eval.readers import read_conversations
 from sluice.eval.replay import Options, Script, play
 
 Progress = Callable[[str, int], None]
@@ -44,6 +46,10 @@ class Selection:
     paths: tuple[Path, ...]
     agent: str | None = None
     limit: int | None = None
+    """Only the first so many."""
+    sample: int | None = None
+    """Only so many, drawn from all; in their order."""
+    seed: int = 0
 
     def lines(self) -> Iterator[TraceLine]:
         """Stream them.
@@ -51,9 +57,18 @@ class Selection:
         Raises:
             TraceError: a file or a line cannot be read.
         """
+        if self.sample is None:
+            yield from self._all()
+            return
+        num_all = sum(1 for _ in self._all())
+        drawn = random.Random(self.seed).sample(range(num_all), min(self.sample, num_all))  # noqa: S311 (no secret)
+        chosen = set(drawn)
+        yield from (line for number, line in enumerate(self._all()) if number in chosen)
+
+    def _all(self) -> Iterator[TraceLine]:
         num_taken = 0
         for path in self.paths:
-            for line in read_lines(path):
+            for line in read_conversations(path):
                 if num_taken == self.limit:
                     return
                 if self.agent is None or agent_of(line) == self.agent:
@@ -78,24 +93,54 @@ def replay_all(
         TraceError: a conversation cannot be read.
         PolicyError: a policy is not known, or needs ours beside it.
     """
-    equal = [name for name in names if is_equal_cost(name)]
-    first = list(dict.fromkeys([Untouched.name, *(name for name in names if name not in equal)]))
-    for name in names:  # a bad name is reported before any work is done
-        make_policy(name, equal_probability=0.0 if ours in first else None)
-    found = _pass("replay", selection, _Task((), tuple(first), tuple(equal), options), num_jobs, progress)
+    if ours not in names:  # a bad name is reported before any work is done
+        for name in names:
+            make_policy(name)
+    found = replay_frames(selection, names, options, num_jobs=num_jobs, progress=progress)
+    replay_equal_cost(found, selection, names, options, num_jobs=num_jobs, ours=ours, progress=progress)
+    return found
+
+
+def replay_frames(
+    selection: Selection, names: Sequence[str], options: Options, *, num_jobs: int, progress: Progress
+) -> list[TraceScores]:
+    """Replay to every policy but those at equal cost, for which it is noted what they could drop.
+
+    Raises:
+        TraceError: a conversation cannot be read.
+        PolicyError: a policy is not known.
+    """
+    equal = tuple(name for name in names if is_equal_cost(name))
+    first = tuple(dict.fromkeys([Untouched.name, *(name for name in names if name not in equal)]))
+    for name in first:
+        make_policy(name)
+    return _pass("replay", selection, _Task((), first, equal, options), num_jobs, progress)
+
+
+def replay_equal_cost(
+    found: Sequence[TraceScores],
+    selection: Selection,
+    names: Sequence[str],
+    options: Options,
+    *,
+    num_jobs: int,
+    ours: str,
+    progress: Progress,
+) -> None:
+    """Replay to the policies at equal cost, once there are scores of `ours`; theirs join what was found."""
+    equal = tuple(name for name in names if is_equal_cost(name))
     if not equal or not found:
-        return found
+        return
     prices = PRICES[options.prices]
     saving = sum(t.scores[Untouched.name].usage.cost(prices) - t.scores[ours].usage.cost(prices) for t in found)
     probabilities = tuple(
         (name, equal_probability([each.draws[name] for each in found], saving=saving) if saving > 0 else 0.0)
         for name in equal
     )
-    more = _pass("equal cost", selection, _Task(probabilities, tuple(equal), (), options), num_jobs, progress)
+    more = _pass("equal cost", selection, _Task(probabilities, equal, (), options), num_jobs, progress)
     for trace, also in zip(found, more, strict=True):
         trace.scores |= also.scores
         trace.draws.clear()
-    return found
 
 
 @dataclass(frozen=True, slots=True)

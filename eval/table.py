@@ -8,9 +8,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from sluice.eval.bootstrap import Ratio
+from sluice.eval.compare.run import Started
 from sluice.eval.http import Agreement
 from sluice.eval.replay import Options
-from sluice.eval.report import Figures, Report
+from sluice.eval.report import Figures, Percentiles, Report
 
 
 def policy_table(rows: Sequence[Figures], *, title: str) -> Table:
@@ -31,7 +32,7 @@ def policy_table(rows: Sequence[Figures], *, title: str) -> Table:
             str(row.num_rewrites),
             str(measured.num_markers) if measured else "",
             str(measured.num_recoveries) if measured else "",
-            f"{measured.overhead_p50_ms:.2f}/{measured.overhead_p95_ms:.2f}" if measured else "",
+            _times(measured.overhead) if measured else "",
         )
     return table
 
@@ -53,6 +54,25 @@ def group_table(groups: Mapping[str, Sequence[Figures]], *, by: str) -> Table:
                 _value(row.input_cost, 3),
                 *(_value(value, 4) for value in (row.words, row.lines, row.places)),
                 str(row.num_rewrites),
+            )
+    return table
+
+
+def latency_table(rows: Sequence[Figures], started: Sequence[Started]) -> Table:
+    """What a request over HTTP takes, and how long each system took to start."""
+    starts = {each.name: each.start_s for each in started}
+    table = Table(title="a request over HTTP, in ms (untouched: straight to the recorder)", title_justify="left")
+    table.add_column("system", no_wrap=True)
+    for name in ("p50", "p95", "p99", "overhead it reports p50/p95", "start, s"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        if row.round_trip:
+            trip, start_s = row.round_trip, starts.get(row.policy)
+            table.add_row(
+                row.policy,
+                *(f"{time:.1f}" for time in (trip.p50_ms, trip.p95_ms, trip.p99_ms)),
+                _times(row.measured.overhead) if row.measured else "",
+                f"{start_s:.1f}" if start_s else "",
             )
     return table
 
@@ -93,6 +113,10 @@ def agreement_line(agreement: Agreement) -> str:
     first = f"; the first difference is in {escape(agreement.first_difference)}" if agreement.first_difference else ""
     turns = f"{agreement.num_same} of {agreement.num_turns} turns"
     return f"over HTTP the same messages were forwarded as in process on {turns}{restarts}{first}"
+
+
+def _times(times: Percentiles | None) -> str:
+    return f"{times.p50_ms:.2f}/{times.p95_ms:.2f}" if times else ""
 
 
 def _value(value: Ratio | None, digits: int) -> str:

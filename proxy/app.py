@@ -22,6 +22,7 @@ from sluice.proxy.exchange import Endpoint
 from sluice.proxy.metrics import Metrics
 from sluice.proxy.openapi import openapi
 from sluice.proxy.passthrough import Passthrough
+from sluice.proxy.record import RecordingMiddleware, record_file
 from sluice.proxy.search import SearchRoutes
 from sluice.proxy.services import Services
 from sluice.proxy.settings import Settings
@@ -44,7 +45,7 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
         compressor: None makes one on the store.
 
     Raises:
-        ConfigError: the settings name no upstream.
+        ConfigError: the settings name no upstream, or a folder for recordings that cannot be written.
     """
     if not settings.all_upstreams:
         raise ConfigError("neither upstream nor upstreams is set: there is nowhere to forward requests to")
@@ -100,6 +101,9 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
         # What no route above serves, their other methods included, is the upstream's.
         Route("/v1/{rest:path}", Passthrough()),
     ]
+    if settings.record is not None:
+        file = record_file(settings.record)
+        app.add_middleware(RecordingMiddleware, file=file, max_body_bytes=settings.max_body_bytes)
     app.add_middleware(Guard, access=access)
     if settings.allowed_origins:
         app.add_middleware(

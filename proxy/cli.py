@@ -100,6 +100,12 @@ def main() -> None:
 )
 @click.option("--workers", type=int, help="Processes that serve; more than one need Redis.  [default: 1]")
 @click.option("--allow-public", is_flag=True, default=None, help="Listen to other machines though no key is asked for.")
+@click.option(
+    "--record",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Write requests, content and all, to files in DIR, for sluice eval.",
+)
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: info]")
 def serve(config: Path | None, **flags: object) -> None:
     """Serve the proxy.

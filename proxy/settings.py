@@ -87,6 +87,8 @@ class Settings(BaseSettings):
     """Longest wait for one of `max_connections` to come free, in seconds."""
     max_connections: int = Field(default=4096, ge=1)
     """Connections to the upstream at once."""
+    record: Path | None = None
+    """Folder into which requests are written, content and all, for `sluice eval`; None writes nothing."""
     max_retries: int = Field(default=2, ge=0)
     """How often a request is sent to the same upstream again where it certainly was not worked on: no connection, or
     an answer of 429, 502, 503 or 529."""

@@ -32,6 +32,8 @@ class Forwarded:
     messages: Sequence[bytes]
     overhead_ms: float | None = None
     """How long it took, where that has a meaning."""
+    round_trip_ms: float | None = None
+    """From the request's first byte to the answer's last, over HTTP."""
     num_tokens: tuple[int, int] | None = None
     """Tokens that came in and that went out, where a proxy says so."""
     bypass: str | None = None

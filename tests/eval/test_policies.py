@@ -17,6 +17,7 @@ from sluice.eval.metrics import Score
 from sluice.eval.policies import FRAMES, Hindsight, Policy, Request, make_policy
 from sluice.eval.policies.content import PLACEHOLDER
 from sluice.eval.replay import Options, Script, client_messages, play
+from tests.effort import examples
 from tests.eval.builders import assistant, tool, trace_of, user
 from tests.eval.strategies import traces
 
@@ -80,6 +81,7 @@ def test_random_leaves_short_results_alone() -> None:
     assert results_of(forwarded(conversation(LONG), make_policy("random-0"))[-1]) == [LONG]
 
 
+@examples(100)
 @given(trace=traces(), probability=st.floats(0, 1), seed=st.integers(0, 5), name=st.sampled_from(["random", "whole"]))
 def test_random_is_deterministic_and_keeps_its_prefix(trace: Trace, probability: float, seed: int, name: str) -> None:
     policy = make_policy(f"{name}-equal", equal_probability=probability)
@@ -88,6 +90,7 @@ def test_random_is_deterministic_and_keeps_its_prefix(trace: Trace, probability:
     assert score_of(trace, policy, Options(seed=seed)).num_rewrites == 0
 
 
+@examples(100)
 @given(trace=traces(), low=st.floats(0, 1), high=st.floats(0, 1))
 def test_random_drops_more_of_the_same_lines_as_the_probability_rises(trace: Trace, low: float, high: float) -> None:
     low, high = sorted((low, high))
@@ -98,6 +101,7 @@ def test_random_drops_more_of_the_same_lines_as_the_probability_rises(trace: Tra
         assert not after_text or all(line in lines for line in after_text.split("\n"))  # in order
 
 
+@examples(100)
 @given(trace=traces())
 def test_untouched_costs_what_it_costs_and_keeps_all(trace: Trace) -> None:
     score = score_of(trace, make_policy("untouched"))
@@ -106,6 +110,7 @@ def test_untouched_costs_what_it_costs_and_keeps_all(trace: Trace) -> None:
     assert score.num_rewrites == 0
 
 
+@examples(100)
 @given(trace=traces(), name=st.sampled_from(["oracle", "oracle-tight"]))
 def test_the_oracles_keep_all_words_and_lines_and_the_prefix(trace: Trace, name: str) -> None:
     score, untouched = score_of(trace, make_policy(name)), score_of(trace, make_policy("untouched"))
@@ -121,6 +126,7 @@ def test_the_oracle_keeps_every_copy_of_a_fact_and_its_tight_form_one() -> None:
     assert results_of(forwarded(trace, make_policy("oracle-tight"))[-1]) == ["my_name 1", ""]
 
 
+@examples(100)
 @given(trace=traces())
 def test_ours_never_rewrites_and_off_is_untouched(trace: Trace) -> None:
     assert score_of(trace, make_policy("safe")).num_rewrites == 0
