@@ -21,6 +21,7 @@ from sluice.eval.policies import FRAMES, KNOWN
 from sluice.eval.policies.untouched import Untouched
 from sluice.eval.replay import Options
 from sluice.eval.report import Report, as_json, report
+from sluice.eval.route.cli import route_command
 from sluice.eval.runner import Selection, TraceScores, replay_all
 from sluice.eval.search.cli import search_command, train_command
 from sluice.eval.table import agreement_line, bypass_lines, group_table, policy_table, title_of, worst_lines
@@ -37,6 +38,7 @@ def evaluate() -> None:
 
 evaluate.add_command(search_command)
 evaluate.add_command(train_command)
+evaluate.add_command(route_command)
 
 
 @evaluate.command()
