@@ -42,8 +42,8 @@ def main(drain_s: float, command: list[str]) -> int:
     threading.Thread(target=watch_stdin, daemon=True).start()
     status = child.wait()
     # What it may have left; we lead the group ourselves, so this is the last that we do.
-    sys.stdout.flush()
-    print(f"vllm ended with exit status {status}", flush=True)  # noqa: T201 - read by our parent
+    with contextlib.suppress(OSError):  # our parent may be gone, and its end of the pipe with it
+        print(f"vllm ended with exit status {status}", flush=True)  # noqa: T201 - read by our parent
     end_group()
     return status
 

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from sluice.backend.router import read_prompt
 from tests.effort import examples
 
-MESSAGES = st.lists(st.fixed_dictionaries({"role": st.sampled_from(["user", "tool"]), "content": st.text()}), max_size=8)
+MESSAGES = st.lists(
+    st.fixed_dictionaries({"role": st.sampled_from(["user", "tool"]), "content": st.text()}), max_size=8
+)
 
 
 def body(messages: list[dict[str, str]], **more: object) -> bytes:

@@ -34,7 +34,7 @@ def test_a_conversation_stays_where_its_prefix_is() -> None:
 def test_new_conversations_go_where_least_was_done() -> None:
     router = Router(NAMES)
     places = Counter(router.route(turn(str(number), 0), 0.0).replica for number in range(30))
-    assert places == {name: 10 for name in NAMES}
+    assert places == dict.fromkeys(NAMES, 10)
 
 
 def test_a_hot_replica_sheds_and_what_is_dear_to_move_stays() -> None:
