@@ -38,6 +38,8 @@ class TurnRecord(msgspec.Struct, array_like=True, frozen=True):
     """What the conversation has cost less than untouched, in plain input tokens."""
     context: bytes
     """Digest of what else the provider's cache depends on: model, tools, system prompt."""
+    is_holdout: bool = False
+    """Whether the conversation goes through untouched, to measure the others against."""
 
 
 class Omitted(msgspec.Struct, array_like=True, frozen=True):
@@ -104,6 +106,25 @@ def place(root: bytes, index: int, identity: bytes) -> bytes:
         identity: of the message.
     """
     return _digest(b"place" + root + index.to_bytes(4, "big") + identity)
+
+
+def is_held_out(root: bytes, share: float) -> bool:
+    """Whether a new conversation belongs to the share that goes through untouched.
+
+    Args:
+        root: chain hash of its first message; the same conversation is drawn the same everywhere.
+        share: from 0 (none) to 1 (all).
+    """
+    return int.from_bytes(_digest(b"holdout" + root)[:8], "big") < share * 2**64
+
+
+def refusal(head: bytes) -> bytes:
+    """Key of the epoch that began when the upstream refused a request as too long.
+
+    Args:
+        head: chain hash of that request's newest message, whose own record had been written by then.
+    """
+    return _digest(b"refused" + head)
 
 
 def context_digest(context: bytes, system_identities: Iterable[bytes]) -> bytes:

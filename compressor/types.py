@@ -68,7 +68,11 @@ class Compressed:
     messages: list[bytes]
     """JSON of each message, in order. Where nothing was dropped, the client's own bytes."""
     mode: Mode
-    """The mode in force, fixed at the conversation's first message."""
+    """The mode in force."""
+    conversation: str = ""
+    """Id of the conversation: its first message's chain hash (32 hex digits); empty where the mode is `off`."""
+    is_holdout: bool = False
+    """Whether the conversation goes through untouched, so that the others' saving can be measured against it."""
     bypass: str | None = None
     """Why compression was skipped or failed; None where it ran."""
     epoch: str | None = None

@@ -255,6 +255,123 @@ async def test_a_budget_is_kept_by_dropping_the_least_valuable_lines() -> None:
     assert len(epochs) < 8, "a rewrite makes room for more than one turn"
 
 
+async def test_a_request_that_was_refused_as_too_long_is_rewritten_once_and_stays_so() -> None:
+    store, clock = MemoryStore(), Clock()
+    messages: list[Json] = [{"role": "user", "content": "go"}]
+    for index in range(12):
+        messages += long_read(f"f{index}.py", 60, f"t{index}")
+        first = await send(make(store, clock), messages)
+
+    async def shed(max_tokens: int) -> Compressed:
+        return await make(store, clock).compress(
+            [encode(message) for message in messages],
+            dialect=OPENAI_CHAT,
+            mode=Mode.BALANCED,
+            tenant=b"t",
+            upstream="http://up",
+            max_tokens=max_tokens,
+            is_refused=True,
+        )
+
+    shorter = await shed(4_000)
+    assert first.num_chars_out / 4 > 4_000
+    assert shorter.num_chars_out / 4 + 4 * len(messages) <= 4_000
+    assert (first.epoch, shorter.epoch) == (None, "need")
+    check(messages, shorter)
+    # The same request again, and the turns after it, in this process and in others, are forwarded in the new form.
+    assert (await send(make(store, clock), messages)).messages == shorter.messages
+    before, num_epochs = shorter.messages, 0
+    for index in range(40):
+        messages += long_read(f"g{index}.py", 3, f"u{index}")
+        later = await send(make(store, clock), messages)
+        num_epochs += later.epoch is not None
+        assert later.epoch is not None or later.messages[: len(before)] == before
+        before = later.messages
+    assert num_epochs < 3
+
+
+async def test_what_cannot_be_made_smaller_is_forwarded_as_before() -> None:
+    compressor = make(MemoryStore(), Clock())
+    messages: list[Json] = [{"role": "user", "content": "words of a person " * 500}]
+    first = await send(compressor, messages)
+    again = await compressor.compress(
+        [encode(message) for message in messages],
+        dialect=OPENAI_CHAT,
+        mode=Mode.BALANCED,
+        tenant=b"t",
+        upstream="http://up",
+        max_tokens=100,
+        is_refused=True,
+    )
+    assert again.messages == first.messages
+    assert again.epoch is None
+
+
+async def test_held_out_conversations_go_through_untouched_to_their_end() -> None:
+    store, clock = MemoryStore(), Clock()
+    messages: list[Json] = [{"role": "user", "content": "go"}]
+
+    async def held(share: float) -> Compressed:
+        return await make(store, clock).compress(
+            [encode(message) for message in messages],
+            dialect=OPENAI_CHAT,
+            mode=Mode.BALANCED,
+            tenant=b"t",
+            upstream="http://up",
+            holdout=share,
+        )
+
+    await held(1.0)
+    for index in range(4):
+        messages += long_read(f"f{index % 2}.py", 40, "t")
+        clock.now_s += COLD_S
+        # What was decided on the first turn holds, whatever the share is now.
+        done = await held(0.0)
+        assert done.is_holdout
+        assert done.messages == [encode(message) for message in messages]
+
+
+def test_the_share_that_is_held_out_is_drawn_by_the_first_message() -> None:
+    async def run() -> list[Compressed]:
+        compressor = make(MemoryStore(), Clock())
+        return [
+            await compressor.compress(
+                [encode({"role": "user", "content": f"task {number}"})],
+                dialect=OPENAI_CHAT,
+                mode=Mode.BALANCED,
+                tenant=b"t",
+                upstream="http://up",
+                holdout=0.25,
+            )
+            for number in range(400)
+        ]
+
+    drawn = asyncio.run(run())
+    assert [one.is_holdout for one in drawn] == [one.is_holdout for one in asyncio.run(run())]
+    assert 60 < sum(one.is_holdout for one in drawn) < 140
+    assert len({one.conversation for one in drawn}) == 400
+
+
+async def test_a_request_is_priced_by_its_own_upstreams_cache() -> None:
+    clock = Clock()
+    compressor = make(MemoryStore(), clock)
+    messages: list[Json] = [{"role": "user", "content": "go"}]
+    epochs = []
+    for index in range(6):
+        messages += long_read(f"f{index}.py", 60, f"t{index}")
+        clock.now_s += COLD_S
+        done = await compressor.compress(
+            [encode(message) for message in messages],
+            dialect=OPENAI_CHAT,
+            mode=Mode.BALANCED,
+            tenant=b"t",
+            upstream="http://up",
+            profile=PROFILES["anthropic-1h"],
+        )
+        epochs.append(done.epoch)
+    assert "cold" not in epochs
+
+
 @examples(60)
 @given(turns(min_size=6, max_size=14), st.data())
 def test_what_follows_an_edited_message_stays_frozen(messages: list[Json], data: st.DataObject) -> None:
