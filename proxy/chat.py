@@ -19,6 +19,7 @@ from sluice.proxy.log import fields, logger, where
 from sluice.proxy.prepare import Prepared, mode_of, prepare
 from sluice.proxy.relay import Relayed, relay, unless_gone
 from sluice.proxy.services import Services
+from sluice.proxy.wire import Outgoing, WireName
 
 CLIENT_GONE_STATUS = 499
 """Status under which requests are counted whose client hung up; nobody is sent it."""
@@ -127,7 +128,18 @@ class ChatRoute:
         assert prepared is not None
         headers = to_upstream(scope["headers"], identity=prepared.chat is not None and prepared.chat.stream)
         exchange.own_s = time.perf_counter() - read_s
-        answer = await services.upstream.send("POST", target_of(scope), headers, prepared.body)
+        chat = prepared.chat
+        outgoing = Outgoing(
+            "POST",
+            target_of(scope),
+            headers,
+            prepared.body,
+            WireName.CHAT,
+            chat.model if chat is not None else "",
+            chat is not None and chat.stream,
+        )
+        target = prepared.target or services.upstreams.resolve("")
+        answer = await services.upstreams.send(target, outgoing)
         answered_s = time.perf_counter()
         try:
             # Counting went on while the upstream worked, so that there is hardly ever anything to wait for.
@@ -138,7 +150,7 @@ class ChatRoute:
             raise
         exchange.own_s += time.perf_counter() - answered_s
         exchange.is_answered = True
-        return await relay(answer, send, exchange.headers())
+        return await relay(answer, send, [*exchange.headers(), *answer.sluice_headers])
 
     def _count(self, prepared: Prepared, services: Services, exchange: _Exchange) -> asyncio.Task[None] | None:
         """Start counting tokens; the counters get them even where the answer's head does not wait for them."""

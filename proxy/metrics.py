@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
+from sluice.proxy.upstreams.metrics import UpstreamMetrics
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _OVERHEAD_BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
@@ -13,6 +15,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
+        self.upstreams = UpstreamMetrics(self._registry)
         self.requests = Counter("sluice_requests", "Chat requests by status sent.", ["status"], registry=self._registry)
         self.bypasses = Counter(
             "sluice_bypasses", "Requests whose compression was skipped or failed.", ["reason"], registry=self._registry

@@ -16,6 +16,7 @@ from sluice.proxy.headers import Header, find
 from sluice.proxy.log import fields, logger, where
 from sluice.proxy.services import Services
 from sluice.proxy.tenant import tenant_of
+from sluice.proxy.upstreams import Target
 
 MODE_HEADER = b"x-sluice-mode"
 BUDGET_HEADER = b"x-sluice-budget-tokens"
@@ -35,6 +36,8 @@ class Prepared:
     """The client's body, decoded; None where it was not."""
     messages_out: Sequence[bytes] = ()
     """The messages in `body`."""
+    target: Target | None = None
+    """Which upstream serves it; None: the one that serves requests that name no model."""
     epoch: str | None = None
     """Why earlier messages were rewritten; None where they were not."""
 
@@ -85,10 +88,12 @@ async def prepare(raw: bytes, headers: Sequence[Header], mode: Mode, services: S
             chat = parse_chat(raw)
         except RequestError:
             return Prepared(raw, mode)
-        return Prepared(raw, mode, chat=chat, messages_out=chat.messages)
+        target = services.upstreams.resolve(chat.model)
+        return Prepared(raw, mode, chat=chat, messages_out=chat.messages, target=target)
     chat = parse_chat(raw)
+    target = services.upstreams.resolve(chat.model)
     if chat.spans is None:
-        return Prepared(raw, mode, bypass="duplicate-key", chat=chat)
+        return Prepared(raw, mode, bypass="duplicate-key", chat=chat, target=target)
     messages = chat.messages
     try:
         async with asyncio.timeout(services.settings.compress_timeout_s):
@@ -98,7 +103,7 @@ async def prepare(raw: bytes, headers: Sequence[Header], mode: Mode, services: S
                 dialect=OPENAI_CHAT,
                 mode=mode,
                 tenant=tenant,
-                upstream=services.upstream.origin,
+                upstream=target.origin,
                 max_tokens=max_tokens,
                 context=chat.model.encode(errors="surrogatepass") + b"\0" + chat.tools,
             )
@@ -108,6 +113,7 @@ async def prepare(raw: bytes, headers: Sequence[Header], mode: Mode, services: S
             compressed.bypass,
             chat,
             compressed.messages,
+            target,
             compressed.epoch,
         )
     except StateError:
@@ -117,4 +123,4 @@ async def prepare(raw: bytes, headers: Sequence[Header], mode: Mode, services: S
     except Exception as error:  # a fault of ours must not cost the request
         bypass = "error"
         logger.error(fields("compression_failed", error=where(error)))
-    return Prepared(raw, mode, bypass, chat, messages)
+    return Prepared(raw, mode, bypass, chat, messages, target)

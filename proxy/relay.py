@@ -16,7 +16,7 @@ from starlette.types import Receive, Send
 from sluice.proxy.body import ClientGoneError
 from sluice.proxy.errors import UpstreamError, error_json
 from sluice.proxy.headers import Header, find, to_client
-from sluice.proxy.upstream import Answer
+from sluice.proxy.upstreams import Answer
 
 T = TypeVar("T")
 
