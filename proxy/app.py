@@ -19,7 +19,7 @@ from sluice.proxy.errors import ConfigError, ProxyError, error_json
 from sluice.proxy.metrics import Metrics
 from sluice.proxy.services import Services
 from sluice.proxy.settings import Settings
-from sluice.proxy.state import make_store
+from sluice.proxy.state import make_placements, make_store
 from sluice.proxy.tokens import TokenCounter
 from sluice.proxy.upstreams import Upstreams
 
@@ -56,6 +56,7 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
                 policy=settings.retry_policy,
                 cache_ttl_s=settings.cache_ttl_s,
                 metrics=metrics.upstreams,
+                placements=make_placements(settings),
             ),
             counter=TokenCounter(),
             metrics=metrics,

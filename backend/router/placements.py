@@ -38,6 +38,10 @@ class Placements(Protocol):
         """Tell the others what waits at each replica by our doing; returns what does by theirs."""
         ...
 
+    async def aclose(self) -> None:
+        """Close the connection. Idempotent."""
+        ...
+
 
 class RedisPlacements:
     """Placements in Redis.
@@ -84,6 +88,11 @@ class RedisPlacements:
                     for name, tokens in loads.items():
                         others[name] = others.get(name, 0.0) + tokens
         return others
+
+    async def aclose(self) -> None:
+        """See `Placements`."""
+        with contextlib.suppress(*_SILENT):
+            await self._client.aclose()
 
 
 def _key(part: bytes) -> str:

@@ -78,6 +78,7 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     state: State
     model: str
+    dies = False
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -123,7 +124,7 @@ class Handler(BaseHTTPRequestHandler):
             cached = state.prefill(tokens)
             text = answer_to(body, state.num_asked)
             state.output_tokens += 1
-        if "die before" in str(body):
+        if "die before" in str(body) or self.dies:
             os.kill(os.getpid(), signal.SIGKILL)
         usage = {
             "prompt_tokens": len(tokens),
@@ -196,6 +197,7 @@ def main() -> None:
     parser.add_argument("model")
     for name in ("host", "port", "served-model-name", "kv-events-config", "shutdown-timeout"):
         parser.add_argument(f"--{name}")
+    parser.add_argument("--dies", action="store_true", help="over the first request")
     known, _ = parser.parse_known_args()
     print("INFO starting", " ".join(sys.argv[1:]), flush=True)
     if marker := os.environ.get("STANDIN_PID_FILE"):
@@ -208,6 +210,7 @@ def main() -> None:
     if os.environ.get("STANDIN_HANG"):
         time.sleep(600)
     Handler.state = State(Publisher(json.loads(known.kv_events_config)) if known.kv_events_config else None)
+    Handler.dies = known.dies
     Handler.model = known.served_model_name or known.model
     server = ThreadingHTTPServer((known.host, int(known.port)), Handler)
     server.daemon_threads = False
