@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from sluice.proxy.upstreams.metrics import UpstreamMetrics
 
@@ -11,9 +12,14 @@ _OVERHEAD_BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25,
 
 
 class Metrics:
-    """The counters, in a registry of their own."""
+    """The counters, in a registry of their own.
 
-    def __init__(self) -> None:
+    Args:
+        is_shared: whether other workers count, too; what is rendered is then the sum over all of them.
+    """
+
+    def __init__(self, *, is_shared: bool = False) -> None:
+        self._is_shared = is_shared
         self._registry = CollectorRegistry()
         self.upstreams = UpstreamMetrics(self._registry)
         self.requests = Counter("sluice_requests", "Chat requests by status sent.", ["status"], registry=self._registry)
@@ -31,4 +37,8 @@ class Metrics:
 
     def render(self) -> bytes:
         """Render all counters as text."""
+        if self._is_shared:
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # it has no types
+            return generate_latest(registry)
         return generate_latest(self._registry)

@@ -107,6 +107,11 @@ class Settings(BaseSettings):
     """Ask for a key though none is named here: they are kept in Redis."""
     max_concurrent_requests: int = Field(default=4096, ge=1)
     """Requests that are served at once, by each worker; more get 429."""
+    workers: int = Field(default=1, ge=1)
+    """Processes that serve. More than one need `redis_url`: each would decide for itself what a conversation's
+    messages are forwarded as, and prefixes would change from turn to turn."""
+    drain_s: float = Field(default=10.0, ge=0)
+    """Seconds that answers in progress get when the proxy is told to end; told twice, it ends at once."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severity that is logged; `info` is one line a request."""
 
@@ -217,7 +222,13 @@ def load_settings(flags: dict[str, object] | None = None, config: Path | None = 
             f"upstream = {loaded.upstream!r} and backend = {loaded.backend!r} exclude each other: "
             "the backend is the upstream"
         )
-    return loaded
+    if loaded.workers > 1 and loaded.redis_url is None:
+        raise ConfigError(f"workers = {loaded.workers} needs redis_url: workers have to share what they decided")
+    if loaded.require_keys and not loaded.keys and loaded.keys_file is None and loaded.redis_url is None:
+        raise ConfigError("require_keys = true needs keys, keys_file or redis_url: there is nowhere to look keys up")
+    # Of the class itself: one that is local to this function could not be handed to a worker.
+    values = {name: getattr(loaded, name) for name in Settings.model_fields}
+    return Settings.model_construct(loaded.model_fields_set, **values)
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
