@@ -51,7 +51,8 @@ def test_speculation_is_read() -> None:
 def test_the_embedded_engines_figures_are_read() -> None:
     stats = EngineStats(
         num_running=2, num_waiting=1, num_blocks=10, num_blocks_in_use=4, prompt_tokens_total=100,
-        cached_tokens_total=60, output_tokens_total=7, draft_tokens_total=8, accepted_tokens_total=6, preemptions_total=1,
+        cached_tokens_total=60, output_tokens_total=7, draft_tokens_total=8, accepted_tokens_total=6,
+        preemptions_total=1,
     )  # fmt: skip
     found = backend_metrics(stats.prometheus())
     assert (found.num_running, found.num_waiting, found.kv_usage) == (2, 1, 0.4)

@@ -54,7 +54,9 @@ def test_the_gpu_build_is_left_as_it_comes(folder: Path) -> None:
 
 
 def test_a_step_that_fails_is_quoted(folder: Path) -> None:
-    with pytest.raises(VllmInstallError, match=r"install .* fail failed with exit status 1:\n.*no matching distribution"):
+    with pytest.raises(
+        VllmInstallError, match=r"install .* fail failed with exit status 1:\n.*no matching distribution"
+    ):
         install(folder, is_cpu=True, extra=["fail"], on_progress=lambda _: None)
 
 
