@@ -6,6 +6,7 @@ ProxyError
 ├── RequestError                    the request cannot be served as it is
 │   ├── InvalidJsonError
 │   ├── InvalidFieldError
+│   ├── WebSocketError
 │   ├── BodyTooLargeError
 │   ├── AccessError                 the request may not be served, or not now
 │   │   ├── ForbiddenHostError
@@ -76,6 +77,16 @@ class InvalidJsonError(RequestError):
 
 class InvalidFieldError(RequestError):
     """A field or header has a value or a type that it cannot have."""
+
+
+class WebSocketError(RequestError):
+    """The client wants to speak WebSocket.
+
+    426 makes agents that try it first fall back to HTTP for good; they take other statuses for a fault to retry.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"{path} is not served over WebSocket; use HTTP")
 
 
 class BodyTooLargeError(RequestError):
@@ -249,6 +260,7 @@ ERROR_TABLE: dict[type[Exception], Rendering] = {
     RequestError: Rendering(400, "invalid_request_error", "invalid_request"),
     InvalidJsonError: Rendering(400, "invalid_request_error", "invalid_json"),
     InvalidFieldError: Rendering(400, "invalid_request_error", "invalid_value"),
+    WebSocketError: Rendering(426, "invalid_request_error", "no_websocket"),
     BodyTooLargeError: Rendering(413, "invalid_request_error", "body_too_large"),
     AccessError: Rendering(403, "permission_error", "access_denied"),
     ForbiddenHostError: Rendering(403, "permission_error", "forbidden_host"),
@@ -292,12 +304,18 @@ def rendering_of(error: Exception) -> Rendering:
     return _INTERNAL
 
 
-def error_json(error: Exception) -> tuple[int, bytes]:
-    """Render an exception as OpenAI error JSON.
+class ErrorDetails(NamedTuple):
+    """What a client is told of an error; a wire puts it into its own form."""
 
-    Returns:
-        The HTTP status, and `{"error": {message, type, param, code}}`.
-    """
+    status: int
+    type: str
+    code: str
+    message: str
+    param: str | None
+
+
+def describe(error: Exception) -> ErrorDetails:
+    """Tell what a client may know of an exception."""
     rendering = rendering_of(error)
     if isinstance(error, HTTPException):
         message = str(error.detail)
@@ -305,10 +323,16 @@ def error_json(error: Exception) -> tuple[int, bytes]:
         message = "internal error of the proxy; its log says more"
     else:
         message = str(error)
-    fields = {
-        "message": message.encode("utf-8", "replace").decode(),
-        "type": rendering.type,
-        "param": getattr(error, "param", None),
-        "code": rendering.code,
-    }
-    return rendering.status, msgspec.json.encode({"error": fields})
+    message = message.encode("utf-8", "replace").decode()
+    return ErrorDetails(*rendering, message, getattr(error, "param", None))
+
+
+def error_json(error: Exception) -> tuple[int, bytes]:
+    """Render an exception as OpenAI error JSON.
+
+    Returns:
+        The HTTP status, and `{"error": {message, type, param, code}}`.
+    """
+    told = describe(error)
+    fields = {"message": told.message, "type": told.type, "param": told.param, "code": told.code}
+    return told.status, msgspec.json.encode({"error": fields})

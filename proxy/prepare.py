@@ -1,25 +1,33 @@
-"""From a chat request's body to the body that is forwarded. Fails open: whatever breaks, the client's bytes go out.
+"""From a request's body to the body that is forwarded. Fails open: whatever breaks, the client's bytes go out.
 
-Only a body that is certainly no chat request is refused. Knows no sockets and no answers.
+Only a body that is certainly no request of its wire is refused. Knows no sockets and no answers.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
-from sluice.compressor import OPENAI_CHAT, Mode, StateError
-from sluice.proxy.body import ChatBody, parse_chat
+from sluice.compressor import Compressed, Mode, StateError
+from sluice.proxy.apart import compress_apart
+from sluice.proxy.body import Body
+from sluice.proxy.encoding import UnreadableBodyError, unpack
 from sluice.proxy.errors import InvalidFieldError, RequestError
 from sluice.proxy.headers import Header, find
 from sluice.proxy.log import fields, logger, where
 from sluice.proxy.services import Services
 from sluice.proxy.tenant import tenant_of
 from sluice.proxy.upstreams import Target
+from sluice.proxy.wire import WireName
+from sluice.proxy.wire.base import Wire
+from sluice.proxy.wire.breakpoints import place_breakpoint
 
 MODE_HEADER = b"x-sluice-mode"
 BUDGET_HEADER = b"x-sluice-budget-tokens"
+_MAX_INLINE_BYTES = 128 * 1024
+"""Larger bodies are unpacked in a worker thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +40,16 @@ class Prepared:
     """The mode in force."""
     bypass: str | None = None
     """Why compression was skipped or failed; None where it ran, or where the mode is `off`."""
-    chat: ChatBody | None = None
+    parsed: Body | None = None
     """The client's body, decoded; None where it was not."""
     messages_out: Sequence[bytes] = ()
     """The messages in `body`."""
+    is_packed: bool = False
+    """Whether `body` is still encoded as the client sent it, so that its `content-encoding` stands."""
     target: Target | None = None
     """Which upstream serves it; None: the one that serves requests that name no model."""
-    epoch: str | None = None
-    """Why earlier messages were rewritten; None where they were not."""
+    compressed: Compressed | None = None
+    """What the compressor said; None where it was not asked, or failed."""
 
 
 def mode_of(headers: Sequence[Header], default: Mode) -> Mode:
@@ -73,49 +83,52 @@ def budget_of(headers: Sequence[Header]) -> int | None:
     return int(value)
 
 
-async def prepare(raw: bytes, headers: Sequence[Header], mode: Mode, services: Services) -> Prepared:
+async def prepare(
+    raw: bytes, headers: Sequence[Header], wire: Wire, mode: Mode, services: Services, *, dry: bool = False
+) -> Prepared:
     """Compress a request's messages.
 
+    Args:
+        raw: the body, as it came.
+        headers: the client's.
+        wire: the format of the body.
+        mode: that is asked for.
+        services: the parts to work with.
+        dry: say what would be forwarded, and freeze nothing.
+
     Raises:
-        RequestError: the body is no chat request, and the mode is not `off`; or the budget is none.
+        RequestError: the body is no request of its wire, and the mode is not `off`; or the budget is none.
+        UnknownModelError: no upstream serves the model.
     """
     max_tokens = budget_of(headers)
-    encoding = find(headers, b"content-encoding")
-    if encoding not in (None, "", "identity"):
-        return Prepared(raw, mode, bypass="content-encoding")
-    if mode is Mode.OFF:
-        try:
-            chat = parse_chat(raw)
-        except RequestError:
-            return Prepared(raw, mode)
-        target = services.upstreams.resolve(chat.model)
-        return Prepared(raw, mode, chat=chat, messages_out=chat.messages, target=target)
-    chat = parse_chat(raw)
-    target = services.upstreams.resolve(chat.model)
-    if chat.spans is None:
-        return Prepared(raw, mode, bypass="duplicate-key", chat=chat, target=target)
-    messages = chat.messages
+    try:
+        plain = await _unpacked(raw, find(headers, b"content-encoding") or "", services.settings.max_body_bytes)
+    except UnreadableBodyError:
+        return Prepared(raw, mode, bypass="content-encoding", is_packed=True)
+    try:
+        parsed = wire.parse(plain)
+    except RequestError:
+        if mode is Mode.OFF:
+            return Prepared(raw, mode, is_packed=plain is not raw)
+        raise
+    target = services.upstreams.resolve(parsed.model)
+    # A local server's prefix cache is ours to care for; what is left out says nothing to a model.
+    stabilised = wire.stabilised(parsed) if target.is_local and parsed.spans is not None else {}
+    untouched = Prepared(
+        parsed.splice(parsed.messages, stabilised) if stabilised and mode is not Mode.OFF else plain,
+        mode,
+        parsed=parsed,
+        messages_out=parsed.messages,
+        target=target,
+    )
+    if mode is Mode.OFF or wire.dialect is None:
+        return untouched
+    if parsed.spans is None:
+        return replace(untouched, bypass="duplicate-key")
     try:
         async with asyncio.timeout(services.settings.compress_timeout_s):
-            tenant = tenant_of(headers, await services.store.secret())
-            compressed = await services.compressor.compress(
-                messages,
-                dialect=OPENAI_CHAT,
-                mode=mode,
-                tenant=tenant,
-                upstream=target.origin,
-                max_tokens=max_tokens,
-                context=chat.model.encode(errors="surrogatepass") + b"\0" + chat.tools,
-            )
-        return Prepared(
-            chat.splice(compressed.messages),
-            compressed.mode,
-            compressed.bypass,
-            chat,
-            compressed.messages,
-            target,
-            compressed.epoch,
-        )
+            compressed = await _compress(parsed, headers, wire, mode, target, services, max_tokens, dry=dry)
+        return _forwarded(untouched, compressed, wire, stabilised, services)
     except StateError:
         bypass = "state"
     except TimeoutError:
@@ -123,4 +136,88 @@ async def prepare(raw: bytes, headers: Sequence[Header], mode: Mode, services: S
     except Exception as error:  # a fault of ours must not cost the request
         bypass = "error"
         logger.error(fields("compression_failed", error=where(error)))
-    return Prepared(raw, mode, bypass, chat, messages, target)
+    return replace(untouched, bypass=bypass)
+
+
+async def shrink(
+    prepared: Prepared, headers: Sequence[Header], wire: Wire, services: Services, max_tokens: int
+) -> Prepared | None:
+    """Compress a request again that the upstream refused as too long; None where that makes it no shorter.
+
+    Args:
+        prepared: what was refused.
+        headers: the client's.
+        wire: the format of the body.
+        services: the parts to work with.
+        max_tokens: what the upstream takes.
+    """
+    parsed, target = prepared.parsed, prepared.target
+    if prepared.compressed is None or prepared.bypass is not None or parsed is None or target is None:
+        return None
+    if wire.edits_history(parsed):
+        return None
+    stabilised = wire.stabilised(parsed) if target.is_local else {}
+    try:
+        async with asyncio.timeout(services.settings.compress_timeout_s):
+            compressed = await _compress(
+                parsed, headers, wire, prepared.mode, target, services, max_tokens, is_refused=True
+            )
+        again = _forwarded(prepared, compressed, wire, stabilised, services)
+    except Exception as error:  # the upstream's refusal stands
+        logger.error(fields("compression_failed", error=where(error)))
+        return None
+    return again if len(again.body) < len(prepared.body) else None
+
+
+async def _unpacked(raw: bytes, encoding: str, max_body_bytes: int) -> bytes:
+    if len(raw) < _MAX_INLINE_BYTES:
+        return unpack(raw, encoding, max_body_bytes)
+    return await asyncio.to_thread(unpack, raw, encoding, max_body_bytes)
+
+
+async def _compress(
+    parsed: Body,
+    headers: Sequence[Header],
+    wire: Wire,
+    mode: Mode,
+    target: Target,
+    services: Services,
+    max_tokens: int | None,
+    *,
+    is_refused: bool = False,
+    dry: bool = False,
+) -> Compressed:
+    assert wire.dialect is not None
+    compressor = services.dry_compressor if dry else services.compressor
+    compress = partial(
+        compressor.compress,
+        dialect=wire.dialect,
+        mode=mode,
+        tenant=tenant_of(headers, await services.store.secret()),
+        upstream=target.origin,
+        max_tokens=max_tokens,
+        context=wire.context(parsed),
+        profile=target.profile,
+    )
+    if wire.edits_history(parsed):
+        return await compress_apart(parsed.messages, wire.dialect, mode, compress)
+    return await compress(parsed.messages, is_refused=is_refused)
+
+
+def _forwarded(
+    prepared: Prepared, compressed: Compressed, wire: Wire, stabilised: Mapping[str, bytes], services: Services
+) -> Prepared:
+    """What is forwarded once the compressor has spoken."""
+    parsed = prepared.parsed
+    assert parsed is not None
+    messages = compressed.messages
+    if wire.name is WireName.MESSAGES and services.settings.cache_breakpoints:
+        messages = place_breakpoint(parsed.raw, messages)
+    return replace(
+        prepared,
+        body=parsed.splice(messages, stabilised),
+        mode=compressed.mode,
+        bypass=compressed.bypass,
+        messages_out=compressed.messages,
+        compressed=compressed,
+    )

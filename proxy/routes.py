@@ -13,8 +13,8 @@ from starlette.types import Receive, Scope, Send
 
 from sluice.compressor import StateError
 from sluice.proxy.body import ClientGoneError
-from sluice.proxy.chat import target_of
 from sluice.proxy.errors import UpstreamError
+from sluice.proxy.exchange import target_of
 from sluice.proxy.headers import to_upstream
 from sluice.proxy.metrics import CONTENT_TYPE
 from sluice.proxy.relay import Relayed, relay, unless_gone

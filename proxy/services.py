@@ -19,6 +19,8 @@ class Services:
     settings: Settings
     store: StateStore
     compressor: Compressor
+    dry_compressor: Compressor
+    """Says what would be forwarded, and freezes nothing."""
     upstreams: Upstreams
     counter: TokenCounter
     metrics: Metrics

@@ -116,6 +116,9 @@ class Settings(BaseSettings):
     messages are forwarded as, and prefixes would change from turn to turn."""
     drain_s: float = Field(default=10.0, ge=0)
     """Seconds that answers in progress get when the proxy is told to end; told twice, it ends at once."""
+    cache_breakpoints: bool = False
+    """Whether requests on Anthropic's wire that set no `cache_control` get one at the end of their newest message, from
+    the second turn on. It makes a conversation cheaper and costs a quarter more of what no later turn reads."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severity that is logged; `info` is one line a request."""
 

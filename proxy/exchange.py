@@ -1,4 +1,4 @@
-"""`POST /v1/chat/completions`: body in, smaller body out to the upstream, its answer back as it comes.
+"""One request of any wire: body in, smaller body out to the upstream, its answer back as it comes.
 
 A bare ASGI endpoint: frameworks decode bodies and wrap streams, which is what costs time here.
 """
@@ -13,20 +13,24 @@ from dataclasses import dataclass
 from starlette.types import Receive, Scope, Send
 
 from sluice.proxy.body import ClientGoneError, read_body
-from sluice.proxy.errors import error_json
 from sluice.proxy.headers import Header, find, to_upstream
 from sluice.proxy.log import fields, logger, where
-from sluice.proxy.prepare import Prepared, mode_of, prepare
+from sluice.proxy.overflow import OVERFLOW_STATUSES, hold_error, overflow_limit
+from sluice.proxy.prepare import Prepared, mode_of, prepare, shrink
 from sluice.proxy.relay import Relayed, relay, unless_gone
 from sluice.proxy.services import Services
-from sluice.proxy.wire import Outgoing, WireName
+from sluice.proxy.upstreams import RoutedAnswer, Target
+from sluice.proxy.wire import Outgoing
+from sluice.proxy.wire.base import Wire
 
 CLIENT_GONE_STATUS = 499
 """Status under which requests are counted whose client hung up; nobody is sent it."""
+DRAFT_HEADER = b"x-sluice-draft"
+"""What the bundled backend may propose to itself; it goes to self-hosted upstreams alone."""
 
 
 @dataclass(slots=True)
-class _Exchange:
+class Exchange:
     """What is known of one request, for its headers, its log line and its counters."""
 
     prepared: Prepared | None = None
@@ -36,6 +40,12 @@ class _Exchange:
     """Tokens that came in and that were forwarded; None until they are counted."""
     is_answered: bool = False
     """Whether the answer's head is on its way, so that no other can be sent."""
+
+    @property
+    def epoch(self) -> str | None:
+        """Why earlier messages were rewritten; None where they were not."""
+        compressed = self.prepared and self.prepared.compressed
+        return compressed.epoch if compressed else None
 
     def headers(self) -> list[Header]:
         """Headers that tell the client what became of its request."""
@@ -48,23 +58,24 @@ class _Exchange:
         if self.tokens is not None:
             headers.append((b"x-sluice-tokens-in", b"%d" % self.tokens[0]))
             headers.append((b"x-sluice-tokens-out", b"%d" % self.tokens[1]))
-        if self.prepared.epoch is not None:
-            headers.append((b"x-sluice-epoch", self.prepared.epoch.encode()))
+        if self.epoch is not None:
+            headers.append((b"x-sluice-epoch", self.epoch.encode()))
         if self.prepared.bypass is not None:
             headers.append((b"x-sluice-bypass", self.prepared.bypass.encode()))
         return headers
 
 
-class ChatRoute:
-    """The route, as an ASGI application."""
+class Endpoint:
+    """The route of a wire, as an ASGI application."""
 
-    def __init__(self) -> None:
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
         self._counting: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         services: Services = scope["app"].state.services
-        exchange = _Exchange()
+        exchange = Exchange()
         started_s = time.perf_counter()
         error: BaseException | None = None
         num_bytes = 0
@@ -77,7 +88,7 @@ class ChatRoute:
             if exchange.is_answered:
                 raise
             error = fault
-            status, body = error_json(fault)
+            status, body = self._wire.render_error(fault)
             headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
             await send({"type": "http.response.start", "status": status, "headers": headers + exchange.headers()})
             await send({"type": "http.response.body", "body": body})
@@ -88,10 +99,10 @@ class ChatRoute:
             if prepared.bypass is not None:
                 services.metrics.bypasses.labels(prepared.bypass).inc()
         line = fields(
-            "chat",
+            self._wire.name,
             status=status,
             mode=prepared and prepared.mode,
-            epoch=prepared and prepared.epoch,
+            epoch=exchange.epoch,
             bypass=prepared and prepared.bypass,
             tokens_in=exchange.tokens and exchange.tokens[0],
             tokens_out=exchange.tokens and exchange.tokens[1],
@@ -104,14 +115,14 @@ class ChatRoute:
         logger.log(logging.ERROR if status == 500 and error is not None else logging.INFO, line)
 
     async def _serve(
-        self, scope: Scope, receive: Receive, send: Send, services: Services, exchange: _Exchange
+        self, scope: Scope, receive: Receive, send: Send, services: Services, exchange: Exchange
     ) -> Relayed:
         settings = services.settings
         headers: list[Header] = scope["headers"]
         mode = mode_of(headers, settings.mode)
         raw = await read_body(receive, find(headers, b"content-length"), settings.max_body_bytes)
         read_s = time.perf_counter()
-        prepared = exchange.prepared = await prepare(raw, headers, mode, services)
+        prepared = exchange.prepared = await prepare(raw, headers, self._wire, mode, services)
         counting = self._count(prepared, services, exchange)
         return await unless_gone(receive, self._forward(scope, send, services, exchange, counting, read_s))
 
@@ -120,26 +131,18 @@ class ChatRoute:
         scope: Scope,
         send: Send,
         services: Services,
-        exchange: _Exchange,
+        exchange: Exchange,
         counting: asyncio.Task[None] | None,
         read_s: float,
     ) -> Relayed:
         prepared = exchange.prepared
         assert prepared is not None
-        headers = to_upstream(scope["headers"], identity=prepared.chat is not None and prepared.chat.stream)
+        outgoing = outgoing_of(scope, prepared, self._wire)
+        target = prepared.target or services.upstreams.resolve(outgoing.model)
         exchange.own_s = time.perf_counter() - read_s
-        chat = prepared.chat
-        outgoing = Outgoing(
-            "POST",
-            target_of(scope),
-            headers,
-            prepared.body,
-            WireName.CHAT,
-            chat.model if chat is not None else "",
-            chat is not None and chat.stream,
-        )
-        target = prepared.target or services.upstreams.resolve("")
         answer = await services.upstreams.send(target, outgoing)
+        if answer.status in OVERFLOW_STATUSES and prepared.compressed is not None:
+            answer = await self._unless_too_long(answer, target, scope, services, exchange)
         answered_s = time.perf_counter()
         try:
             # Counting went on while the upstream worked, so that there is hardly ever anything to wait for.
@@ -150,17 +153,36 @@ class ChatRoute:
             raise
         exchange.own_s += time.perf_counter() - answered_s
         exchange.is_answered = True
-        return await relay(answer, send, [*exchange.headers(), *answer.sluice_headers])
+        ours = [*exchange.headers(), *answer.sluice_headers]
+        return await relay(answer, send, ours, render_event=self._wire.render_event)
 
-    def _count(self, prepared: Prepared, services: Services, exchange: _Exchange) -> asyncio.Task[None] | None:
+    async def _unless_too_long(
+        self, answer: RoutedAnswer, target: Target, scope: Scope, services: Services, exchange: Exchange
+    ) -> RoutedAnswer:
+        """Where the upstream refused a request as too long, make it shorter and ask once more."""
+        assert exchange.prepared is not None
+        held = await hold_error(answer)
+        refusal = RoutedAnswer(held, answer.upstream, answer.num_retries)
+        limit = overflow_limit(held)
+        if limit is None:
+            return refusal
+        if limit == 0 and exchange.tokens is not None:
+            limit = exchange.tokens[1]  # it takes less than this; a rewrite aims below what it is given
+        shorter = await shrink(exchange.prepared, scope["headers"], self._wire, services, limit) if limit else None
+        if shorter is None:
+            return refusal
+        exchange.prepared = shorter
+        return await services.upstreams.send(target, outgoing_of(scope, shorter, self._wire))
+
+    def _count(self, prepared: Prepared, services: Services, exchange: Exchange) -> asyncio.Task[None] | None:
         """Start counting tokens; the counters get them even where the answer's head does not wait for them."""
-        chat = prepared.chat
-        if chat is None or chat.spans is None:
+        parsed, dialect = prepared.parsed, self._wire.dialect
+        if parsed is None or dialect is None or parsed.spans is None:
             return None
 
         async def count() -> None:
             try:
-                counts = await services.counter.count(chat.model, chat.messages, prepared.messages_out)
+                counts = await services.counter.count(parsed.model, dialect, parsed.messages, prepared.messages_out)
             except Exception as error:  # counts are for show: none are better than no answer
                 logger.error(fields("token_count_failed", error=where(error)))
                 return
@@ -172,6 +194,20 @@ class ChatRoute:
         self._counting.add(task)
         task.add_done_callback(self._counting.discard)
         return task
+
+
+def outgoing_of(scope: Scope, prepared: Prepared, wire: Wire) -> Outgoing:
+    """The request that goes to the upstream."""
+    parsed, target = prepared.parsed, prepared.target
+    stream = parsed is not None and parsed.stream
+    kept = (DRAFT_HEADER,) if target is not None and target.is_local else ()
+    headers = to_upstream(scope["headers"], identity=stream, kept=kept)
+    if not prepared.is_packed:
+        headers = [(name, value) for name, value in headers if name != b"content-encoding"]
+    model = parsed.model if parsed is not None else ""
+    # What could not be unpacked can be sent as it is, to an upstream that speaks its format, and no other way.
+    form = None if prepared.is_packed else wire.name
+    return Outgoing("POST", target_of(scope), headers, prepared.body, form, model, stream)
 
 
 def target_of(scope: Scope) -> str:
