@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from sluice.backend.base import EngineStats
 from sluice.backend.metrics import Histogram, backend_metrics, read_metrics
 from tests.proxy.servers import Exchange, ScriptedUpstream, serving
 
@@ -48,16 +47,33 @@ def test_speculation_is_read() -> None:
     assert found.draft_acceptance == 0.75
 
 
+EMBEDDED = """
+sluice_engine_running 2
+sluice_engine_waiting 1
+sluice_engine_blocks 10
+sluice_engine_blocks_in_use 4
+sluice_engine_prompt_tokens_total 100
+sluice_engine_cached_tokens_total 60
+sluice_engine_output_tokens_total 7
+sluice_engine_draft_tokens_total 8
+sluice_engine_accepted_tokens_total 6
+sluice_engine_preemptions_total 1
+"""
+
+
 def test_the_embedded_engines_figures_are_read() -> None:
-    stats = EngineStats(
-        num_running=2, num_waiting=1, num_blocks=10, num_blocks_in_use=4, prompt_tokens_total=100,
-        cached_tokens_total=60, output_tokens_total=7, draft_tokens_total=8, accepted_tokens_total=6,
-        preemptions_total=1,
-    )  # fmt: skip
-    found = backend_metrics(stats.prometheus())
+    found = backend_metrics(EMBEDDED)
     assert (found.num_running, found.num_waiting, found.kv_usage) == (2, 1, 0.4)
     assert (found.prefill_tokens, found.prefix_hit_rate, found.draft_acceptance) == (40, 0.6, 0.75)
     assert (found.output_tokens, found.preemptions) == (7, 1)
+
+
+@pytest.mark.engine
+async def test_a_running_embedded_engine_tells_them(smollm2_url: str) -> None:
+    found = await read_metrics(smollm2_url.removesuffix("/v1"), timeout_s=30)
+    assert found.num_running == 0
+    assert found.prompt_tokens is not None
+    assert found.kv_usage == 0
 
 
 def test_what_is_not_told_is_none_and_not_zero() -> None:
