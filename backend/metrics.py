@@ -1,7 +1,7 @@
 """What a backend's `/metrics` says, read alike from vLLM and from the embedded engine. Knows no routes of ours.
 
-Names are those of vLLM 0.32 (with earlier ones beside them) and the embedded engine's own. What a backend does not tell is None:
-an absent figure is not a zero.
+Names are those of vLLM 0.32 (with earlier ones beside them) and the embedded engine's own. What a backend does not
+tell is None: an absent figure is not a zero.
 """
 
 from __future__ import annotations

@@ -61,7 +61,16 @@ def replay_endpoint(endpoint: str) -> str:
     return f"{head}:{int(port) + 1}"
 
 
-def read_batch(payload: bytes) -> list[KvEvent]:
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Events that were published together."""
+
+    at_s: float
+    """When, by the replica's clock."""
+    events: tuple[KvEvent, ...]
+
+
+def read_batch(payload: bytes) -> Batch:
     """Read a batch; kinds of events that are not known are left out.
 
     Raises:
@@ -69,7 +78,7 @@ def read_batch(payload: bytes) -> list[KvEvent]:
     """
     try:
         batch = msgspec.msgpack.decode(payload)
-        return [event for raw in batch[1] if (event := _read(raw)) is not None]
+        return Batch(float(batch[0]), tuple(event for raw in batch[1] if (event := _read(raw)) is not None))
     except (msgspec.DecodeError, LookupError, TypeError, ValueError) as error:
         raise RouterError(f"not a batch of KV events: {error}") from None
 
@@ -106,7 +115,8 @@ class KvEventSubscriber:
         self._endpoint = endpoint
         self._on_event = on_event
         self._on_lost = on_lost
-        self._next: int | None = None
+        self._next = 0
+        self._heard_until_s = 0.0
 
     async def run(self) -> None:
         """Hear events until cancelled. The first batch heard makes it ask for all before it.
@@ -134,11 +144,12 @@ class KvEventSubscriber:
             context.destroy(linger=0)
 
     async def _receive(self, context: Any, number: int, payload: bytes) -> None:
-        if self._next is not None and number < self._next:
-            if number:
+        if number < self._next:
+            if _time_of(payload) <= self._heard_until_s:
                 return  # heard already, in a replay
             self._on_lost()  # it counts from the beginning again: it has been restarted
-        elif number != (self._next or 0) and not await self._replay(context, self._next or 0, until=number):
+            self._next = 0
+        if number != self._next and not await self._replay(context, self._next, until=number):
             self._on_lost()
         self._apply(number, payload)
 
@@ -156,7 +167,7 @@ class KvEventSubscriber:
                 if number == _END:
                     break
                 value = int.from_bytes(number, "big")
-                if value == (self._next or 0) and (until is None or value < until):
+                if value == self._next and (until is None or value < until):
                     self._apply(value, payload)
         finally:
             socket.close(linger=0)
@@ -165,5 +176,14 @@ class KvEventSubscriber:
     def _apply(self, number: int, payload: bytes) -> None:
         self._next = number + 1
         with contextlib.suppress(RouterError):  # a batch of a form that is not known says nothing
-            for event in read_batch(payload):
+            batch = read_batch(payload)
+            self._heard_until_s = max(self._heard_until_s, batch.at_s)
+            for event in batch.events:
                 self._on_event(event)
+
+
+def _time_of(payload: bytes) -> float:
+    try:
+        return read_batch(payload).at_s
+    except RouterError:
+        return 0.0

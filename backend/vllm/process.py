@@ -12,7 +12,6 @@ import os
 import re
 import signal
 import sys
-import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -189,8 +188,7 @@ class VllmProcess:
                     response.raise_for_status()
                     text = str(response.json()["choices"][0]["text"])
                 except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
-                    started = time.strftime("%H:%M:%S")
-                    raise VllmProcessError(self._message(f"did not answer at {started} ({error!r})")) from None
+                    raise VllmProcessError(self._message(f"did not answer the question ({error!r})")) from None
                 if not text.strip().startswith(answer):
                     raise WrongAnswerError(
                         f"vLLM continues {_short(prompt)!r} with {_short(text)!r} ({source}), not with {answer!r}: "
