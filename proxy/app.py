@@ -50,7 +50,9 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         kept = store or make_store(settings)
         # The compressor's own limit stands behind the store's, which says more when it runs out.
-        limits = CompressorSettings(state_timeout_s=2 * settings.redis_timeout_s)
+        limits = CompressorSettings(
+            state_timeout_s=2 * settings.redis_timeout_s, max_reattached_chars=settings.max_reattached_chars
+        )
         metrics = Metrics(is_shared=settings.workers > 1)
         services = app.state.services = Services(
             settings=settings,

@@ -166,9 +166,8 @@ class Endpoint:
         limit = overflow_limit(held)
         if limit is None:
             return refusal
-        if limit == 0 and exchange.tokens is not None:
-            limit = exchange.tokens[1]  # it takes less than this; a rewrite aims below what it is given
-        shorter = await shrink(exchange.prepared, scope["headers"], self._wire, services, limit) if limit else None
+        num_counted = exchange.tokens[1] if exchange.tokens is not None else None
+        shorter = await shrink(exchange.prepared, scope["headers"], self._wire, services, limit, num_counted)
         if shorter is None:
             return refusal
         exchange.prepared = shorter

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from sluice.compressor import Compressed, Mode, StateError
+from sluice.compressor.economics import CHARS_PER_TOKEN, TOKENS_PER_MESSAGE
 from sluice.proxy.apart import compress_apart
 from sluice.proxy.body import Body
 from sluice.proxy.encoding import UnreadableBodyError, unpack
@@ -18,8 +19,10 @@ from sluice.proxy.errors import InvalidFieldError, RequestError
 from sluice.proxy.headers import Header, find
 from sluice.proxy.log import fields, logger, where
 from sluice.proxy.services import Services
+from sluice.proxy.session import session_of
 from sluice.proxy.tenant import tenant_of
 from sluice.proxy.upstreams import Target
+from sluice.proxy.window import messages_bound
 from sluice.proxy.wire import WireName
 from sluice.proxy.wire.base import Wire
 from sluice.proxy.wire.breakpoints import place_breakpoint
@@ -127,7 +130,8 @@ async def prepare(
         return replace(untouched, bypass="duplicate-key")
     try:
         async with asyncio.timeout(services.settings.compress_timeout_s):
-            compressed = await _compress(parsed, headers, wire, mode, target, services, max_tokens, dry=dry)
+            bound = max_tokens or services.windows.bound(target.origin, parsed.model)
+            compressed = await _compress(parsed, headers, wire, mode, target, services, bound, dry=dry)
         return _forwarded(untouched, compressed, wire, stabilised, services)
     except StateError:
         bypass = "state"
@@ -140,7 +144,7 @@ async def prepare(
 
 
 async def shrink(
-    prepared: Prepared, headers: Sequence[Header], wire: Wire, services: Services, max_tokens: int
+    prepared: Prepared, headers: Sequence[Header], wire: Wire, services: Services, limit: int, num_counted: int | None
 ) -> Prepared | None:
     """Compress a request again that the upstream refused as too long; None where that makes it no shorter.
 
@@ -149,13 +153,17 @@ async def shrink(
         headers: the client's.
         wire: the format of the body.
         services: the parts to work with.
-        max_tokens: what the upstream takes.
+        limit: tokens that the model takes in all; 0 where the upstream does not say.
+        num_counted: tokens of the messages that were refused; None where they are not counted.
     """
-    parsed, target = prepared.parsed, prepared.target
-    if prepared.compressed is None or prepared.bypass is not None or parsed is None or target is None:
+    parsed, target, refused = prepared.parsed, prepared.target, prepared.compressed
+    if refused is None or prepared.bypass is not None or parsed is None or target is None:
         return None
     if wire.edits_history(parsed):
         return None
+    num_estimated = refused.num_chars_out / CHARS_PER_TOKEN + TOKENS_PER_MESSAGE * len(refused.messages)
+    num_beside = (len(prepared.body) - sum(map(len, prepared.messages_out))) / CHARS_PER_TOKEN
+    max_tokens = messages_bound(num_estimated, num_counted, num_beside, limit)
     stabilised = wire.stabilised(parsed) if target.is_local else {}
     try:
         async with asyncio.timeout(services.settings.compress_timeout_s):
@@ -166,7 +174,10 @@ async def shrink(
     except Exception as error:  # the upstream's refusal stands
         logger.error(fields("compression_failed", error=where(error)))
         return None
-    return again if len(again.body) < len(prepared.body) else None
+    if len(again.body) >= len(prepared.body):
+        return None
+    services.windows.refused(target.origin, parsed.model, max_tokens)
+    return again
 
 
 async def _unpacked(raw: bytes, encoding: str, max_body_bytes: int) -> bytes:
@@ -198,6 +209,7 @@ async def _compress(
         max_tokens=max_tokens,
         context=wire.context(parsed),
         profile=target.profile,
+        session=session_of(headers, parsed) if services.settings.max_reattached_chars else b"",
     )
     if wire.edits_history(parsed):
         return await compress_apart(parsed.messages, wire.dialect, mode, compress)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sluice.compressor import Compressor, StateStore
 from sluice.proxy.access import Access
@@ -10,6 +10,7 @@ from sluice.proxy.metrics import Metrics
 from sluice.proxy.settings import Settings
 from sluice.proxy.tokens import TokenCounter
 from sluice.proxy.upstreams import Upstreams
+from sluice.proxy.window import Windows
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class Services:
     counter: TokenCounter
     metrics: Metrics
     access: Access
+    windows: Windows = field(default_factory=Windows)
 
     async def aclose(self) -> None:
         """Close what holds connections and threads."""
