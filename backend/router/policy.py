@@ -26,7 +26,7 @@ class RouterSettings:
     """What a token to compute counts against one that is queued: a move costs work and room, a queue passes."""
     slack: float = 0.02
     """Share by which a replica may lie above the mean of recent work before that counts against it."""
-    pull: float = 0.1
+    pull: float = 1.0
     """What each token of recent work beyond the slack counts, in tokens of prefill."""
     recent_s: float = 600.0
     """Time constant in which work done is forgotten, in seconds."""
