@@ -26,7 +26,7 @@ from sluice.proxy.record import RecordingMiddleware, record_file
 from sluice.proxy.search import SearchRoutes
 from sluice.proxy.services import Services
 from sluice.proxy.settings import Settings
-from sluice.proxy.state import make_store
+from sluice.proxy.state import make_placements, make_store
 from sluice.proxy.state.dry import DryStore
 from sluice.proxy.tokens import TokenCounter
 from sluice.proxy.translation import Translation
@@ -72,6 +72,7 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
                 translator=Translation(),
                 cache_ttl_s=settings.cache_ttl_s,
                 metrics=metrics.upstreams,
+                placements=make_placements(settings),
             ),
             counter=TokenCounter(),
             metrics=metrics,

@@ -80,8 +80,12 @@ def main() -> None:
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=int, help="Port to listen on; 0 takes a free one.  [default: 8790]")
 @click.option("--upstream", metavar="URL", help="Where requests go, e.g. https://api.openai.com")
-@click.option("--backend", type=click.Choice(["embedded", "none"]), help="Start the bundled model as the upstream.")
-@click.option("--model", metavar="NAME", help="Weights that the embedded backend serves.")
+@click.option(
+    "--backend",
+    type=click.Choice(["embedded", "vllm", "none"]),
+    help="Start the bundled engine, or vLLM, as the upstream.",
+)
+@click.option("--model", metavar="NAME", help="Weights that the backend serves.")
 @click.option("--provider", metavar="NAME", help="Whose cache prices count: auto, anthropic, openai, self-hosted …")
 @click.option("--redis", "redis_url", metavar="URL", help="Keep state in Redis, e.g. redis://127.0.0.1:6379/0")
 @click.option(
@@ -107,7 +111,8 @@ def main() -> None:
     help="Write requests, content and all, to files in DIR, for sluice eval.",
 )
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: info]")
-def serve(config: Path | None, **flags: object) -> None:
+@click.argument("backend_args", nargs=-1, type=click.UNPROCESSED, metavar="[-- VLLM_FLAGS …]")
+def serve(config: Path | None, backend_args: tuple[str, ...], **flags: object) -> None:
     """Serve the proxy.
 
     Every flag is also a setting in sluice.toml and in the environment (SLUICE_UPSTREAM, SLUICE_REDIS_URL …); flags
@@ -118,7 +123,7 @@ def serve(config: Path | None, **flags: object) -> None:
     from sluice.proxy.settings import load_settings
 
     try:
-        run(load_settings(flags, config))
+        run(load_settings({**flags, "backend_args": backend_args or None}, config))
     except (ConfigError, StartError) as error:
         raise click.ClickException(str(error)) from None
 

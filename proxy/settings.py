@@ -30,7 +30,7 @@ from sluice.compressor.types import Mode
 from sluice.proxy.access.keys import ProxyKey
 from sluice.proxy.errors import ConfigError
 from sluice.proxy.upstreams.http import HttpLimits
-from sluice.proxy.upstreams.presets import EMBEDDED, preset_of, profile_of
+from sluice.proxy.upstreams.presets import EMBEDDED, PRESETS, preset_of, profile_of
 from sluice.proxy.upstreams.settings import DEFAULT_UPSTREAM, Origin, UpstreamSettings, check_upstreams
 from sluice.proxy.upstreams.upstreams import Policy
 
@@ -50,10 +50,14 @@ class Settings(BaseSettings):
     """TCP port to listen on; 0 takes a free one."""
     upstream: Origin | None = None
     """Where requests go: an origin such as `https://api.openai.com`, a trailing `/v1` is cut. None: see `backend`."""
-    backend: Literal["embedded", "none"] = "none"
-    """`embedded` starts the bundled inference backend and makes it the upstream; `none` starts nothing."""
+    backend: Literal["embedded", "vllm", "none"] = "none"
+    """`embedded` starts the bundled engine, `vllm` a vLLM, and makes it the upstream; `none` starts nothing."""
     model: str | None = None
-    """Weights that the embedded backend serves; None takes its default."""
+    """Weights that the backend serves; None takes its default."""
+    vllm: dict[str, Any] = {}
+    """The table `[vllm]`: how vLLM is run (docs/deploy.md); checked when it is started."""
+    backend_args: tuple[str, ...] = ()
+    """Passed on to `vllm serve` as they are; on the command line they stand behind `--`."""
     mode: Mode = Mode.BALANCED
     """How much may be dropped where the request does not say (`x-sluice-mode`)."""
     provider: str = "auto"
@@ -159,7 +163,8 @@ class Settings(BaseSettings):
         """Every upstream, in the order in which their patterns count; the one of `upstream` comes last."""
         if self.upstream is None:
             return self.upstreams
-        preset = EMBEDDED if self.backend != "none" else preset_of(self.upstream)
+        backends = {"embedded": EMBEDDED, "vllm": PRESETS["vllm"]}
+        preset = backends.get(self.backend) or preset_of(self.upstream)
         is_local = self.backend != "none" or self.provider == "self-hosted"
         default = UpstreamSettings(
             name=DEFAULT_UPSTREAM,
