@@ -51,8 +51,7 @@ class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         read = rates.input if rates.cache_read is None else rates.cache_read
         hour = self.cache_write if self.cache_write_1h is None else self.cache_write_1h
         return (
-            rates.input
-            * (usage.input_tokens + self.cache_write * usage.cache_write_5m + hour * usage.cache_write_1h)
+            rates.input * (usage.input_tokens + self.cache_write * usage.cache_write_5m + hour * usage.cache_write_1h)
             + read * usage.cache_read
             + rates.output * usage.output_tokens
         ) / _PER

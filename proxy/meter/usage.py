@@ -3,8 +3,8 @@
 The kinds of input are disjoint: together they are the whole prompt. What providers report differs:
 - OpenAI (chat, completions, responses): `prompt_tokens`/`input_tokens` include what was read from the cache
   (`cached_tokens`) and what was written to it (`cache_write_tokens`, from GPT-5.6 on); reasoning is part of the output.
-- Anthropic: `input_tokens` exclude both; writes are split by lifetime in `cache_creation`; thinking is part of the output.
-  What a compaction within the request used stands in `iterations` only.
+- Anthropic: `input_tokens` exclude both; writes are split by lifetime in `cache_creation`; thinking is part of the
+  output. What a compaction within the request used stands in `iterations` only.
 - DeepSeek: as OpenAI, with `prompt_cache_hit_tokens`; Moonshot: `cached_tokens` beside the others.
 - Gemini's OpenAI surface and xAI: `completion_tokens` may leave reasoning out, `total_tokens` holds it.
 """

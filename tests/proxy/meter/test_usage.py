@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import zlib
 from typing import Any
@@ -21,7 +22,7 @@ def read(wire: WireName, body: bytes, *, stream: bool = False, cuts: tuple[int, 
     """What a reader finds in a body that comes cut at these places."""
     reader = UsageReader(wire, stream)
     edges = sorted({0, len(body), *(cut % (len(body) + 1) for cut in cuts)})
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in itertools.pairwise(edges):
         reader.feed(body[start:end])
     return reader.usage()
 
@@ -226,7 +227,9 @@ def test_one_byte_at_a_time(name: str) -> None:
     stream=st.booleans(),
     encoding=st.sampled_from([None, "gzip", "br"]),
     chunks=st.lists(
-        st.one_of(st.binary(max_size=50), st.sampled_from([b'data: {"usage":', b'"usage"', b"{}", b"\n\n", b'{"a":[1'])),
+        st.one_of(
+            st.binary(max_size=50), st.sampled_from([b'data: {"usage":', b'"usage"', b"{}", b"\n\n", b'{"a":[1'])
+        ),
         max_size=12,
     ),
 )
