@@ -6,7 +6,8 @@ ProxyError
 ├── RequestError                    the request cannot be served as it is
 │   ├── InvalidJsonError
 │   ├── InvalidFieldError
-│   └── BodyTooLargeError
+│   ├── BodyTooLargeError
+│   └── UnknownConversationError    the meter keeps none under this id
 └── UpstreamError                   the upstream gave no whole answer
     ├── UpstreamUnreachableError    refused, unknown host, TLS
     ├── UpstreamDisconnectedError   closed the connection before the answer was whole
@@ -71,6 +72,13 @@ class BodyTooLargeError(RequestError):
 
     def __init__(self, max_body_bytes: int) -> None:
         super().__init__(f"request body is larger than the limit of {max_body_bytes:,} bytes (setting max_body_bytes)")
+
+
+class UnknownConversationError(RequestError):
+    """The meter keeps no conversation under this id."""
+
+    def __init__(self, conversation: str) -> None:
+        super().__init__(f"no conversation is kept under id {conversation!r}: it never was, or it has expired")
 
 
 class UpstreamError(ProxyError):
@@ -144,6 +152,7 @@ ERROR_TABLE: dict[type[Exception], Rendering] = {
     InvalidJsonError: Rendering(400, "invalid_request_error", "invalid_json"),
     InvalidFieldError: Rendering(400, "invalid_request_error", "invalid_value"),
     BodyTooLargeError: Rendering(413, "invalid_request_error", "body_too_large"),
+    UnknownConversationError: Rendering(404, "invalid_request_error", "unknown_conversation_id"),
     UpstreamError: Rendering(502, "upstream_error", "upstream_error"),
     UpstreamUnreachableError: Rendering(502, "upstream_error", "upstream_unreachable"),
     UpstreamDisconnectedError: Rendering(502, "upstream_error", "upstream_disconnected"),

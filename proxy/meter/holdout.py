@@ -61,11 +61,13 @@ def compare(treated: Sequence[Spent], held_out: Sequence[Spent], *, seed: int = 
     counts = (len(treated), len(held_out))
     if min(counts) == 0 or not arms[1][:, 1].sum() > 0:
         return Comparison(*counts, None, None, _note(counts, None))
-    per_turn, per_conversation = _saved(*(arm.sum(axis=0) for arm in arms), counts)
+    per_turn, per_conversation = _saved(arms[0].sum(axis=0), arms[1].sum(axis=0), counts)
     if min(counts) < MIN_CONVERSATIONS:
         return Comparison(*counts, Saving(per_turn), Saving(per_conversation), _note(counts, None))
     rng = np.random.default_rng(seed)
-    draws = np.array([_saved(*(_resampled(arm, rng) for arm in arms), counts) for _ in range(_NUM_RESAMPLES)])
+    draws = np.array(
+        [_saved(_resampled(arms[0], rng), _resampled(arms[1], rng), counts) for _ in range(_NUM_RESAMPLES)]
+    )
     tail = (1 - _LEVEL) / 2
     low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
     turn_saving = Saving(per_turn, float(low[0]), float(high[0]))
