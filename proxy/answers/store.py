@@ -1,0 +1,123 @@
+"""Where answers are kept: in this process, or in Redis. A store that fails is a cache that is empty."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.maint_notifications import MaintNotificationsConfig
+
+from sluice.proxy.answers.kept import Kept
+from sluice.proxy.log import fields, logger
+
+_KEY_PREFIX = b"sluice:1:answer:"
+_ENTRY_BYTES = 500
+"""What an entry takes beside its body, about."""
+_decoder = msgspec.msgpack.Decoder(Kept)
+
+
+class AnswerStore(Protocol):
+    """Keeps answers for their time."""
+
+    async def get(self, key: bytes) -> Kept | None:
+        """The answer under this key; None where there is none, or the store does not answer."""
+        ...
+
+    async def put(self, key: bytes, kept: Kept) -> None:
+        """Keep an answer; where the store does not answer, it is not kept."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close connections."""
+        ...
+
+
+class MemoryAnswers:
+    """Answers in this process.
+
+    Args:
+        ttl_s: seconds for which an answer is kept.
+        max_bytes: of all together; those used longest ago go first.
+        clock: the wall clock, in seconds.
+    """
+
+    def __init__(self, ttl_s: float, max_bytes: int, clock: Callable[[], float] = time.time) -> None:
+        self._ttl_s = ttl_s
+        self._max_bytes = max_bytes
+        self._clock = clock
+        self._num_bytes = 0
+        self._kept: OrderedDict[bytes, Kept] = OrderedDict()
+
+    async def get(self, key: bytes) -> Kept | None:
+        """See `AnswerStore`."""
+        kept = self._kept.get(key)
+        if kept is not None and self._clock() - kept.at_s >= self._ttl_s:
+            self._drop(key)
+            return None
+        if kept is not None:
+            self._kept.move_to_end(key)
+        return kept
+
+    async def put(self, key: bytes, kept: Kept) -> None:
+        """See `AnswerStore`."""
+        self._drop(key)
+        self._kept[key] = kept
+        self._num_bytes += kept.num_bytes + _ENTRY_BYTES
+        while self._num_bytes > self._max_bytes:
+            self._drop(next(iter(self._kept)))
+
+    async def aclose(self) -> None:
+        """See `AnswerStore`."""
+
+    def _drop(self, key: bytes) -> None:
+        if (kept := self._kept.pop(key, None)) is not None:
+            self._num_bytes -= kept.num_bytes + _ENTRY_BYTES
+
+
+class RedisAnswers:
+    """Answers in Redis, whose own `maxmemory` bounds them all together.
+
+    Args:
+        url: `redis://`, `rediss://` or `unix://`.
+        ttl_s: seconds for which an answer is kept.
+        timeout_s: longest silence of Redis, connecting included, in seconds.
+    """
+
+    def __init__(self, url: str, ttl_s: float, timeout_s: float = 0.25) -> None:
+        self._ttl_ms = max(1, round(ttl_s * 1000))
+        self._redis: Redis = Redis.from_url(
+            url,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            retry=Retry(NoBackoff(), 1),
+            protocol=2,
+            driver_info=None,
+            maint_notifications_config=MaintNotificationsConfig(enabled=False),
+        )
+
+    async def get(self, key: bytes) -> Kept | None:
+        """See `AnswerStore`."""
+        try:
+            data = await self._redis.get(_KEY_PREFIX + key)
+            return _decoder.decode(data) if isinstance(data, bytes) else None
+        except (RedisError, OSError, TimeoutError, msgspec.DecodeError) as error:
+            logger.warning(fields("answer_store_lost", reason=type(error).__name__))
+            return None
+
+    async def put(self, key: bytes, kept: Kept) -> None:
+        """See `AnswerStore`."""
+        try:
+            await self._redis.set(_KEY_PREFIX + key, msgspec.msgpack.encode(kept), px=self._ttl_ms)
+        except (RedisError, OSError, TimeoutError) as error:
+            logger.warning(fields("answer_store_lost", reason=type(error).__name__))
+
+    async def aclose(self) -> None:
+        """See `AnswerStore`."""
+        await self._redis.aclose()
