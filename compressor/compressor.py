@@ -13,12 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 
-from sluice.compressor import ledger
+from sluice.compressor import instructions, ledger
 from sluice.compressor.conversation import Conversation
 from sluice.compressor.dialects.base import Dialect
 from sluice.compressor.errors import AmbiguousRecallError, StateError, UnknownRecallError
 from sluice.compressor.judge import Judge, KeepAll
-from sluice.compressor.ledger import Override, Rendition
+from sluice.compressor.ledger import Rendition
 from sluice.compressor.line_judge import LineJudge
 from sluice.compressor.lru import LRU
 from sluice.compressor.profiles import PROFILES, Profile
@@ -68,6 +68,7 @@ class Compressor:
         self._profile = profile
         self._clock = clock
         self._digests: LRU[bytes, _Digest] = LRU(self._settings.max_digests)
+        self._renditions: LRU[bytes, tuple[bytes, Rendition]] = LRU(self._settings.max_renditions)
         self._conversations: LRU[tuple[Judge, bytes], Conversation] = LRU(self._settings.max_conversations)
         self._judges: dict[Mode, Judge] = {Mode.SAFE: KeepAll(), **(judges or {})}
 
@@ -84,6 +85,7 @@ class Compressor:
         profile: Profile | None = None,
         holdout: float = 0.0,
         is_refused: bool = False,
+        session: bytes = b"",
     ) -> Compressed:
         """Make a request's messages smaller. What was forwarded once is forwarded again, until a rewrite pays.
 
@@ -103,6 +105,8 @@ class Compressor:
                 others save can be measured against them.
             is_refused: the upstream refused this very request as too long, in the form that an earlier call gave it:
                 the history is rewritten to fit `max_tokens`, whatever that costs.
+            session: names what the agent takes for one piece of work, across the summaries by which it replaces its
+                history; empty where that is not known. See `CompressorSettings.max_reattached_chars`.
         """
         profile = profile or self._profile
         digests = [self._digest(raw, dialect) for raw in messages]
@@ -120,13 +124,18 @@ class Compressor:
         found = found[: len(hashes)]
         if lost and not any(found):
             return replace(as_sent, bypass="state")
-        records = [ledger.decode(record) if record else None for record in found]
+        records = [self._rendition(key, record) for key, record in zip(hashes, found, strict=True)]
         replies = [index for index, digest in enumerate(digests[num_leading:]) if digest.role == "assistant"]
-        inherited: dict[int, Override] = {}
         unknown = {index for index, record in enumerate(records) if record is None}
-        if not lost and sum(records[index] is None for index in replies) > 1 and records[0] is not None:
-            # More than one reply is unknown, but the beginning is not: the client changed an earlier message.
-            records, inherited = await self._find_again(records, hashes, identities)
+        if (
+            not lost
+            and records
+            and records[0] is not None
+            and any(index > min(unknown, default=0) for index in unknown.intersection(replies))
+        ):
+            # A turn's first new message is the reply to the turn before. An unknown reply behind another unknown
+            # message, where the beginning is known, says that the client changed an earlier one.
+            records = await self._find_again(records, hashes, identities)
         turn = Turn(
             raws=messages[num_leading:],
             hashes=hashes,
@@ -134,7 +143,6 @@ class Compressor:
             num_chars=num_chars[num_leading:],
             dialect=dialect,
             records=records,
-            inherited=inherited,
             refused={
                 index: rendition
                 for index, record in refusals
@@ -148,6 +156,8 @@ class Compressor:
         )
         before = turn.before
         turn.is_holdout = before.is_holdout if before else bool(hashes) and ledger.is_held_out(hashes[0], holdout)
+        if session and self._settings.max_reattached_chars and not lost:
+            await self._reattach(turn, session, tenant)
         if turn.new:
             judge = self._judge(mode)
             await self._decide(turn, judge, profile)
@@ -201,6 +211,18 @@ class Compressor:
             self._digests.put(key, digest)
         return digest
 
+    def _rendition(self, key: bytes, record: bytes | None) -> Rendition | None:
+        """What a record holds; read once in a process."""
+        if record is None:
+            return None
+        known = self._renditions.get(key)
+        if known is not None and known[0] == record:
+            return known[1]
+        rendition = ledger.decode(record)
+        if rendition is not None:
+            self._renditions.put(key, (record, rendition))
+        return rendition
+
     async def _look_up(self, hashes: list[bytes]) -> tuple[list[bytes | None], bool]:
         """The ledger's records, and whether the store failed to say."""
         try:
@@ -215,25 +237,16 @@ class Compressor:
 
     async def _find_again(
         self, records: list[Rendition | None], hashes: Sequence[bytes], identities: Sequence[bytes]
-    ) -> tuple[list[Rendition | None], dict[int, Override]]:
-        """Records of messages that stand where they stood, behind one that the client changed.
-
-        A record is taken over if all that its markers refer to is as it was. Of the others their epochs remain.
-        """
+    ) -> list[Rendition | None]:
+        """The records, and those of messages that stand where they stood, behind one that the client changed."""
         missing = [index for index, record in enumerate(records) if record is None]
         keys, _ = await self._look_up([ledger.place(hashes[0], index, identities[index]) for index in missing])
         wanted = {index: key for index, key in zip(missing, keys, strict=True) if key is not None}
         found, _ = await self._look_up(list(wanted.values()))
-        records, inherited = list(records), dict[int, Override]()
+        records = list(records)
         for index, record in zip(wanted, found, strict=True):
-            rendition = ledger.decode(record) if record else None
-            if rendition is None:
-                continue
-            if all(records[position - 1] is not None for position in rendition.references):
-                records[index] = rendition
-            else:
-                inherited.update(rendition.epoch or {})
-        return records, inherited
+            records[index] = ledger.decode(record) if record else None
+        return records
 
     async def _decide(self, turn: Turn, judge: Judge, profile: Profile) -> None:
         """Decide what the ledger does not hold."""
@@ -259,6 +272,22 @@ class Compressor:
             conversation = advance(turn, conversation, judge, profile, self._settings)
         if turn.bypass is None:
             self._conversations.put((judge, turn.hashes[-1]), conversation)
+
+    async def _reattach(self, turn: Turn, session: bytes, tenant: bytes) -> None:
+        """Keep what the user says, and have it stand behind a summary that begins a new history."""
+        new = [parse(turn.raws[index], turn.dialect) for index in turn.new]
+        said = [text for message in new for text in instructions.words_of(message)]
+        try:
+            async with asyncio.timeout(self._settings.state_timeout_s):
+                if 0 in turn.new and any(map(instructions.is_summary, new)):
+                    kept = await self._store.find_originals(tenant, instructions.bucket(session))
+                    turn.addition = instructions.addition(kept.values(), self._settings.max_reattached_chars)
+                if said:
+                    await self._store.put_originals(
+                        tenant, {instructions.word_id(session, turn.at_s, i, text): text for i, text in enumerate(said)}
+                    )
+        except (StateError, TimeoutError) as error:
+            logger.warning("state store lost on the user's words: %s", error or "no answer")
 
     async def _shed(self, turn: Turn, judge: Judge, tenant: bytes, profile: Profile) -> None:
         """Rewrite the history of a request that the upstream refused, and freeze that beside the request's records."""

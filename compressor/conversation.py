@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from sluice.compressor import recovery
 from sluice.compressor.evidence import Evidence
+from sluice.compressor.files import FileHistory
 from sluice.compressor.ledger import Omitted, Reason, Rendition, recall_id
 from sluice.compressor.lines import split
 from sluice.compressor.patches import new_side
@@ -35,12 +36,13 @@ class Conversation:
 
     Args:
         window: shortest run of lines that can be found again.
-        evidence: filled for a scorer; None where none asks.
+        with_evidence: whether to gather what a scorer looks at.
     """
 
-    def __init__(self, window: int, evidence: Evidence | None = None) -> None:
+    def __init__(self, window: int, *, with_evidence: bool = False) -> None:
         self.visible = VisibleLines(window)
-        self.evidence = evidence
+        self.files = FileHistory()
+        self.evidence = Evidence(self.files) if with_evidence else None
         self.num_messages = 0
         self.gaps: list[Gap] = []
         """Lines that were dropped and that no other place shows."""
@@ -49,13 +51,14 @@ class Conversation:
         self._reviewed_at = 0.0
         self._written: list[str] = []
         """What was written since the last tool result."""
-        self._edits: dict[str, list[tuple[str, int]]] = {}
 
     def receive(self, message: Message) -> Incoming:
         """Take in what the client sent; `forward` has to follow."""
         segments = self._origins.segments(message)
         called = self._origins.add(message)
         self.num_messages += 1
+        for provenance in called:
+            self.files.add(provenance, self.num_messages)
         if self.evidence is not None:
             self.evidence.add(message, segments, called)
         return Incoming(message, segments, called)
@@ -70,8 +73,7 @@ class Conversation:
             return True
         if provenance.path is not None and same_path(provenance.path, source.path):
             return True
-        edits = self._edits.get(_name(source.path), ())
-        return not any(position > source.position and same_path(path, source.path) for path, position in edits)
+        return not any(position > source.position for position in self.files.edits(source.path))
 
     def is_review_due(self, num_tokens: float) -> bool:
         """Whether the conversation has grown by a seventh since its history was last looked through."""
@@ -112,8 +114,6 @@ class Conversation:
             self._written += written
             if provenance.kind is Kind.EDIT:
                 self._add_written(written, Source(position, provenance.path))
-            for path in provenance.edited_paths:
-                self._edits.setdefault(_name(path), []).append((path, position))
 
     def _note_omissions(self, message: Message, segments: Mapping[int, Segment], rendition: Rendition) -> None:
         for position, text_index, start, stop in rendition.restored:
@@ -155,7 +155,3 @@ class Conversation:
     def _add_new_side(self, text: str, source: Source) -> None:
         for hunk in new_side(text):
             self.visible.add(hunk, source)
-
-
-def _name(path: str) -> str:
-    return path.rsplit("/", 1)[-1]

@@ -44,6 +44,21 @@ def replayed(message: Message, rendition: Rendition, dialect: Dialect) -> Decisi
     return Decision(rendition, tuple(text.text for text in dialect.parse(rendition.body).texts))
 
 
+def extended(message: Message, raw: bytes, dialect: Dialect, addition: str) -> Decision:
+    """The decision to forward a message with something behind its last text that is no tool output."""
+    last = max(index for index, text in enumerate(message.texts) if not text.is_result)
+    texts = tuple(
+        text.text if index != last else f"{text.text}\n\n{addition}" for index, text in enumerate(message.texts)
+    )
+    rendition = Rendition(
+        RECORD_VERSION,
+        POLICY_VERSION,
+        body=dialect.render(raw, {last: texts[last]}),
+        num_chars_saved=-len(addition) - 2,
+    )
+    return Decision(rendition, texts)
+
+
 def decide(
     incoming: Incoming,
     raw: bytes,

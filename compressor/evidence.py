@@ -11,8 +11,9 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sluice.compressor.files import FileHistory, name_of
 from sluice.compressor.lines import Lines, split
-from sluice.compressor.provenance import Kind, Provenance, Segment, decode_arguments, same_path, strings
+from sluice.compressor.provenance import Kind, Provenance, Segment, decode_arguments, strings
 from sluice.compressor.types import Message
 
 WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_./\-]{5,}|\d{3,}")
@@ -55,9 +56,13 @@ class Evidence:
 
     Word columns are indexed by a word's id, line columns by a line's place among all lines of all results, key columns
     by the id of a line's text (less number and indentation; -1 in `line_key` for lines too short to be told apart).
+
+    Args:
+        files: when which file was read and changed; whoever adds a message here adds its calls there first.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, files: FileHistory) -> None:
+        self.files = files
         self.num_messages = 0
         self.segments: list[SegmentEvidence] = []
         self.num_results_at = array("i", [0])
@@ -98,8 +103,6 @@ class Evidence:
         self._words: dict[str, int] = {}
         self._names: dict[str, int] = {}
         self._keys: dict[str, int] = {}
-        self._edits: dict[str, list[tuple[str, int]]] = {}
-        self._reads: dict[str, list[tuple[str, int]]] = {}
         self._commands: dict[str, list[int]] = {}
         self._newest: dict[tuple[int, int], SegmentEvidence] = {}
 
@@ -142,21 +145,13 @@ class Evidence:
             for word in self.shown_words[self.line_words[line] : self.line_words[line + 1]]:
                 self.word_num_visible[word] -= 1
 
-    def edits(self, path: str) -> list[int]:
-        """Positions of the calls that change this file, in order."""
-        return [at for edited, at in self._edits.get(_name(path), ()) if same_path(edited, path)]
-
-    def reads(self, path: str) -> list[int]:
-        """Positions of the calls that read this file, in order."""
-        return [at for read, at in self._reads.get(_name(path), ()) if same_path(read, path)]
-
     def runs(self, command: str) -> list[int]:
         """Positions of the calls that ran this command, in order."""
         return self._commands.get(command, [])
 
     def last_named(self, path: str) -> int:
         """The newest message, other than a tool result, that names this file."""
-        name = self._names.get(_name(path))
+        name = self._names.get(name_of(path))
         return 0 if name is None else self.name_said[name]
 
     def last_said(self, word: str) -> int:
@@ -168,7 +163,7 @@ class Evidence:
         """Whether a newer call changed or read the same file, or ran the same command."""
         path, command = segment.provenance.path, segment.provenance.command
         # The call stands in a message before its result.
-        if path is not None and any(at > segment.position for at in (*self.edits(path), *self.reads(path))):
+        if path is not None and any(at > segment.position for at in (*self.files.edits(path), *self.files.reads(path))):
             return True
         return command is not None and any(at > segment.position for at in self.runs(command))
 
@@ -232,13 +227,11 @@ class Evidence:
 
     def _call(self, provenance: Provenance, position: int) -> None:
         for path in provenance.edited_paths:
-            self._edits.setdefault(_name(path), []).append((path, position))
-            self.name_touched[self._name_id(_name(path))] = position
+            self.name_touched[self._name_id(name_of(path))] = position
         if provenance.edited_paths:
             self.edit_positions.append(position)
         if provenance.kind is Kind.READ and provenance.path is not None:
-            self._reads.setdefault(_name(provenance.path), []).append((provenance.path, position))
-            self.name_touched[self._name_id(_name(provenance.path))] = position
+            self.name_touched[self._name_id(name_of(provenance.path))] = position
             self.has_read_tool = self.has_read_tool or provenance.command is None
         if provenance.command is not None:
             self._commands.setdefault(provenance.command, []).append(position)
@@ -274,7 +267,7 @@ class Evidence:
         self.word_flags.append(flags)
         self.word_said.append(0)
         self.word_num_visible.append(0)
-        self.word_name.append(self._name_id(_name(stripped)) if is_path else -1)
+        self.word_name.append(self._name_id(name_of(stripped)) if is_path else -1)
         return word
 
     def _name_id(self, name: str) -> int:
@@ -295,7 +288,3 @@ class Evidence:
             self.key_written.append(0)
             self.key_num_visible.append(0)
         return key
-
-
-def _name(path: str) -> str:
-    return path.rstrip("/").rsplit("/", 1)[-1]

@@ -6,8 +6,10 @@ a result yet, and higher for what is old.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from weakref import WeakKeyDictionary
 
 from sluice.compressor.conversation import Conversation, Incoming
 from sluice.compressor.economics import CHARS_PER_TOKEN, TOKENS_PER_MESSAGE
@@ -17,6 +19,7 @@ from sluice.compressor.judge import Keep, Verdict
 from sluice.compressor.provenance import Kind
 from sluice.compressor.scoring import Moment, Scorer, best_spans
 from sluice.compressor.settings import CompressorSettings, Prices
+from sluice.compressor.structure import Structure, structure_of
 
 MARKER_TOKENS = 10.0
 """What a marker costs, about."""
@@ -32,8 +35,11 @@ class _Scored:
     losses: Sequence[float]
     num_tokens: Sequence[float]
     is_omitted: Sequence[bool]
+    structure: Callable[[], Structure]
+    """What code asks for beside; worked out where lines are dropped."""
 
     def keep(self, price: float, min_lines: int) -> list[bool]:
+        """Which lines are worth their tokens at a price, and the lines that it takes to read them."""
         ranges = best_spans(
             self.losses,
             self.num_tokens,
@@ -45,7 +51,7 @@ class _Scored:
         keep = [True] * len(self.losses)
         for start, stop in ranges:
             keep[start:stop] = [False] * (stop - start)
-        return keep
+        return self.structure().complete(keep) if ranges else keep
 
     def num_kept_tokens(self, keep: Keep) -> float:
         """Tokens of the lines that stay, and of the markers between them."""
@@ -70,10 +76,11 @@ class LineJudge:
         self._scorer = scorer
         self._prices = prices
         self._settings = settings
+        self._structures: WeakKeyDictionary[SegmentEvidence, Structure] = WeakKeyDictionary()
 
     def new_conversation(self, settings: CompressorSettings) -> Conversation:
         """See `Judge`."""
-        return Conversation(settings.min_run_lines, Evidence())
+        return Conversation(settings.min_run_lines, with_evidence=True)
 
     def at_arrival(self, conversation: Conversation, incoming: Incoming) -> Mapping[int, Keep]:
         """See `Judge`."""
@@ -130,9 +137,16 @@ class LineJudge:
                 _less_failures(segment, losses) if moment is Moment.ARRIVAL else losses,
                 [(len(text) + 1) / CHARS_PER_TOKEN for text in segment.lines.texts],
                 [not visible for visible in evidence.line_visible[segment.start : segment.stop]],
+                partial(self._structure, segment),
             )
             for segment, losses in zip(segments, self._scorer.score(evidence, segments, moment), strict=True)
         ]
+
+    def _structure(self, segment: SegmentEvidence) -> Structure:
+        found = self._structures.get(segment)
+        if found is None:
+            found = self._structures[segment] = structure_of(segment.lines, segment.provenance)
+        return found
 
 
 def _less_failures(segment: SegmentEvidence, losses: Sequence[float]) -> Sequence[float]:

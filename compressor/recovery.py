@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from sluice.compressor import markers
 from sluice.compressor.lines import Lines
@@ -44,6 +44,12 @@ class Gap:
     path: str | None
     first_line: int | None
     """Number in the file of the result's first line, where that is known."""
+    quotable: frozenset[str] = field(init=False, compare=False, repr=False)
+    """Its lines that are long enough to be told apart in a quote."""
+
+    def __post_init__(self) -> None:
+        lines = map(str.strip, self.lines.bodies[self.start : self.stop])
+        object.__setattr__(self, "quotable", frozenset(line for line in lines if len(line) >= _MIN_QUOTE_CHARS))
 
     def number(self, index: int) -> int | None:
         """Line `index`'s number in the file."""
@@ -71,10 +77,10 @@ def touched(gaps: Iterable[Gap], touch: Touch) -> list[Gap]:
         if gap.path is not None and any(same_path(gap.path, path) for path in unchanged):
             found.append(gap)
             continue
-        indexes = {
-            index for index in range(gap.start, gap.stop) if quotes and gap.lines.bodies[index].strip() in quotes
-        }
-        if gap.path is not None:
+        indexes: set[int] = set()
+        if not quotes.isdisjoint(gap.quotable):
+            indexes = {i for i in range(gap.start, gap.stop) if gap.lines.bodies[i].strip() in quotes}
+        if gap.path is not None and references:
             numbers = {number for path, number in references if same_path(gap.path, path)}
             indexes |= {index for index in range(gap.start, gap.stop) if numbers and gap.number(index) in numbers}
         if indexes:

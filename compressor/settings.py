@@ -43,6 +43,9 @@ class CompressorSettings:
     """By which factor a rewrite's expected gain has to exceed its cost while the provider's cache is warm."""
     max_turns_ahead: int = 60
     """Cap on the turns that a conversation is expected still to have."""
+    max_reattached_chars: int = 0
+    """Characters of the user's own words that are given back where an agent replaced its history by a summary, if the
+    request names its session; 0 gives back none."""
     max_scored_lines: int = 10_000
     """A result with more lines is not scored, some 25 µs a line: it goes out as in mode `safe`."""
     state_timeout_s: float = 0.5
@@ -52,6 +55,8 @@ class CompressorSettings:
     tokens takes 3 MB, or 25 MB where lines are scored; one that was let go is built anew from its next request."""
     max_digests: int = 400_000
     """Messages whose digests are held in this process, about 200 bytes each."""
+    max_renditions: int = 16_384
+    """Renditions that are held in this process as they were read, about 1 kB each beside their record."""
     max_inline_bytes: int = 32_768
     """New messages above this size together are read in a worker thread, so that other requests' streams go on. Where
     lines are scored, that is always done there."""

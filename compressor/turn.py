@@ -14,10 +14,12 @@ import msgspec
 
 from sluice.compressor import recovery
 from sluice.compressor.conversation import Conversation
-from sluice.compressor.decide import decide, replayed, untouched
+from sluice.compressor.decide import decide, extended, replayed, untouched
 from sluice.compressor.dialects.base import Dialect
 from sluice.compressor.economics import CHARS_PER_TOKEN, Load, Rewrite, num_tokens, plan_rewrite, turn_saving
 from sluice.compressor.errors import MalformedMessageError
+from sluice.compressor.frozen import epochs_of, latest, settle
+from sluice.compressor.instructions import is_summary
 from sluice.compressor.judge import Judge, Keep, Verdict
 from sluice.compressor.ledger import RECORD_VERSION, Override, Reason, Rendition, TurnRecord
 from sluice.compressor.lines import split
@@ -48,13 +50,16 @@ class Turn:
     """The wall clock."""
     context: bytes
     """See `TurnRecord.context`."""
-    inherited: Mapping[int, Override] = field(default_factory=dict)
-    """Epochs of messages behind one that the client changed; they go on to hold for what is as it was."""
     moved: Sequence[int] = ()
-    """Indexes of messages whose records were found behind one that the client changed: written anew where they are."""
+    """Indexes of messages whose records were found behind one that the client changed. Those that still hold are
+    written anew where they are now, the others are forgotten."""
+    inherited: Mapping[int, Override] = field(init=False)
+    """Epochs whose own messages were forgotten, and that go on to hold: the newest message takes them over."""
     refused: Mapping[int, Rendition] = field(default_factory=dict)
     """By index of a request's newest message: the epoch that began when the upstream refused that request, and the
     turn as it was then. Found for the last few messages alone: later turns carry it on."""
+    addition: str = ""
+    """What stands behind a summary that is new in this request; see `instructions.py`."""
     max_tokens: int | None = None
     """What the forwarded messages may hold at the most; None bounds nothing."""
     is_holdout: bool = False
@@ -68,8 +73,14 @@ class Turn:
     rewrite: Rewrite | None = None
 
     def __post_init__(self) -> None:
+        epochs = epochs_of(self.records, self.refused)
+        self.inherited = {}
+        if not self.moved:
+            self.renditions = latest(self.records, epochs, self.identities)
+        else:
+            self.renditions = settle(self.records, epochs, self.identities)
+            self._forget()
         self.new = [index for index, record in enumerate(self.records) if record is None]
-        self.renditions = self.in_force()
 
     @property
     def num_old(self) -> int:
@@ -79,10 +90,10 @@ class Turn:
     def settled(self, index: int) -> Rendition | None:
         """A record that was found behind a changed message, less what its epoch no longer holds for."""
         record = self.records[index]
-        if record is None or not record.epoch:
+        inherited = self.inherited if index == len(self.raws) - 1 else {}
+        if record is None or not (record.epoch or inherited):
             return record
-        epoch = {at: override for at, override in record.epoch.items() if self.renditions[at] is override.rendition}
-        return msgspec.structs.replace(record, epoch=epoch or None)
+        return msgspec.structs.replace(record, epoch=self._holding({**inherited, **(record.epoch or {})}) or None)
 
     @property
     def before(self) -> TurnRecord | None:
@@ -102,18 +113,25 @@ class Turn:
 
     def in_force(self) -> list[Rendition | None]:
         """The renditions that are forwarded: each message's own, but for those that a later epoch rewrote."""
-        renditions = list(self.records)
-        epochs: list[Mapping[int, Override]] = []
-        for index, record in enumerate(self.records):
-            epochs += [record.epoch] if record is not None and record.epoch else []
-            refused = self.refused.get(index)
-            epochs += [refused.epoch] if refused is not None and refused.epoch else []
-        for epoch in (*epochs, self.inherited):
-            for index, override in epoch.items():
-                is_whole = all(self.records[position - 1] is not None for position in override.rendition.references)
-                if override.identity == self.identities[index] and is_whole:
-                    renditions[index] = override.rendition
+        renditions = latest(self.records, epochs_of(self.records, self.refused), self.identities)
+        for index, override in self.inherited.items():
+            renditions[index] = override.rendition
         return renditions
+
+    def _forget(self) -> None:
+        """Take out the records of moved messages that no longer hold; their epochs are inherited as far as they do."""
+        forgotten = [index for index in self.moved if self.renditions[index] is None]
+        inherited: dict[int, Override] = {}
+        for index in forgotten:
+            record = self.records[index]
+            assert record is not None, "only what was found is moved"
+            inherited.update(self._holding(record.epoch or {}))
+            self.records[index] = None
+        self.inherited = inherited
+        self.moved = [index for index in self.moved if self.records[index] is not None]
+
+    def _holding(self, epoch: Mapping[int, Override]) -> dict[int, Override]:
+        return {at: override for at, override in epoch.items() if self.renditions[at] is override.rendition}
 
 
 def parse(raw: bytes, dialect: Dialect) -> Message:
@@ -213,6 +231,12 @@ def _advance(
             _replay(turn, conversation, index + 1)
             continue
         incoming = conversation.receive(parse(turn.raws[index], turn.dialect))
+        if turn.addition and is_summary(incoming.message):
+            decision = extended(incoming.message, turn.raws[index], turn.dialect, turn.addition)
+            turn.addition = ""
+            turn.renditions[index] = decision.rendition
+            conversation.forward(incoming, decision.texts, decision.rendition)
+            continue
         keep = judge.at_arrival(conversation, incoming)
         gaps = recovery.touched(conversation.gaps, conversation.touch(incoming)) if incoming.segments else []
         gaps, to_spend = recovery.affordable(gaps, to_spend, price_per_char)
@@ -251,6 +275,10 @@ def _plan_rewrite(
     settings: CompressorSettings,
 ) -> tuple[Rewrite | None, Mapping[int, Verdict]]:
     """Whether to rewrite the history, and what of it is to stay."""
+    # Judging every line of a long history takes time: first see whether it could pay if all of it were dead.
+    old = judge.candidates(conversation)
+    if not old:
+        return None, {}
     sizes = _forwarded_tokens(turn, turn.num_old)
     num_to_shed = 0.0
     if turn.max_tokens is not None:
@@ -272,9 +300,7 @@ def _plan_rewrite(
             max_turns_ahead=settings.max_turns_ahead,
         )
 
-    # Judging every line of a long history takes time: first see whether it could pay if all of it were dead.
-    old = judge.candidates(conversation)
-    if not old or rewrite_of({index: sizes[index] for index in old}) is None:
+    if rewrite_of({index: sizes[index] for index in old}) is None:
         return None, {}
     if not is_cold and not num_to_shed and not conversation.is_review_due(sum(sizes)):
         return None, {}

@@ -8,47 +8,59 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
 from sluice.compressor import Compressor, CompressorError, CompressorSettings, StateStore
 from sluice.proxy import routes
-from sluice.proxy.chat import ChatRoute
+from sluice.proxy.access import Access, Guard
 from sluice.proxy.errors import ConfigError, ProxyError, error_json
+from sluice.proxy.exchange import Endpoint
 from sluice.proxy.metrics import Metrics
 from sluice.proxy.services import Services
 from sluice.proxy.settings import Settings
 from sluice.proxy.state import make_store
 from sluice.proxy.tokens import TokenCounter
-from sluice.proxy.upstream import HttpUpstream
+from sluice.proxy.upstreams import Upstreams
+from sluice.proxy.wire.wires import CHAT
 
 
 def create_app(settings: Settings, *, store: StateStore | None = None, compressor: Compressor | None = None) -> FastAPI:
     """Make the application.
 
     Args:
-        settings: `upstream` has to be set.
+        settings: they have to name an upstream.
         store: where state lives; None takes what the settings ask for. Closed with the application.
         compressor: None makes one on the store.
 
     Raises:
         ConfigError: the settings name no upstream.
     """
-    origin = settings.upstream
-    if origin is None:
-        raise ConfigError("upstream is not set: there is nowhere to forward requests to")
+    if not settings.all_upstreams:
+        raise ConfigError("neither upstream nor upstreams is set: there is nowhere to forward requests to")
+
+    access = Access.of(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         kept = store or make_store(settings)
         # The compressor's own limit stands behind the store's, which says more when it runs out.
         limits = CompressorSettings(state_timeout_s=2 * settings.redis_timeout_s)
+        metrics = Metrics(is_shared=settings.workers > 1)
         services = app.state.services = Services(
             settings=settings,
             store=kept,
             compressor=compressor or Compressor(kept, limits, profile=settings.profile),
-            upstream=HttpUpstream(origin, settings),
+            upstreams=Upstreams(
+                settings.all_upstreams,
+                limits=settings.http_limits,
+                policy=settings.retry_policy,
+                cache_ttl_s=settings.cache_ttl_s,
+                metrics=metrics.upstreams,
+            ),
             counter=TokenCounter(),
-            metrics=Metrics(),
+            metrics=metrics,
+            access=access,
         )
         loading = asyncio.create_task(asyncio.to_thread(services.compressor.load, settings.mode))
         try:
@@ -59,13 +71,22 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.router.routes += [
-        Route("/v1/chat/completions", ChatRoute(), methods=["POST"]),
+        Route(CHAT.path, Endpoint(CHAT), methods=["POST"]),
         Route("/v1/models", routes.ModelsRoute(), methods=["GET"]),
         Route("/v1/recall/{recall_id}", routes.recall, methods=["GET"]),
         Route("/healthz", routes.healthz, methods=["GET"]),
         Route("/readyz", routes.readyz, methods=["GET"]),
         Route("/metrics", routes.metrics, methods=["GET"]),
     ]
+    app.add_middleware(Guard, access=access)
+    if settings.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.allowed_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["*"],
+        )
     for cls in (ProxyError, CompressorError, HTTPException, Exception):
         app.add_exception_handler(cls, _render_error)
     return app

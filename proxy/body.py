@@ -58,33 +58,45 @@ async def read_body(receive: Receive, content_length: str | None, max_body_bytes
 
 
 @dataclass(frozen=True, slots=True)
-class ChatBody:
-    """A chat request's body, decoded as far as the proxy needs it."""
+class Body:
+    """A request's body, decoded as far as the proxy needs it."""
 
     raw: bytes
     """The client's bytes."""
     model: str
-    """The model asked for."""
+    """The model asked for; empty where the request names none."""
     stream: bool
     """Whether events are asked for."""
     spans: tuple[tuple[int, int], ...] | None
     """Where each message lies in `raw`; None where a key stands twice, so that nothing may be spliced."""
-    tools: bytes = b""
-    """JSON of the tools that are offered: a provider's cache depends on them as it does on the model."""
+    fields: Mapping[str, tuple[int, int]]
+    """Where the value of each of the outer object's fields lies; empty where `spans` is None."""
 
     @property
     def messages(self) -> list[bytes]:
         """The JSON of each message, as the client sent it."""
         return [self.raw[start:end] for start, end in self.spans or ()]
 
-    def splice(self, messages: Sequence[bytes]) -> bytes:
-        """Put these messages in the place of the client's, one for one; all else stays byte for byte."""
+    def field(self, name: str) -> bytes:
+        """The JSON of one of the outer object's fields; empty where it is not there."""
+        start, end = self.fields.get(name, (0, 0))
+        return self.raw[start:end]
+
+    def splice(self, messages: Sequence[bytes], fields: Mapping[str, bytes] | None = None) -> bytes:
+        """Put these messages in the place of the client's, one for one; all else stays byte for byte.
+
+        Args:
+            messages: one for each of the client's.
+            fields: other fields to replace, each of which the client sent.
+        """
         assert self.spans is not None
+        values = list(zip(self.spans, messages, strict=True))
+        values += [(self.fields[name], value) for name, value in (fields or {}).items()]
         parts: list[bytes] = []
         done = 0
-        for (start, end), message in zip(self.spans, messages, strict=True):
-            if message != self.raw[start:end]:
-                parts += (self.raw[done:start], message)
+        for (start, end), value in sorted(values):
+            if value != self.raw[start:end]:
+                parts += (self.raw[done:start], value)
                 done = end
         if not parts:
             return self.raw
@@ -92,26 +104,55 @@ class ChatBody:
         return b"".join(parts)
 
 
-def parse_chat(raw: bytes) -> ChatBody:
-    """Decode a chat request's body, no deeper than its list of messages.
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The outer form of a wire's requests: which fields have to be there, and of which kind."""
+
+    list_field: str | None
+    """Where the messages are; None where there are none."""
+    required: frozenset[str] = frozenset()
+    """Fields that a request must have."""
+    takes_text: bool = False
+    """Whether the list may be a string in its place."""
+
+
+def parse_body(raw: bytes, shape: Shape) -> Body:
+    """Decode a request's body, no deeper than its list of messages.
 
     Raises:
         InvalidJsonError: it is no JSON.
-        InvalidFieldError: it has not the outer form of a chat request.
+        InvalidFieldError: it has not this outer form.
     """
     _check_utf8(raw)
     try:
-        fields = _fields_decoder.decode(raw)
+        values = _fields_decoder.decode(raw)
     except (msgspec.DecodeError, RecursionError):
-        return _parse_slowly(raw)
-    _require("model", '"', _first_char(fields.get("model")))
-    _require("messages", "[", _first_char(fields.get("messages")))
-    messages = _messages_decoder.decode(fields["messages"])
-    for index, message in enumerate(messages):
-        _require(f"messages[{index}]", "{", _first_char(message))
-    stream = "stream" in fields and bytes(fields["stream"]) == b"true"
-    model = msgspec.json.decode(fields["model"], type=str)
-    return ChatBody(raw, model, stream, _locate(raw, fields, messages), bytes(fields.get("tools", b"")))
+        return _parse_slowly(raw, shape)
+    _check_shape({name: _first_char(value) for name, value in values.items()}, shape)
+    messages: list[msgspec.Raw] = []
+    if shape.list_field is not None and _first_char(values.get(shape.list_field)) == "[":
+        messages = _messages_decoder.decode(values[shape.list_field])
+    _check_messages([_first_char(message) for message in messages], shape)
+    stream = "stream" in values and bytes(values["stream"]) == b"true"
+    model = msgspec.json.decode(values["model"], type=str) if "model" in values else ""
+    located = _locate(raw, values, messages, shape)
+    return Body(raw, model, stream, *(located or (None, {})))
+
+
+def _check_shape(kinds: Mapping[str, str | None], shape: Shape) -> None:
+    """Check the outer object, the kind of each value given by the first character that it has in JSON."""
+    if "model" in kinds or "model" in shape.required:
+        _require("model", '"', kinds.get("model"))
+    field = shape.list_field
+    if field is None or (field not in kinds and field not in shape.required):
+        return
+    if not (shape.takes_text and kinds.get(field) in ('"', "n")):
+        _require(field, "[", kinds.get(field))
+
+
+def _check_messages(kinds: Sequence[str | None], shape: Shape) -> None:
+    for index, kind in enumerate(kinds):
+        _require(f"{shape.list_field}[{index}]", "{", kind)
 
 
 def _require(name: str, kind: str, found: str | None) -> None:
@@ -135,7 +176,7 @@ def _check_utf8(raw: bytes) -> None:
         raise InvalidJsonError(f"the body is no JSON: byte {error.start} is not UTF-8") from None
 
 
-def _parse_slowly(raw: bytes) -> ChatBody:
+def _parse_slowly(raw: bytes, shape: Shape) -> Body:
     """Parse what msgspec refuses: name the fault, or, where the standard library reads it, take it apart with that.
 
     Escaped lone surrogates are the case that matters: agents in JavaScript cut text in the middle of an emoji.
@@ -150,13 +191,11 @@ def _parse_slowly(raw: bytes) -> ChatBody:
         raise InvalidJsonError("the body is nested too deeply") from None
     if not isinstance(body, dict):
         raise InvalidFieldError(f"the body must be an object, not {_KINDS.get(_kind_of(body), 'a number')}")
-    _require("model", '"', _kind_of(body["model"]) if "model" in body else None)
-    _require("messages", "[", _kind_of(body["messages"]) if "messages" in body else None)
-    for index, message in enumerate(body["messages"]):
-        _require(f"messages[{index}]", "{", _kind_of(message))
-    located = _locate_slowly(raw)
-    spans, tools = located if located is not None else (None, b"")
-    return ChatBody(raw, body["model"], body.get("stream") is True, spans, tools)
+    _check_shape({name: _kind_of(value) for name, value in body.items()}, shape)
+    messages = body.get(shape.list_field) if shape.list_field is not None else None
+    _check_messages([_kind_of(message) for message in messages] if isinstance(messages, list) else [], shape)
+    located = _locate_slowly(raw, shape)
+    return Body(raw, body.get("model", ""), body.get("stream") is True, *(located or (None, {})))
 
 
 def _kind_of(value: object) -> str:
@@ -171,21 +210,22 @@ def _refuse_constant(name: str) -> object:
 # Numbers are not looked at; as float they have no limit on their digits.
 _slow_decoder = json.JSONDecoder(parse_int=float, parse_constant=_refuse_constant)
 
+_Located = tuple[tuple[tuple[int, int], ...], dict[str, tuple[int, int]]]
+"""Where the messages lie, and where the fields do."""
 
-def _locate_slowly(raw: bytes) -> tuple[tuple[tuple[int, int], ...], bytes] | None:
-    """Do what `_locate` does, and find the tools, with the standard library's scanner. The body is valid."""
+
+def _locate_slowly(raw: bytes, shape: Shape) -> _Located | None:
+    """Do what `_locate` does with the standard library's scanner. The body is valid."""
     text = raw.decode("latin-1")  # one character a byte: JSON's own characters are ASCII
     spans: list[tuple[int, int]] = []
-    keys: set[str] = set()
-    tools = b""
+    fields: dict[str, tuple[int, int]] = {}
     at = _after_space(raw, 0) + 1  # behind {
-    while True:
-        key, at = _slow_decoder.raw_decode(text, _after_space(raw, at))
-        if key in keys:
+    while raw[(at := _after_space(raw, at)) : at + 1] != b"}":
+        key, at = _slow_decoder.raw_decode(text, at)
+        if key in fields:
             return None
-        keys.add(key)
         at = _after_space(raw, _after_space(raw, at) + 1)  # behind :
-        if key == "messages":
+        if key == shape.list_field and raw[at : at + 1] == b"[":
             element = _after_space(raw, at + 1)  # behind [
             while raw[element : element + 1] != b"]":
                 _, end = _slow_decoder.raw_decode(text, element)
@@ -193,24 +233,22 @@ def _locate_slowly(raw: bytes) -> tuple[tuple[tuple[int, int], ...], bytes] | No
                 end = _after_space(raw, end)
                 element = _after_space(raw, end + 1) if raw[end : end + 1] == b"," else end
         _, end = _slow_decoder.raw_decode(text, at)
-        if key == "tools":
-            tools = raw[at:end]
+        fields[key] = (at, end)
         at = _after_space(raw, end)
-        if raw[at : at + 1] == b"}":
-            return tuple(spans), tools
-        at += 1  # behind ,
+        at += raw[at : at + 1] == b","
+    return tuple(spans), fields
 
 
 def _locate(
-    raw: bytes, fields: Mapping[str, msgspec.Raw], messages: Sequence[msgspec.Raw]
-) -> tuple[tuple[int, int], ...] | None:
-    """Find where each message lies, by walking over the outer object's fields in order.
+    raw: bytes, values: Mapping[str, msgspec.Raw], messages: Sequence[msgspec.Raw], shape: Shape
+) -> _Located | None:
+    """Find where each message and each field lies, by walking over the outer object's fields in order.
 
     A key that stands twice, or anything else that makes the walk differ from what was decoded, gives None.
     """
     at = _after_space(raw, 0) + 1  # behind {
-    messages_at = -1
-    for index, (key, value) in enumerate(fields.items()):
+    fields: dict[str, tuple[int, int]] = {}
+    for index, (key, value) in enumerate(values.items()):
         if index:
             if raw[at : at + 1] != b",":
                 return None
@@ -222,13 +260,16 @@ def _locate(
         data = bytes(value)
         if not raw.startswith(data, at):
             return None
-        if key == "messages":
-            messages_at = at
+        fields[key] = (at, at + len(data))
         at = _after_space(raw, at + len(data))
-    if raw[at : at + 1] != b"}" or messages_at < 0:
+    if not values:
+        at = _after_space(raw, at)
+    if raw[at : at + 1] != b"}":
         return None
     spans: list[tuple[int, int]] = []
-    at = messages_at + 1  # behind [
+    if messages:
+        assert shape.list_field is not None
+        at = fields[shape.list_field][0] + 1  # behind [
     for message in messages:
         at = _after_space(raw, at)
         data = bytes(message)
@@ -236,7 +277,7 @@ def _locate(
             return None
         spans.append((at, at + len(data)))
         at = _after_space(raw, at + len(data)) + 1  # behind , or ]
-    return tuple(spans)
+    return tuple(spans), fields
 
 
 def _is_key(quoted: bytes, key: str) -> bool:

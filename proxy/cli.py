@@ -90,6 +90,8 @@ def main() -> None:
 @click.option(
     "--config", type=click.Path(path_type=Path), metavar="FILE", help="Settings file.  [default: ./sluice.toml, if any]"
 )
+@click.option("--workers", type=int, help="Processes that serve; more than one need Redis.  [default: 1]")
+@click.option("--allow-public", is_flag=True, default=None, help="Listen to other machines though no key is asked for.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: info]")
 def serve(config: Path | None, **flags: object) -> None:
     """Serve the proxy.

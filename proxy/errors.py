@@ -7,7 +7,19 @@ ProxyError
 │   ├── InvalidJsonError
 │   ├── InvalidFieldError
 │   ├── BodyTooLargeError
-│   └── UnknownConversationError    the meter keeps none under this id
+│   ├── UnknownConversationError    the meter keeps none under this id
+│   ├── AccessError                 the request may not be served, or not now
+│   │   ├── ForbiddenHostError
+│   │   ├── ForbiddenOriginError
+│   │   ├── MissingKeyError
+│   │   ├── UnknownKeyError
+│   │   ├── KeysUnavailableError
+│   │   └── LimitError
+│   │       ├── RateLimitError
+│   │       ├── BudgetSpentError
+│   │       └── TooManyRequestsError
+│   ├── UnknownModelError           no upstream serves the model
+│   └── ForeignCredentialError      the credential is another provider's than the model's
 └── UpstreamError                   the upstream gave no whole answer
     ├── UpstreamUnreachableError    refused, unknown host, TLS
     ├── UpstreamDisconnectedError   closed the connection before the answer was whole
@@ -81,6 +93,97 @@ class UnknownConversationError(RequestError):
         super().__init__(f"no conversation is kept under id {conversation!r}: it never was, or it has expired")
 
 
+class AccessError(RequestError):
+    """The request may not be served, or not now."""
+
+    retry_after_s: float | None = None
+    """Seconds after which another attempt may succeed; None where none will."""
+
+
+class ForbiddenHostError(AccessError):
+    """The `Host` header names another machine: a page that the browser took for it may be asking."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__(f"host {host!r} is not one of this proxy's (setting allowed_hosts)", param="host")
+
+
+class ForbiddenOriginError(AccessError):
+    """A web page asks that may not."""
+
+    def __init__(self, origin: str) -> None:
+        super().__init__(f"pages of {origin!r} may not use this proxy (setting allowed_origins)", param="origin")
+
+
+class MissingKeyError(AccessError):
+    """The request has no proxy key, and needs one."""
+
+    def __init__(self) -> None:
+        super().__init__("this proxy wants a key of its own in the header x-sluice-key", param="x-sluice-key")
+
+
+class UnknownKeyError(AccessError):
+    """The proxy key is none, or was removed."""
+
+    def __init__(self) -> None:
+        super().__init__("the proxy key in x-sluice-key is not known here", param="x-sluice-key")
+
+
+class KeysUnavailableError(AccessError):
+    """Whether the proxy key is one cannot be told at the moment."""
+
+    retry_after_s = 2.0
+
+    def __init__(self) -> None:
+        super().__init__("proxy keys cannot be looked up at the moment", param="x-sluice-key")
+
+
+class LimitError(AccessError):
+    """A limit is reached.
+
+    Args:
+        message: which.
+        retry_after_s: when there will be room again, in seconds.
+    """
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class RateLimitError(LimitError):
+    """The key's requests come too fast."""
+
+
+class BudgetSpentError(LimitError):
+    """The key's tokens or money of the day or month are spent."""
+
+
+class TooManyRequestsError(LimitError):
+    """Too many requests are being served at once."""
+
+
+class UnknownModelError(RequestError):
+    """No upstream serves the model."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"no upstream serves the model {model!r} (setting upstreams)", param="model")
+
+
+class ForeignCredentialError(RequestError):
+    """The credential that came with the request is another provider's than the one that serves the model.
+
+    Args:
+        provider: whose credential it is, by its form.
+        upstream: name of the upstream that it was not sent to.
+    """
+
+    def __init__(self, provider: str, upstream: str) -> None:
+        super().__init__(
+            f"the credential of this request looks like one of {provider}'s and was not sent to upstream "
+            f"{upstream!r}: give that upstream a credential of its own, or send its"
+        )
+
+
 class UpstreamError(ProxyError):
     """The upstream gave no whole answer."""
 
@@ -91,6 +194,9 @@ class UpstreamUnreachableError(UpstreamError):
 
 class UpstreamDisconnectedError(UpstreamError):
     """The upstream closed the connection before its answer was whole."""
+
+    was_stale = False
+    """Whether it was a kept connection that the upstream had closed meanwhile, so that nothing was asked of it."""
 
 
 class UpstreamTimeoutError(UpstreamError):
@@ -153,6 +259,18 @@ ERROR_TABLE: dict[type[Exception], Rendering] = {
     InvalidFieldError: Rendering(400, "invalid_request_error", "invalid_value"),
     BodyTooLargeError: Rendering(413, "invalid_request_error", "body_too_large"),
     UnknownConversationError: Rendering(404, "invalid_request_error", "unknown_conversation_id"),
+    AccessError: Rendering(403, "permission_error", "access_denied"),
+    ForbiddenHostError: Rendering(403, "permission_error", "forbidden_host"),
+    ForbiddenOriginError: Rendering(403, "permission_error", "forbidden_origin"),
+    MissingKeyError: Rendering(401, "authentication_error", "missing_proxy_key"),
+    UnknownKeyError: Rendering(401, "authentication_error", "unknown_proxy_key"),
+    KeysUnavailableError: Rendering(503, "server_error", "keys_unavailable"),
+    LimitError: Rendering(429, "rate_limit_error", "limit_reached"),
+    RateLimitError: Rendering(429, "rate_limit_error", "rate_limited"),
+    BudgetSpentError: Rendering(429, "rate_limit_error", "budget_spent"),
+    TooManyRequestsError: Rendering(429, "rate_limit_error", "too_many_requests"),
+    UnknownModelError: Rendering(404, "invalid_request_error", "model_not_found"),
+    ForeignCredentialError: Rendering(401, "authentication_error", "foreign_credential"),
     UpstreamError: Rendering(502, "upstream_error", "upstream_error"),
     UpstreamUnreachableError: Rendering(502, "upstream_error", "upstream_unreachable"),
     UpstreamDisconnectedError: Rendering(502, "upstream_error", "upstream_disconnected"),
@@ -183,12 +301,18 @@ def rendering_of(error: Exception) -> Rendering:
     return _INTERNAL
 
 
-def error_json(error: Exception) -> tuple[int, bytes]:
-    """Render an exception as OpenAI error JSON.
+class ErrorDetails(NamedTuple):
+    """What a client is told of an error; a wire puts it into its own form."""
 
-    Returns:
-        The HTTP status, and `{"error": {message, type, param, code}}`.
-    """
+    status: int
+    type: str
+    code: str
+    message: str
+    param: str | None
+
+
+def describe(error: Exception) -> ErrorDetails:
+    """Tell what a client may know of an exception."""
     rendering = rendering_of(error)
     if isinstance(error, HTTPException):
         message = str(error.detail)
@@ -196,10 +320,16 @@ def error_json(error: Exception) -> tuple[int, bytes]:
         message = "internal error of the proxy; its log says more"
     else:
         message = str(error)
-    fields = {
-        "message": message.encode("utf-8", "replace").decode(),
-        "type": rendering.type,
-        "param": getattr(error, "param", None),
-        "code": rendering.code,
-    }
-    return rendering.status, msgspec.json.encode({"error": fields})
+    message = message.encode("utf-8", "replace").decode()
+    return ErrorDetails(*rendering, message, getattr(error, "param", None))
+
+
+def error_json(error: Exception) -> tuple[int, bytes]:
+    """Render an exception as OpenAI error JSON.
+
+    Returns:
+        The HTTP status, and `{"error": {message, type, param, code}}`.
+    """
+    told = describe(error)
+    fields = {"message": told.message, "type": told.type, "param": told.param, "code": told.code}
+    return told.status, msgspec.json.encode({"error": fields})

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from sluice.proxy.upstreams.metrics import UpstreamMetrics
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _OVERHEAD_BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
 class Metrics:
-    """The counters, in a registry of their own."""
+    """The counters, in a registry of their own.
 
-    def __init__(self) -> None:
+    Args:
+        is_shared: whether other workers count, too; what is rendered is then the sum over all of them.
+    """
+
+    def __init__(self, *, is_shared: bool = False) -> None:
+        self._is_shared = is_shared
         self._registry = CollectorRegistry()
+        self.upstreams = UpstreamMetrics(self._registry)
         self.requests = Counter("sluice_requests", "Chat requests by status sent.", ["status"], registry=self._registry)
         self.bypasses = Counter(
             "sluice_bypasses", "Requests whose compression was skipped or failed.", ["reason"], registry=self._registry
@@ -28,4 +37,8 @@ class Metrics:
 
     def render(self) -> bytes:
         """Render all counters as text."""
+        if self._is_shared:
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # it has no types
+            return generate_latest(registry)
         return generate_latest(self._registry)

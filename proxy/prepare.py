@@ -1,21 +1,23 @@
-"""From a chat request's body to the body that is forwarded. Fails open: whatever breaks, the client's bytes go out.
+"""From a request's body to the body that is forwarded. Fails open: whatever breaks, the client's bytes go out.
 
-Only a body that is certainly no chat request is refused. Knows no sockets and no answers.
+Only a body that is certainly no request of its wire is refused. Knows no sockets and no answers.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from sluice.compressor import OPENAI_CHAT, Mode, StateError
-from sluice.proxy.body import ChatBody, parse_chat
+from sluice.compressor import Compressed, Mode, StateError
+from sluice.proxy.body import Body
 from sluice.proxy.errors import InvalidFieldError, RequestError
 from sluice.proxy.headers import Header, find
 from sluice.proxy.log import fields, logger, where
 from sluice.proxy.services import Services
 from sluice.proxy.tenant import tenant_of
+from sluice.proxy.upstreams import Target
+from sluice.proxy.wire.base import Wire
 
 MODE_HEADER = b"x-sluice-mode"
 BUDGET_HEADER = b"x-sluice-budget-tokens"
@@ -31,12 +33,14 @@ class Prepared:
     """The mode in force."""
     bypass: str | None = None
     """Why compression was skipped or failed; None where it ran, or where the mode is `off`."""
-    chat: ChatBody | None = None
+    parsed: Body | None = None
     """The client's body, decoded; None where it was not."""
     messages_out: Sequence[bytes] = ()
     """The messages in `body`."""
-    epoch: str | None = None
-    """Why earlier messages were rewritten; None where they were not."""
+    target: Target | None = None
+    """Which upstream serves it; None: the one that serves requests that name no model."""
+    compressed: Compressed | None = None
+    """What the compressor said; None where it was not asked, or failed."""
 
 
 def mode_of(headers: Sequence[Header], default: Mode) -> Mode:
@@ -70,45 +74,48 @@ def budget_of(headers: Sequence[Header]) -> int | None:
     return int(value)
 
 
-async def prepare(raw: bytes, headers: Sequence[Header], mode: Mode, services: Services) -> Prepared:
+async def prepare(raw: bytes, headers: Sequence[Header], wire: Wire, mode: Mode, services: Services) -> Prepared:
     """Compress a request's messages.
 
     Raises:
-        RequestError: the body is no chat request, and the mode is not `off`; or the budget is none.
+        RequestError: the body is no request of its wire, and the mode is not `off`; or the budget is none.
+        UnknownModelError: no upstream serves the model.
     """
     max_tokens = budget_of(headers)
     encoding = find(headers, b"content-encoding")
     if encoding not in (None, "", "identity"):
         return Prepared(raw, mode, bypass="content-encoding")
-    if mode is Mode.OFF:
-        try:
-            chat = parse_chat(raw)
-        except RequestError:
+    try:
+        parsed = wire.parse(raw)
+    except RequestError:
+        if mode is Mode.OFF:
             return Prepared(raw, mode)
-        return Prepared(raw, mode, chat=chat, messages_out=chat.messages)
-    chat = parse_chat(raw)
-    if chat.spans is None:
-        return Prepared(raw, mode, bypass="duplicate-key", chat=chat)
-    messages = chat.messages
+        raise
+    target = services.upstreams.resolve(parsed.model)
+    untouched = Prepared(raw, mode, None, parsed, parsed.messages, target)
+    if mode is Mode.OFF or wire.dialect is None:
+        return untouched
+    if parsed.spans is None:
+        return replace(untouched, bypass="duplicate-key")
     try:
         async with asyncio.timeout(services.settings.compress_timeout_s):
-            tenant = tenant_of(headers, await services.store.secret())
             compressed = await services.compressor.compress(
-                messages,
-                dialect=OPENAI_CHAT,
+                parsed.messages,
+                dialect=wire.dialect,
                 mode=mode,
-                tenant=tenant,
-                upstream=services.upstream.origin,
+                tenant=tenant_of(headers, await services.store.secret()),
+                upstream=target.origin,
                 max_tokens=max_tokens,
-                context=chat.model.encode(errors="surrogatepass") + b"\0" + chat.tools,
+                context=wire.context(parsed),
+                profile=target.profile,
             )
-        return Prepared(
-            chat.splice(compressed.messages),
-            compressed.mode,
-            compressed.bypass,
-            chat,
-            compressed.messages,
-            compressed.epoch,
+        return replace(
+            untouched,
+            body=parsed.splice(compressed.messages),
+            mode=compressed.mode,
+            bypass=compressed.bypass,
+            messages_out=compressed.messages,
+            compressed=compressed,
         )
     except StateError:
         bypass = "state"
@@ -117,4 +124,4 @@ async def prepare(raw: bytes, headers: Sequence[Header], mode: Mode, services: S
     except Exception as error:  # a fault of ours must not cost the request
         bypass = "error"
         logger.error(fields("compression_failed", error=where(error)))
-    return Prepared(raw, mode, bypass, chat, messages)
+    return replace(untouched, bypass=bypass)

@@ -7,16 +7,17 @@ ends with one error event, any other body is cut, so that the client sees that i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from starlette.types import Receive, Send
 
 from sluice.proxy.body import ClientGoneError
-from sluice.proxy.errors import UpstreamError, error_json
+from sluice.proxy.errors import UpstreamError
 from sluice.proxy.headers import Header, find, to_client
-from sluice.proxy.upstream import Answer
+from sluice.proxy.upstreams import Answer
+from sluice.proxy.wire.render_errors import chat_event
 
 T = TypeVar("T")
 
@@ -61,13 +62,22 @@ async def _wait_until_gone(receive: Receive) -> None:
         pass
 
 
-async def relay(answer: Answer, send: Send, ours: Sequence[Header] = ()) -> Relayed:
+async def relay(
+    answer: Answer,
+    send: Send,
+    ours: Sequence[Header] = (),
+    *,
+    tap: Callable[[bytes], None] | None = None,
+    render_event: Callable[[Exception], bytes] = chat_event,
+) -> Relayed:
     """Send an answer on, head first, and close it.
 
     Args:
         answer: the upstream's; its body not yet read.
         send: ASGI's send.
         ours: headers to add.
+        tap: shown each piece of the body once it is on its way. It must neither raise nor wait.
+        render_event: puts an exception into the form of the stream's events.
     """
     events = _is_plain_event_stream(answer.headers)
     relayed = Relayed(answer.status)
@@ -80,11 +90,13 @@ async def relay(answer: Answer, send: Send, ours: Sequence[Header] = ()) -> Rela
                 relayed.num_bytes += len(data)
                 tail = (tail + data)[-2:] if len(data) < 2 else data[-2:]
                 await send({"type": "http.response.body", "body": data, "more_body": True})
+                if tap is not None:
+                    tap(data)
         except UpstreamError as error:
             relayed.error = error
             if not events:
                 return relayed  # without its last part: the server cuts the connection
-            await send({"type": "http.response.body", "body": error_event(error, tail), "more_body": True})
+            await send({"type": "http.response.body", "body": _parted(tail) + render_event(error), "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
         return relayed
     finally:
@@ -98,12 +110,6 @@ def _is_plain_event_stream(headers: Sequence[Header]) -> bool:
     return content_type.lower().startswith("text/event-stream") and encoding in (None, "identity")
 
 
-def error_event(error: Exception, tail: bytes = b"\n\n") -> bytes:
-    """Render an exception as one SSE event.
-
-    Args:
-        error: what happened.
-        tail: last bytes sent so far; an event cut off in its middle is ended first.
-    """
-    lead = b"" if tail in (b"", b"\n\n") else b"\n\n"
-    return lead + b"data: " + error_json(error)[1] + b"\n\n"
+def _parted(tail: bytes) -> bytes:
+    """What has to stand between the last bytes sent and an event: one cut off in its middle is ended first."""
+    return b"" if tail in (b"", b"\n\n") else b"\n\n"

@@ -13,8 +13,8 @@ from starlette.types import Receive, Scope, Send
 
 from sluice.compressor import StateError
 from sluice.proxy.body import ClientGoneError
-from sluice.proxy.chat import target_of
 from sluice.proxy.errors import UpstreamError
+from sluice.proxy.exchange import target_of
 from sluice.proxy.headers import to_upstream
 from sluice.proxy.metrics import CONTENT_TYPE
 from sluice.proxy.relay import Relayed, relay, unless_gone
@@ -33,7 +33,7 @@ class ModelsRoute:
 
         async def forward() -> Relayed:
             headers = to_upstream(scope["headers"], identity=False)
-            return await relay(await services.upstream.send("GET", target_of(scope), headers), send)
+            return await relay(await services.upstreams.models(target_of(scope), headers), send)
 
         try:
             await unless_gone(receive, forward())
@@ -57,14 +57,19 @@ async def healthz(request: Request) -> Response:
 
 
 async def readyz(request: Request) -> Response:
-    """`GET /readyz`: whether state store and upstream answer, and which does not.
+    """`GET /readyz`: whether the state store and each upstream answer, and which does not.
 
-    A proxy whose store is lost still serves; it is not ready because conversations that move here would lose theirs.
+    One upstream that answers is enough: what it serves would be lost with the others. A proxy whose store is lost
+    still serves; it is not ready because conversations that move here would lose theirs.
     """
     services: Services = request.app.state.services
-    store, upstream = await asyncio.gather(_check(services.store.ping()), _check(services.upstream.ping()))
-    is_ready = store == upstream == "ok"
-    body = {"status": "ready" if is_ready else "not ready", "store": store, "upstream": upstream}
+    names = services.upstreams.names
+    store, *answers = await asyncio.gather(
+        _check(services.store.ping()), *(_check(services.upstreams.ping(name)) for name in names)
+    )
+    is_ready = store == "ok" and "ok" in answers
+    upstreams = dict(zip(names, answers, strict=True))
+    body = {"status": "ready" if is_ready else "not ready", "store": store, "upstreams": upstreams}
     return Response(msgspec.json.encode(body), 200 if is_ready else 503, media_type="application/json")
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import signal
 import socket
 from collections.abc import Callable, Coroutine, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 import uvicorn
+from starlette.types import ASGIApp
 
+from sluice.proxy.access.hosts import is_loopback
 from sluice.proxy.app import create_app
 from sluice.proxy.errors import ConfigError, StartError
 from sluice.proxy.log import set_up_logging
@@ -21,32 +24,57 @@ if TYPE_CHECKING:
     from sluice.backend.process import EngineProcess
 
 _BACKLOG = 2048
-_GRACE_S = 3
-"""Seconds that answers in progress get when the proxy is told to end."""
 _KEEP_ALIVE_S = 75
+_HEALTHCHECK_S = 60
+
+
+class _Ending(Protocol):
+    """Something that runs and can be told to end."""
+
+    def end(self) -> None:
+        """Let answers in progress come to their end; the second time, at once."""
+        ...
 
 
 def run(settings: Settings) -> None:
     """Serve until interrupted.
 
     Raises:
-        ConfigError: there is nowhere to forward requests to.
+        ConfigError: there is nowhere to forward requests to, or strangers could connect.
         StartError: the port is taken, or the backend does not start.
     """
-    if settings.upstream is None and settings.backend == "none":
+    if not settings.all_upstreams and settings.backend == "none":
         raise ConfigError(
             "nowhere to forward requests to: give --upstream URL (e.g. https://api.openai.com), "
             "or --backend embedded for the bundled model"
         )
     set_up_logging(settings.log_level)
+    _allow_many_connections()
     listener = bind(settings.host, settings.port)
     try:
+        address: str = listener.getsockname()[0]
+        check_public(address, settings)
+        # What it is bound to says more than what it was told: a name may stand for loopback.
+        settings = settings.model_copy(update={"host": address})
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_serve(settings, listener))
     except (KeyboardInterrupt, asyncio.CancelledError):
         pass  # told to end, and everything has ended
     finally:
         listener.close()
+
+
+def check_public(address: str, settings: Settings) -> None:
+    """Check that not everybody who can connect may spend.
+
+    Raises:
+        ConfigError: other machines can connect, and nothing is asked of them.
+    """
+    if not (is_loopback(address) or settings.wants_keys or settings.allow_public):
+        raise ConfigError(
+            f"host = {settings.host!r} lets other machines connect, and no key is asked for: make keys with "
+            "'sluice keys add' and set keys_file, or set allow_public = true (--allow-public)"
+        )
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -72,14 +100,15 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 async def _serve(settings: Settings, listener: socket.socket) -> None:
-    servers: list[uvicorn.Server] = []
-    _on_signals(servers)
+    running: list[_Ending] = []
+    _on_signals(running)
+    serve = _serve_http if settings.workers == 1 else _serve_with_workers
     if settings.backend == "none":
-        await _serve_http(settings, listener, servers)
+        await serve(settings, listener, running)
         return
     engine = await _start_engine(settings)
     try:
-        await _serve_http(settings.model_copy(update={"upstream": engine.base_url}), listener, servers)
+        await serve(settings.model_copy(update={"upstream": engine.base_url}), listener, running)
     finally:
         await _finish(engine.stop())
 
@@ -92,18 +121,22 @@ class _Server(uvicorn.Server):
         """Do nothing."""
         yield
 
+    def end(self) -> None:
+        """Let answers in progress come to their end; the second time, at once."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
 
-def _on_signals(servers: list[uvicorn.Server]) -> None:
-    """Let Ctrl-C and SIGTERM end the server once there is one, and cancel the start before; twice is at once."""
+
+def _on_signals(running: list[_Ending]) -> None:
+    """Let Ctrl-C and SIGTERM end what is running once there is something, and cancel the start before."""
     task = asyncio.current_task()
     assert task is not None
 
     def end() -> None:
-        if not servers:
+        if not running:
             task.cancel()
-        for server in servers:
-            server.force_exit = server.should_exit
-            server.should_exit = True
+        for one in running:
+            one.end()
 
     for signal_number in (signal.SIGINT, signal.SIGTERM):
         # Where the platform's loop has no signal handlers, Ctrl-C cancels the task, which ends everything, too.
@@ -136,9 +169,33 @@ async def _start_engine(settings: Settings) -> EngineProcess:
     return engine
 
 
-async def _serve_http(settings: Settings, listener: socket.socket, servers: list[uvicorn.Server]) -> None:
-    config = uvicorn.Config(
-        create_app(settings),
+async def _serve_http(settings: Settings, listener: socket.socket, running: list[_Ending]) -> None:
+    _say_where(settings, listener)
+    server = _Server(server_config(create_app(settings), settings))
+    running.append(server)
+    await server.serve(sockets=[listener])
+
+
+async def _serve_with_workers(settings: Settings, listener: socket.socket, running: list[_Ending]) -> None:
+    from sluice.proxy.workers import Supervisor
+
+    supervisor = Supervisor(settings, listener)
+    _on_signals(running)  # once more: the supervisor took the signals for itself
+    running.append(supervisor)
+    _say_where(settings, listener)
+    try:
+        await asyncio.to_thread(supervisor.run)
+    finally:
+        supervisor.close()
+
+
+def server_config(
+    app: ASGIApp | Callable[[], ASGIApp], settings: Settings, *, is_factory: bool = False
+) -> uvicorn.Config:
+    """Configure a server of the proxy."""
+    return uvicorn.Config(
+        app,
+        factory=is_factory,
         http="httptools",
         ws="none",
         lifespan="on",
@@ -148,19 +205,40 @@ async def _serve_http(settings: Settings, listener: socket.socket, servers: list
         # The upstream's date passes; a second one would contradict it.
         date_header=False,
         proxy_headers=False,
+        workers=settings.workers,
+        # A worker that is only starting, on a busy machine, is not one that hangs.
+        timeout_worker_healthcheck=_HEALTHCHECK_S,
         timeout_keep_alive=_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=_GRACE_S,
+        timeout_graceful_shutdown=math.ceil(settings.drain_s),
     )
+
+
+def _say_where(settings: Settings, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    state = "memory" if settings.redis_url is None else "redis"
-    click.echo(
-        f"sluice listens on http://{where} · upstream {settings.upstream} · mode {settings.mode} · state {state}",
-        err=True,
-    )
-    server = _Server(config)
-    servers.append(server)
-    await server.serve(sockets=[listener])
+    upstreams = [upstream.origin or upstream.known.origin or "" for upstream in settings.all_upstreams]
+    parts = [
+        f"sluice listens on http://{where}",
+        f"upstream {', '.join(upstreams)}",
+        f"mode {settings.mode}",
+        f"state {'memory' if settings.redis_url is None else 'redis'}",
+    ]
+    if settings.workers > 1:
+        parts.append(f"workers {settings.workers}")
+    if settings.wants_keys:
+        parts.append("keys wanted")
+    click.echo(" · ".join(parts), err=True)
+
+
+def _allow_many_connections() -> None:
+    """Raise the number of open files as far as this user may: each stream takes two. Workers inherit it."""
+    try:
+        import resource
+    except ImportError:
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sluice.compressor import Compressor, StateStore
+from sluice.proxy.access import Access
 from sluice.proxy.metrics import Metrics
 from sluice.proxy.settings import Settings
 from sluice.proxy.tokens import TokenCounter
-from sluice.proxy.upstream import Upstream
+from sluice.proxy.upstreams import Upstreams
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,12 +19,14 @@ class Services:
     settings: Settings
     store: StateStore
     compressor: Compressor
-    upstream: Upstream
+    upstreams: Upstreams
     counter: TokenCounter
     metrics: Metrics
+    access: Access
 
     async def aclose(self) -> None:
         """Close what holds connections and threads."""
         self.counter.close()
-        await self.upstream.aclose()
+        await self.upstreams.aclose()
+        await self.access.aclose()
         await self.store.aclose()

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -24,30 +25,14 @@ from pydantic_settings import (
 
 from sluice.compressor.profiles import PROFILES, Profile
 from sluice.compressor.types import Mode
+from sluice.proxy.access.keys import ProxyKey
 from sluice.proxy.errors import ConfigError
+from sluice.proxy.upstreams.http import HttpLimits
+from sluice.proxy.upstreams.presets import EMBEDDED, preset_of, profile_of
+from sluice.proxy.upstreams.settings import DEFAULT_UPSTREAM, Origin, UpstreamSettings, check_upstreams
+from sluice.proxy.upstreams.upstreams import Policy
 
 DEFAULT_CONFIG_FILE = Path("sluice.toml")
-
-
-def _origin(url: str) -> str:
-    """Check an upstream's URL and cut a trailing `/v1`: the routes bring it themselves."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("must be an http:// or https:// URL with a host")
-    if parts.username is not None or parts.password is not None:
-        raise ValueError("must hold no credential: the client's own goes to the upstream")
-    if parts.query or parts.fragment:
-        raise ValueError("must have no query and no fragment")
-    _ = parts.port  # raises ValueError where it is no number
-    return url.rstrip("/").removesuffix("/v1").rstrip("/")
-
-
-_HOSTS = {
-    "anthropic.com": "anthropic",
-    "openai.com": "openai",
-    "googleapis.com": "gemini",
-    "deepseek.com": "deepseek",
-}
 
 
 class Settings(BaseSettings):
@@ -61,7 +46,7 @@ class Settings(BaseSettings):
     """Address to listen on."""
     port: int = Field(default=8790, ge=0, le=65535)
     """TCP port to listen on; 0 takes a free one."""
-    upstream: Annotated[str, AfterValidator(_origin)] | None = None
+    upstream: Origin | None = None
     """Where requests go: an origin such as `https://api.openai.com`, a trailing `/v1` is cut. None: see `backend`."""
     backend: Literal["embedded", "none"] = "none"
     """`embedded` starts the bundled inference backend and makes it the upstream; `none` starts nothing."""
@@ -95,8 +80,38 @@ class Settings(BaseSettings):
     """Longest time in which the upstream takes none of the request body, in seconds."""
     pool_timeout_s: float = Field(default=10.0, gt=0)
     """Longest wait for one of `max_connections` to come free, in seconds."""
-    max_connections: int = Field(default=512, ge=1)
+    max_connections: int = Field(default=4096, ge=1)
     """Connections to the upstream at once."""
+    max_retries: int = Field(default=2, ge=0)
+    """How often a request is sent to the same upstream again where it certainly was not worked on: no connection, or
+    an answer of 429, 502, 503 or 529."""
+    retry_max_wait_s: float = Field(default=8.0, ge=0)
+    """Longest wait before that, in seconds. Where the upstream asks for more, the client is told."""
+    breaker_failures: int = Field(default=5, ge=1)
+    """Failures in a row after which an upstream is passed over while a fallback can be asked."""
+    breaker_retry_s: float = Field(default=10.0, gt=0)
+    """Seconds until one request tries it again."""
+    upstreams: tuple[UpstreamSettings, ...] = ()
+    """Several upstreams by model, as `[[upstreams]]` tables; `upstream` or `backend` serves what they do not."""
+    allow_public: bool = False
+    """Whether to listen where other machines can connect though no key is asked for."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names that requests may call this proxy by, besides its own on loopback; without ports."""
+    allowed_origins: tuple[str, ...] = ()
+    """Origins whose web pages may use the proxy (CORS), such as `http://localhost:3000`; `*` is any."""
+    keys: tuple[ProxyKey, ...] = ()
+    """Proxy keys, as `[[keys]]` tables; `sluice keys` makes them for a file or for Redis."""
+    keys_file: Path | None = None
+    """File that proxy keys are kept in."""
+    require_keys: bool = False
+    """Ask for a key though none is named here: they are kept in Redis."""
+    max_concurrent_requests: int = Field(default=4096, ge=1)
+    """Requests that are served at once, by each worker; more get 429."""
+    workers: int = Field(default=1, ge=1)
+    """Processes that serve. More than one need `redis_url`: each would decide for itself what a conversation's
+    messages are forwarded as, and prefixes would change from turn to turn."""
+    drain_s: float = Field(default=10.0, ge=0)
+    """Seconds that answers in progress get when the proxy is told to end; told twice, it ends at once."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severity that is logged; `info` is one line a request."""
 
@@ -105,12 +120,47 @@ class Settings(BaseSettings):
         """What the upstream's prompt cache costs, and how long it lasts."""
         name = self.provider
         if name == "auto":
-            host = urlsplit(self.upstream or "").hostname or ""
-            # An upstream that nobody knows may be priced in any way; the dearest writes make for the fewest rewrites.
-            found = [known for tail, known in _HOSTS.items() if host == tail or host.endswith("." + tail)]
-            name = "self-hosted" if self.backend != "none" else found[0] if found else "anthropic"
+            name = "self-hosted" if self.backend != "none" else profile_of(self.upstream or "")
         profile = PROFILES[name]
         return profile if self.cache_ttl_s is None else replace(profile, ttl_s=self.cache_ttl_s)
+
+    @property
+    def wants_keys(self) -> bool:
+        """Whether requests need a proxy key."""
+        return self.require_keys or bool(self.keys) or self.keys_file is not None
+
+    @property
+    def all_upstreams(self) -> tuple[UpstreamSettings, ...]:
+        """Every upstream, in the order in which their patterns count; the one of `upstream` comes last."""
+        if self.upstream is None:
+            return self.upstreams
+        preset = EMBEDDED if self.backend != "none" else preset_of(self.upstream)
+        is_local = self.backend != "none" or self.provider == "self-hosted"
+        default = UpstreamSettings(
+            name=DEFAULT_UPSTREAM,
+            preset=preset.name,
+            origin=self.upstream,
+            credential="client",
+            profile=self.profile.name,
+            is_local=is_local,
+        )
+        return (*self.upstreams, default)
+
+    @property
+    def http_limits(self) -> HttpLimits:
+        """How long the steps of an exchange with an upstream may take."""
+        return HttpLimits(**{name: getattr(self, name) for name in HttpLimits.__slots__})
+
+    @property
+    def retry_policy(self) -> Policy:
+        """How an upstream's failures are dealt with."""
+        return Policy(self.max_retries, self.retry_max_wait_s, self.breaker_failures, self.breaker_retry_s)
+
+    @field_validator("upstreams")
+    @classmethod
+    def _upstreams_fit(cls, upstreams: tuple[UpstreamSettings, ...]) -> tuple[UpstreamSettings, ...]:
+        check_upstreams(upstreams)
+        return upstreams
 
     @field_validator("provider")
     @classmethod
@@ -172,7 +222,13 @@ def load_settings(flags: dict[str, object] | None = None, config: Path | None = 
             f"upstream = {loaded.upstream!r} and backend = {loaded.backend!r} exclude each other: "
             "the backend is the upstream"
         )
-    return loaded
+    if loaded.workers > 1 and loaded.redis_url is None:
+        raise ConfigError(f"workers = {loaded.workers} needs redis_url: workers have to share what they decided")
+    if loaded.require_keys and not loaded.keys and loaded.keys_file is None and loaded.redis_url is None:
+        raise ConfigError("require_keys = true needs keys, keys_file or redis_url: there is nowhere to look keys up")
+    # Of the class itself: one that is local to this function could not be handed to a worker.
+    values = {name: getattr(loaded, name) for name in Settings.model_fields}
+    return Settings.model_construct(loaded.model_fields_set, **values)
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -185,12 +241,24 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _describe(detail: Any, path: Path | None) -> str:
-    key = ".".join(str(part) for part in detail["loc"][:1]) or "settings"
+    key = _key_of(detail["loc"]) or "settings"
     if detail["type"] == "extra_forbidden":
-        return f"unknown setting {key!r} in {path}; known are {', '.join(sorted(Settings.model_fields))}"
-    value = detail["input"]
-    shown = repr(value.get_secret_value() if isinstance(value, SecretStr) else value)
-    if key in ("upstream", "redis_url"):
-        shown = re.sub(r"'.*@", "'***@", shown)  # what stands before a host may be a password
+        known = UpstreamSettings if detail["loc"][0] == "upstreams" and len(detail["loc"]) > 1 else Settings
+        return f"unknown setting {key!r} in {path}; known are {', '.join(sorted(known.model_fields))}"
     message = detail["msg"].removeprefix("Value error, ")
-    return f"bad value for {key}: {shown}: {message[:1].lower() + message[1:]}"
+    message = f"{message[:1].lower()}{message[1:]}"
+    value = detail["input"]
+    if isinstance(value, dict | list | tuple):
+        return f"bad value for {key}: {message}"
+    shown = repr(value.get_secret_value() if isinstance(value, SecretStr) else value)
+    name = key.rpartition(".")[2]
+    if name in ("upstream", "redis_url", "origin"):
+        shown = re.sub(r"'.*@", "'***@", shown)  # what stands before a host may be a password
+    elif name == "credential":
+        shown = "'***'"
+    return f"bad value for {key}: {shown}: {message}"
+
+
+def _key_of(loc: Sequence[str | int]) -> str:
+    """Write the place of a value as users would: `upstreams[0].origin`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).removeprefix(".")

@@ -20,8 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
+from sluice.compressor import Dialect, MalformedMessageError
 from sluice.proxy.log import fields, logger, where
 
 if TYPE_CHECKING:
@@ -43,24 +42,25 @@ class TokenCounter:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="sluice-tokens")
         self._memo: OrderedDict[bytes, int] = OrderedDict()
 
-    async def count(self, model: str, *sides: Sequence[bytes]) -> list[int]:
+    async def count(self, model: str, dialect: Dialect, *sides: Sequence[bytes]) -> list[int]:
         """Count the tokens of several lists of messages, each message given as its JSON."""
-        return await asyncio.get_running_loop().run_in_executor(self._worker, self._count, model, sides)
+        return await asyncio.get_running_loop().run_in_executor(self._worker, self._count, model, dialect, sides)
 
     def close(self) -> None:
         """End the worker; counts that have not begun are dropped."""
         self._worker.shutdown(wait=False, cancel_futures=True)
 
-    def _count(self, model: str, sides: Sequence[Sequence[bytes]]) -> list[int]:
+    def _count(self, model: str, dialect: Dialect, sides: Sequence[Sequence[bytes]]) -> list[int]:
         name = encoding_name(model)
-        return [sum(self._count_message(name, message) for message in side) for side in sides]
+        return [sum(self._count_message(name, dialect, message) for message in side) for side in sides]
 
-    def _count_message(self, name: str, message: bytes) -> int:
-        digest = hashlib.blake2b(message, digest_size=16, person=name[:16].encode()).digest()
+    def _count_message(self, name: str, dialect: Dialect, message: bytes) -> int:
+        person, salt = name[:16].encode(), dialect.name[:16].encode()
+        digest = hashlib.blake2b(message, digest_size=16, person=person, salt=salt).digest()
         num_tokens = self._memo.get(digest)
         if num_tokens is None:
             encoding = load_encoding(name)
-            num_tokens = _TOKENS_PER_MESSAGE + sum(_count_text(encoding, text) for text in texts_of(message))
+            num_tokens = _TOKENS_PER_MESSAGE + sum(_count_text(encoding, text) for text in texts_of(message, dialect))
             self._memo[digest] = num_tokens
             if len(self._memo) > _MEMO_SIZE:
                 self._memo.popitem(last=False)
@@ -123,37 +123,14 @@ def _count_text(encoding: Encoding, text: str) -> int:
         return len(text) // 4
 
 
-def texts_of(message: bytes) -> list[str]:
-    """Collect what the model reads of a chat message: its texts, its calls' names and arguments.
+def texts_of(message: bytes, dialect: Dialect) -> list[str]:
+    """Collect what the model reads of a message: its texts, its calls' names and arguments.
 
     A message of another form counts as its JSON text.
     """
     try:
-        decoded = msgspec.json.decode(message, type=_Message)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        parsed = dialect.parse(message)
+    except MalformedMessageError:
         return [message.decode("utf-8", "replace")]
-    texts = [decoded.content] if isinstance(decoded.content, str) else []
-    if isinstance(decoded.content, list):
-        texts += [part.text for part in decoded.content if part.text is not None]
-    for call in decoded.tool_calls or []:
-        if call.function is not None:
-            texts += [call.function.name, call.function.arguments]
-    return texts
-
-
-class _Part(msgspec.Struct):
-    text: str | None = None
-
-
-class _Function(msgspec.Struct):
-    name: str = ""
-    arguments: str = ""
-
-
-class _Call(msgspec.Struct):
-    function: _Function | None = None
-
-
-class _Message(msgspec.Struct):
-    content: str | list[_Part] | None = None
-    tool_calls: list[_Call] | None = None
+    calls = [text for call in parsed.calls for text in (call.name, call.arguments)]
+    return [text.text for text in parsed.texts] + calls

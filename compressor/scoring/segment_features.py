@@ -82,8 +82,8 @@ def segment_features(evidence: Evidence, segment: SegmentEvidence) -> tuple[floa
     """The numbers of one segment, now."""
     born, provenance = segment.position, segment.provenance
     path = provenance.path
-    edits = evidence.edits(path) if path is not None else []
-    reads = evidence.reads(path) if path is not None else []
+    edits = evidence.files.edits(path) if path is not None else []
+    reads = evidence.files.reads(path) if path is not None else []
     runs = evidence.runs(provenance.command) if provenance.command is not None else []
     edits_since = sum(at > born for at in evidence.edit_positions)
     recent = max(evidence.num_messages - 16, 0)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from sluice.compressor.dialects import OPENAI_CHAT
 from sluice.compressor.evidence import Evidence, SegmentEvidence
+from sluice.compressor.files import FileHistory
 from sluice.compressor.provenance import Origins
 from sluice.compressor.scoring.base import Moment
 from sluice.compressor.scoring.features import FEATURES, FeatureReader
@@ -127,7 +128,8 @@ def _chains(turns: Sequence[Turn]) -> Iterator[list[Turn]]:
 def _of_chain(
     trace: Trace, chain: Sequence[Turn], needs: Sequence[_Need], sampling: Sampling, draw: random.Random
 ) -> Iterator[Examples]:
-    evidence, origins, reader = Evidence(), Origins(), FeatureReader()
+    files, origins, reader = FileHistory(), Origins(), FeatureReader()
+    evidence = Evidence(files)
     index_at = [-1]
     by_answer = {turn.answer for turn in chain}
     needs = [need for need in needs if need.answer in by_answer]
@@ -138,7 +140,10 @@ def _of_chain(
             raw = trace.messages[index].raw
             message = OPENAI_CHAT.parse(raw)
             segments = origins.segments(message)
-            evidence.add(message, segments, origins.add(message))
+            called = origins.add(message)
+            for provenance in called:
+                files.add(provenance, evidence.num_messages + 1)
+            evidence.add(message, segments, called)
             index_at.append(index)
             new = [found for found in evidence.segments[-len(segments) :] if segments]
             if new:

@@ -13,7 +13,7 @@ from sluice.proxy.answers.kept import Kept, keep
 from sluice.proxy.answers.store import AnswerStore
 from sluice.proxy.headers import Header
 from sluice.proxy.meter.turn import Source
-from sluice.proxy.upstream import Answer
+from sluice.proxy.upstreams import Answer
 from sluice.proxy.wire.types import WireName
 
 

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from sluice.proxy.headers import Header
 from sluice.proxy.meter.turn import Source
-from sluice.proxy.upstream import Answer
+from sluice.proxy.upstreams import Answer
 
 
 class Flight:

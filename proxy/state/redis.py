@@ -6,27 +6,14 @@ makes a dead Redis cost nothing. Needs Redis ≥ 6.2 (`GETEX`).
 
 from __future__ import annotations
 
-import asyncio
 import math
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from typing import cast
 
-from redis.asyncio import Redis
-from redis.asyncio.client import Pipeline
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
-from redis.maint_notifications import MaintNotificationsConfig
-
-from sluice.compressor.errors import StateError
 from sluice.compressor.state import RECALL_PREFIX_CHARS
-from sluice.proxy.state.breaker import Breaker
-
-T = TypeVar("T")
-
-KEY_PREFIX = b"sluice:1:"
-"""The number is the version of what is stored: a change of form gets another, and old state expires unread."""
+from sluice.proxy.breaker import Breaker
+from sluice.proxy.state.client import KEY_PREFIX, RedisClient
 
 
 class RedisStore:
@@ -43,19 +30,10 @@ class RedisStore:
         self, url: str, *, ttl_s: float = 86_400.0, timeout_s: float = 0.25, breaker: Breaker | None = None
     ) -> None:
         self._ttl_ms = math.ceil(ttl_s * 1000)
-        self._timeout_s = timeout_s
-        self.breaker = breaker or Breaker()
-        self._running: set[asyncio.Future[Any]] = set()
-        self._redis: Redis = Redis.from_url(
-            url,
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
-            # One more try, on a new connection: those in the pool may be older than the server.
-            retry=Retry(NoBackoff(), 1),
-            protocol=2,
-            driver_info=None,
-            maint_notifications_config=MaintNotificationsConfig(enabled=False),
-        )
+        self._client = RedisClient(url, timeout_s=timeout_s, breaker=breaker)
+        self.breaker = self._client.breaker
+        self._run = self._client.run
+        self._pipeline = self._client.pipeline
 
     async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """See `StateStore`."""
@@ -119,44 +97,11 @@ class RedisStore:
 
     async def ping(self) -> None:
         """See `StateStore`."""
-        await self._run(cast("Callable[[], Awaitable[bool]]", self._redis.ping))
+        await self._run(cast("Callable[[], Awaitable[bool]]", self._client.redis.ping))
 
     async def aclose(self) -> None:
         """See `StateStore`."""
-        if self._running:
-            await asyncio.wait(self._running)
-        await self._redis.aclose()
-
-    def _pipeline(self) -> Pipeline:
-        return self._redis.pipeline(transaction=False)
-
-    async def _run(self, operation: Callable[[], Awaitable[T]]) -> T:
-        """Run an operation under the breaker and the time limit.
-
-        Raises:
-            StateError: it failed, took too long, or was not tried.
-        """
-        if not self.breaker.admits():
-            raise StateError("Redis failed a moment ago and is not asked again yet")
-        # A task of its own, never cancelled: a reply that is left unread on a connection would be taken for the
-        # next operation's. The client's own timeouts end it.
-        task = asyncio.ensure_future(operation())
-        self._running.add(task)
-        task.add_done_callback(self._ended)
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                result = await asyncio.shield(task)
-        except (RedisError, OSError, TimeoutError) as error:
-            self.breaker.failed()
-            detail = str(error) or f"no answer within {self._timeout_s:g} s"
-            raise StateError(f"Redis: {detail}") from error
-        self.breaker.succeeded()
-        return result
-
-    def _ended(self, task: asyncio.Future[Any]) -> None:
-        self._running.discard(task)
-        if not task.cancelled():
-            task.exception()  # seen: whoever waited for it has been told, or is gone
+        await self._client.aclose()
 
 
 def _record_key(key: bytes) -> bytes:

@@ -5,21 +5,20 @@ from typing import Any
 import pytest
 from hypothesis import given
 
+from sluice.compressor.conversation import Conversation
 from sluice.compressor.dialects import OPENAI_CHAT
 from sluice.compressor.evidence import IS_NUMBER, IS_PATH, IS_TELLING, Evidence, SegmentEvidence
-from sluice.compressor.provenance import Origins
 from tests.compressor.conversations import call, encode, result, turns
 
 USER = {"role": "user", "content": "please fix load_config in src/config.py"}
 
 
 def evidence_of(messages: list[dict[str, Any]]) -> Evidence:
-    evidence, origins = Evidence(), Origins()
+    conversation = Conversation(3, with_evidence=True)
     for message in messages:
-        parsed = OPENAI_CHAT.parse(encode(message))
-        segments = origins.segments(parsed)
-        evidence.add(parsed, segments, origins.add(parsed))
-    return evidence
+        conversation.receive(OPENAI_CHAT.parse(encode(message)))
+    assert conversation.evidence is not None
+    return conversation.evidence
 
 
 def segment(evidence: Evidence, number: int = 0) -> SegmentEvidence:
@@ -95,8 +94,8 @@ def test_a_read_is_superseded_by_an_edit_or_another_read(later: dict[str, Any]) 
 def test_another_file_supersedes_nothing() -> None:
     evidence = evidence_of([*READ, call("2", "Edit", file_path="src/else.py", old_string="a", new_string="b")])
     assert not evidence.is_superseded(segment(evidence))
-    assert evidence.edits("src/else.py") == [4]
-    assert evidence.reads("/w/src/config.py") == [2]
+    assert evidence.files.edits("src/else.py") == [4]
+    assert evidence.files.reads("/w/src/config.py") == [2]
 
 
 def test_a_command_that_runs_again_supersedes_its_result() -> None:

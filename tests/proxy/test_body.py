@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sluice.proxy.body import ChatBody, parse_chat, read_body
+from sluice.proxy.body import Body, read_body
 from sluice.proxy.errors import BodyTooLargeError, InvalidFieldError, InvalidJsonError, RequestError
+from sluice.proxy.wire import wires
+from tests.effort import examples
 from tests.proxy.servers import ScriptedUpstream, proxy, serving
 
 JSON = st.recursive(
@@ -31,18 +33,20 @@ def dumped(value: Any, indent: int | None, ascii_only: bool) -> bytes:
     return json.dumps(value, indent=indent, ensure_ascii=ascii_only).encode("utf-8", "replace")
 
 
+@examples(100)
 @given(CHAT, st.sampled_from([None, 0, 3]), st.booleans())
 def test_messages_are_found_where_they_lie(chat: Any, indent: int | None, ascii_only: bool) -> None:
     raw = dumped(chat, indent, ascii_only)
-    body = parse_chat(raw)
+    body = wires.CHAT.parse(raw)
     assert [json.loads(message) for message in body.messages] == json.loads(raw)["messages"]
     assert body.splice(body.messages) is raw
 
 
+@examples(100)
 @given(CHAT, st.sampled_from([None, 2]), st.booleans(), st.data())
 def test_a_spliced_message_changes_nothing_else(chat: Any, indent: int | None, ascii_only: bool, data: Any) -> None:
     raw = dumped(chat, indent, ascii_only)
-    body = parse_chat(raw)
+    body = wires.CHAT.parse(raw)
     messages = body.messages
     changed = {i for i in range(len(messages)) if data.draw(st.booleans())}
     for index in changed:
@@ -52,17 +56,18 @@ def test_a_spliced_message_changes_nothing_else(chat: Any, indent: int | None, a
         expected["messages"][index] = {"new": index}
     spliced = body.splice(messages)
     assert json.loads(spliced) == expected
-    assert parse_chat(spliced).messages == messages
-    assert parse_chat(spliced).splice(body.messages) == raw
+    assert wires.CHAT.parse(spliced).messages == messages
+    assert wires.CHAT.parse(spliced).splice(body.messages) == raw
 
 
+@examples(100)
 @given(st.binary(max_size=60) | JSON.map(json.dumps).map(str.encode))
 def test_any_bytes_parse_or_are_refused(raw: bytes) -> None:
     try:
-        body = parse_chat(raw)
+        body = wires.CHAT.parse(raw)
     except RequestError:
         return
-    assert isinstance(body, ChatBody)
+    assert isinstance(body, Body)
     assert isinstance(json.loads(raw)["messages"], list)
 
 
@@ -80,7 +85,7 @@ def test_any_bytes_parse_or_are_refused(raw: bytes) -> None:
 )
 def test_what_is_no_json_is_refused_with_its_place(raw: bytes, says: str) -> None:
     with pytest.raises(InvalidJsonError) as caught:
-        parse_chat(raw)
+        wires.CHAT.parse(raw)
     assert says in str(caught.value)
 
 
@@ -103,7 +108,7 @@ def test_what_is_no_json_is_refused_with_its_place(raw: bytes, says: str) -> Non
 )
 def test_what_is_no_chat_request_is_refused_with_its_field(raw: bytes, param: str | None, says: str) -> None:
     with pytest.raises(InvalidFieldError) as caught:
-        parse_chat(raw)
+        wires.CHAT.parse(raw)
     assert says in str(caught.value)
     assert caught.value.param == param
 
@@ -118,17 +123,17 @@ def test_what_is_no_chat_request_is_refused_with_its_field(raw: bytes, param: st
     ],
 )
 def test_a_key_that_stands_twice_is_never_spliced(raw: bytes) -> None:
-    assert parse_chat(raw).spans is None
+    assert wires.CHAT.parse(raw).spans is None
 
 
 def test_a_decoy_of_the_messages_is_left_alone() -> None:
     raw = b'{"copy": [{"a": 1}], "s": "\\"messages\\":[{\\"a\\": 1}]", "model": "m", "messages": [{"a": 1}]}'
-    assert parse_chat(raw).splice([b"{}"]) == raw[: raw.rindex(b'{"a": 1}')] + b"{}]}"
+    assert wires.CHAT.parse(raw).splice([b"{}"]) == raw[: raw.rindex(b'{"a": 1}')] + b"{}]}"
 
 
 @pytest.mark.parametrize(("raw", "stream"), [(b"true", True), (b"false", False), (b'"true"', False), (b"1", False)])
 def test_stream_is_true_or_not(raw: bytes, stream: bool) -> None:
-    assert parse_chat(b'{"model": "m", "messages": [], "stream": %s}' % raw).stream is stream
+    assert wires.CHAT.parse(b'{"model": "m", "messages": [], "stream": %s}' % raw).stream is stream
 
 
 async def test_a_body_is_counted_whatever_its_length_header_says() -> None:

@@ -115,6 +115,42 @@ def test_a_bad_setting_stops_the_start() -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_several_workers_need_redis() -> None:
+    done = run_serve("--upstream", "http://127.0.0.1:9", "--workers", "2")
+    assert done.returncode == 1
+    assert done.stderr == "Error: workers = 2 needs redis_url: workers have to share what they decided\n"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_it_listens_to_no_other_machine_without_keys_unless_told(host: str) -> None:
+    done = run_serve("--upstream", "http://127.0.0.1:9", "--port", "0", "--host", host)
+    assert done.returncode == 1
+    assert host in done.stderr
+    assert "allow_public" in done.stderr
+    assert "sluice keys add" in done.stderr
+
+
+@pytest.mark.parametrize("options", [["--allow-public"], []])
+def test_it_does_where_it_is_told_or_wants_keys(tmp_path: Path, options: list[str]) -> None:
+    environment = dict(os.environ) if options else {**os.environ, "SLUICE_KEYS_FILE": str(tmp_path / "keys.json")}
+    command = [sys.executable, "-m", "sluice.proxy.cli", "serve", "--upstream", "http://127.0.0.1:9", "--port", "0"]
+    command += ["--host", "0.0.0.0", *options]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    process.kill()
+    process.wait()
+    process.stderr.close()
+    assert "sluice listens on http://0.0.0.0:" in line
+    assert ("keys wanted" in line) == (not options)
+
+
+def test_keys_that_nobody_can_look_up_are_not_asked_for() -> None:
+    done = run_serve("--upstream", "http://127.0.0.1:9", SLUICE_REQUIRE_KEYS="true")
+    assert done.returncode == 1
+    assert "require_keys" in done.stderr
+
+
 @pytest.fixture
 def served() -> Iterator[tuple[subprocess.Popen[str], str, str]]:
     """A proxy in a process of its own: the process, its first line, its URL."""

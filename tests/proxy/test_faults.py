@@ -248,7 +248,7 @@ async def test_a_dead_store_costs_no_request(upstream: ScriptedUpstream) -> None
         recalled = await client.get("/v1/recall/7f3a")
     assert (answer.status_code, answer.headers["x-sluice-bypass"]) == (200, "state")
     assert upstream.exchanges[0].body == body
-    assert (ready.status_code, ready.json()["store"], ready.json()["upstream"]) == (503, "gone", "ok")
+    assert (ready.status_code, ready.json()["store"], ready.json()["upstreams"]) == (503, "gone", {"default": "ok"})
     assert error_of(recalled) == (503, "state_unavailable")
 
 

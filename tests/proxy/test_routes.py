@@ -48,7 +48,10 @@ async def test_health(upstream: ScriptedUpstream) -> None:
     async with proxy(upstream.url) as client:
         assert (await client.get("/healthz")).json() == {"status": "ok"}
         ready = await client.get("/readyz")
-        assert (ready.status_code, ready.json()) == (200, {"status": "ready", "store": "ok", "upstream": "ok"})
+        assert (ready.status_code, ready.json()) == (
+            200,
+            {"status": "ready", "store": "ok", "upstreams": {"default": "ok"}},
+        )
     assert upstream.last.header("authorization") is None
 
 
@@ -57,7 +60,7 @@ async def test_readiness_says_what_is_missing() -> None:
         ready = await client.get("/readyz")
         assert (await client.get("/healthz")).status_code == 200
     assert ready.status_code == 503
-    assert "127.0.0.1:9" in ready.json()["upstream"]
+    assert "127.0.0.1:9" in ready.json()["upstreams"]["default"]
     assert "Redis" in ready.json()["store"]
     assert "hush" not in ready.text
 

@@ -140,3 +140,62 @@ def test_the_providers_prices_and_cache_life(flags: dict[str, object], name: str
 def test_an_unknown_provider_is_named() -> None:
     with pytest.raises(ConfigError, match=r"provider.*nobody.*"):
         load_settings({"provider": "nobody"})
+
+
+UPSTREAMS = """
+[[upstreams]]
+name = "claude"
+preset = "anthropic"
+models = ["claude-*"]
+fallback = ["local"]
+
+[[upstreams]]
+name = "local"
+preset = "vllm"
+models = ["qwen"]
+credential = "env:VLLM_KEY"
+rename = { "claude-x" = "qwen" }
+read_timeout_s = 5
+"""
+
+
+def test_several_upstreams_are_tables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "sluice.toml").write_text(UPSTREAMS)
+    monkeypatch.setenv("VLLM_KEY", " hush ")
+    settings = load_settings({"upstream": "https://api.openai.com/v1"})
+    claude, local, default = settings.all_upstreams
+    assert (claude.known.origin, claude.profile_name) == ("https://api.anthropic.com", "anthropic")
+    assert (local.secret and local.secret.get_secret_value(), local.read_timeout_s) == ("hush", 5.0)
+    assert (default.name, default.preset, default.takes_clients_credential) == ("default", "openai", True)
+    assert [upstream.takes_clients_credential for upstream in (claude, local)] == [True, False]
+    assert "hush" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ('name = "a"', "upstream 'a' needs an origin"),
+        ('name = "a"\norigin = "h"', "upstreams[0].origin: 'h'"),
+        ('name = "a b"\norigin = "http://h"', "upstreams[0].name: 'a b'"),
+        ('name = "a"\npreset = "wllm"', "upstreams[0].preset: 'wllm': must be one of"),
+        ('name = "a"\norigin = "http://h"\nwires = ["chat", "morse"]', "morse"),
+        ('name = "a"\norigin = "http://h"\nprofile = "x"', "upstreams[0].profile: 'x'"),
+        ('name = "a"\norigin = "http://h"\ncolour = 1', "unknown setting 'upstreams[0].colour'"),
+        ('name = "a"\norigin = "http://h"\nfallback = ["b"]', "'b', which is no other upstream"),
+        ('name = "a"\norigin = "http://h"\nfallback = ["a"]', "'a', which is no other upstream"),
+        ('name = "default"\norigin = "http://h"', "'default' is taken"),
+        ('name = "a"\npreset = "openai"\ncredential = "env:NO_SUCH"', "not in the environment: NO_SUCH"),
+        ('name = "a"\npreset = "openai"\ncredential = "file:/no/such"', "cannot read the credential of upstream 'a'"),
+        ('name = "a"\npreset = "openai"\ncredential = "sk-hush"', "never the credential itself"),
+        (
+            'name = "a"\npreset = "openai"\nfallback = ["b"]\n[[upstreams]]\nname = "b"\npreset = "anthropic"',
+            "upstream 'b' needs a credential of its own",
+        ),
+    ],
+)
+def test_a_table_that_cannot_be_used_says_where(tmp_path: Path, table: str, said: str) -> None:
+    (tmp_path / "sluice.toml").write_text(f"[[upstreams]]\n{table}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_settings()
+    assert said in str(caught.value)
+    assert "hush" not in str(caught.value)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sluice.compressor import MemoryStore, StateError
-from sluice.proxy.state.breaker import Breaker
+from sluice.proxy.breaker import Breaker
 from sluice.proxy.state.fronted import FrontedStore
 from sluice.proxy.state.redis import RedisStore
 from tests.redis_server import RedisServer

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from sluice.compressor import StateError
-from sluice.proxy.state.breaker import Breaker
+from sluice.proxy.breaker import Breaker
 from sluice.proxy.state.redis import RedisStore
 from tests.redis_server import RedisServer
 

@@ -1,4 +1,4 @@
-"""`POST /v1/chat/completions`: body in, smaller body out to the upstream, its answer back as it comes.
+"""One request of any wire: body in, smaller body out to the upstream, its answer back as it comes.
 
 A bare ASGI endpoint: frameworks decode bodies and wrap streams, which is what costs time here.
 """
@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from starlette.types import Receive, Scope, Send
 
 from sluice.proxy.body import ClientGoneError, read_body
-from sluice.proxy.errors import error_json
 from sluice.proxy.headers import Header, find, to_upstream
 from sluice.proxy.log import fields, logger, where
 from sluice.proxy.prepare import Prepared, mode_of, prepare
 from sluice.proxy.relay import Relayed, relay, unless_gone
 from sluice.proxy.services import Services
+from sluice.proxy.wire import Outgoing
+from sluice.proxy.wire.base import Wire
 
 CLIENT_GONE_STATUS = 499
 """Status under which requests are counted whose client hung up; nobody is sent it."""
@@ -36,6 +37,12 @@ class _Exchange:
     is_answered: bool = False
     """Whether the answer's head is on its way, so that no other can be sent."""
 
+    @property
+    def epoch(self) -> str | None:
+        """Why earlier messages were rewritten; None where they were not."""
+        compressed = self.prepared and self.prepared.compressed
+        return compressed.epoch if compressed else None
+
     def headers(self) -> list[Header]:
         """Headers that tell the client what became of its request."""
         if self.prepared is None:
@@ -47,17 +54,18 @@ class _Exchange:
         if self.tokens is not None:
             headers.append((b"x-sluice-tokens-in", b"%d" % self.tokens[0]))
             headers.append((b"x-sluice-tokens-out", b"%d" % self.tokens[1]))
-        if self.prepared.epoch is not None:
-            headers.append((b"x-sluice-epoch", self.prepared.epoch.encode()))
+        if self.epoch is not None:
+            headers.append((b"x-sluice-epoch", self.epoch.encode()))
         if self.prepared.bypass is not None:
             headers.append((b"x-sluice-bypass", self.prepared.bypass.encode()))
         return headers
 
 
-class ChatRoute:
-    """The route, as an ASGI application."""
+class Endpoint:
+    """The route of a wire, as an ASGI application."""
 
-    def __init__(self) -> None:
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
         self._counting: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -76,7 +84,7 @@ class ChatRoute:
             if exchange.is_answered:
                 raise
             error = fault
-            status, body = error_json(fault)
+            status, body = self._wire.render_error(fault)
             headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
             await send({"type": "http.response.start", "status": status, "headers": headers + exchange.headers()})
             await send({"type": "http.response.body", "body": body})
@@ -87,10 +95,10 @@ class ChatRoute:
             if prepared.bypass is not None:
                 services.metrics.bypasses.labels(prepared.bypass).inc()
         line = fields(
-            "chat",
+            self._wire.name,
             status=status,
             mode=prepared and prepared.mode,
-            epoch=prepared and prepared.epoch,
+            epoch=exchange.epoch,
             bypass=prepared and prepared.bypass,
             tokens_in=exchange.tokens and exchange.tokens[0],
             tokens_out=exchange.tokens and exchange.tokens[1],
@@ -110,7 +118,7 @@ class ChatRoute:
         mode = mode_of(headers, settings.mode)
         raw = await read_body(receive, find(headers, b"content-length"), settings.max_body_bytes)
         read_s = time.perf_counter()
-        prepared = exchange.prepared = await prepare(raw, headers, mode, services)
+        prepared = exchange.prepared = await prepare(raw, headers, self._wire, mode, services)
         counting = self._count(prepared, services, exchange)
         return await unless_gone(receive, self._forward(scope, send, services, exchange, counting, read_s))
 
@@ -125,9 +133,20 @@ class ChatRoute:
     ) -> Relayed:
         prepared = exchange.prepared
         assert prepared is not None
-        headers = to_upstream(scope["headers"], identity=prepared.chat is not None and prepared.chat.stream)
+        parsed = prepared.parsed
+        stream = parsed is not None and parsed.stream
+        outgoing = Outgoing(
+            "POST",
+            target_of(scope),
+            to_upstream(scope["headers"], identity=stream),
+            prepared.body,
+            self._wire.name,
+            parsed.model if parsed is not None else "",
+            stream,
+        )
+        target = prepared.target or services.upstreams.resolve(outgoing.model)
         exchange.own_s = time.perf_counter() - read_s
-        answer = await services.upstream.send("POST", target_of(scope), headers, prepared.body)
+        answer = await services.upstreams.send(target, outgoing)
         answered_s = time.perf_counter()
         try:
             # Counting went on while the upstream worked, so that there is hardly ever anything to wait for.
@@ -138,17 +157,18 @@ class ChatRoute:
             raise
         exchange.own_s += time.perf_counter() - answered_s
         exchange.is_answered = True
-        return await relay(answer, send, exchange.headers())
+        ours = [*exchange.headers(), *answer.sluice_headers]
+        return await relay(answer, send, ours, render_event=self._wire.render_event)
 
     def _count(self, prepared: Prepared, services: Services, exchange: _Exchange) -> asyncio.Task[None] | None:
         """Start counting tokens; the counters get them even where the answer's head does not wait for them."""
-        chat = prepared.chat
-        if chat is None or chat.spans is None:
+        parsed, dialect = prepared.parsed, self._wire.dialect
+        if parsed is None or dialect is None or parsed.spans is None:
             return None
 
         async def count() -> None:
             try:
-                counts = await services.counter.count(chat.model, chat.messages, prepared.messages_out)
+                counts = await services.counter.count(parsed.model, dialect, parsed.messages, prepared.messages_out)
             except Exception as error:  # counts are for show: none are better than no answer
                 logger.error(fields("token_count_failed", error=where(error)))
                 return

@@ -1,14 +1,16 @@
-"""Where requests go: the interface, and upstreams over HTTP.
+"""One upstream over HTTP: a pool of connections to one origin. Knows no wire format, no model and no other upstream.
 
 On aiohttp itself: its transport for httpx has no write timeout, counts a wait for the pool as one for the
-connection, and reports a connection that the server closed as a connect timeout. Knows no dialect.
+connection, and reports a connection that the server closed as a connect timeout.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from types import SimpleNamespace
 
 import aiohttp
 from yarl import URL
@@ -23,64 +25,41 @@ from sluice.proxy.errors import (
     UpstreamWriteTimeoutError,
 )
 from sluice.proxy.headers import Header
-from sluice.proxy.settings import Settings
+from sluice.proxy.upstreams.types import Answer
 
 _PIECE_BYTES = 128 * 1024
 _MAX_HEADER_BYTES = 64 * 1024
 
 
-class Answer(Protocol):
-    """An upstream's answer, its body not yet read. Close it in any case."""
+@dataclass(frozen=True, slots=True)
+class HttpLimits:
+    """How long each step of an exchange may take, and how many exchanges there may be."""
 
-    status: int
-    """HTTP status."""
-    headers: Sequence[Header]
-    """All headers, as sent."""
-
-    async def read(self) -> bytes:
-        """Return the next bytes as soon as there are any; none at the end.
-
-        Raises:
-            UpstreamError: the answer broke off, or stalled.
-        """
-        ...
-
-    def close(self) -> None:
-        """Release the connection; an answer that is not read to its end is thereby cancelled."""
-        ...
+    connect_timeout_s: float = 10.0
+    """Longest wait for a new connection, in seconds."""
+    read_timeout_s: float = 600.0
+    """Longest silence while an answer is awaited or read, in seconds."""
+    write_timeout_s: float = 60.0
+    """Longest time in which none of a request body is taken, in seconds."""
+    pool_timeout_s: float = 10.0
+    """Longest wait for one of `max_connections` to come free, in seconds."""
+    max_connections: int = 4096
+    """Connections at once."""
 
 
-class Upstream(Protocol):
-    """Sends requests to one upstream."""
+_MAX_STALE_S = 1.0
+"""A kept connection that its server closed in the meantime shows it within a round trip; what takes longer was work."""
 
-    origin: str
-    """Scheme, host and port, and whatever path stands before `/v1`."""
 
-    async def send(self, method: str, path: str, headers: Sequence[Header], body: bytes = b"") -> Answer:
-        """Send one request and return when the answer's head is there; cancel it to hang up.
+class _Attempt:
+    """What is found out about one request while it is being sent."""
 
-        Args:
-            method: HTTP method.
-            path: path and query, from `/v1` on, quoted as the client quoted it.
-            headers: end-to-end headers; `Host` and `Content-Length` are added.
-            body: may be empty.
+    is_reused = False
+    """Whether it went over a connection that had been used before."""
 
-        Raises:
-            UpstreamError: no answer.
-        """
-        ...
 
-    async def ping(self) -> None:
-        """Return once the upstream answers anything.
-
-        Raises:
-            UpstreamError: it does not.
-        """
-        ...
-
-    async def aclose(self) -> None:
-        """Close all connections."""
-        ...
+async def _note_reuse(session: aiohttp.ClientSession, context: SimpleNamespace, params: object) -> None:
+    context.trace_request_ctx.is_reused = True
 
 
 class HttpUpstream:
@@ -90,20 +69,23 @@ class HttpUpstream:
     one pool serves many callers.
     """
 
-    def __init__(self, origin: str, settings: Settings) -> None:
+    def __init__(self, origin: str, limits: HttpLimits) -> None:
         self.origin = origin
-        self._settings = settings
-        self._slots = asyncio.Semaphore(settings.max_connections)
+        self._limits = limits
+        self._slots = asyncio.Semaphore(limits.max_connections)
+        trace = aiohttp.TraceConfig()
+        trace.on_connection_reuseconn.append(_note_reuse)
         self._session = aiohttp.ClientSession(
+            trace_configs=[trace],
             connector=aiohttp.TCPConnector(limit=0, timeout_ceil_threshold=1e9),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
             timeout=aiohttp.ClientTimeout(
                 total=None,
-                connect=settings.connect_timeout_s,
-                sock_connect=settings.connect_timeout_s,
-                sock_read=settings.read_timeout_s,
+                connect=limits.connect_timeout_s,
+                sock_connect=limits.connect_timeout_s,
+                sock_read=limits.read_timeout_s,
                 ceil_threshold=1e9,
             ),
             max_line_size=_MAX_HEADER_BYTES,
@@ -111,14 +93,26 @@ class HttpUpstream:
         )
 
     async def send(self, method: str, path: str, headers: Sequence[Header], body: bytes = b"") -> Answer:
-        """See `Upstream`."""
+        """Send one request and return when the answer's head is there; cancel it to hang up.
+
+        Args:
+            method: HTTP method.
+            path: path and query behind the origin, quoted as the client quoted it.
+            headers: end-to-end headers; `Host` and `Content-Length` are added.
+            body: may be empty.
+
+        Raises:
+            UpstreamError: no answer.
+        """
         try:
-            async with asyncio.timeout(self._settings.pool_timeout_s):
+            async with asyncio.timeout(self._limits.pool_timeout_s):
                 await self._slots.acquire()
         except TimeoutError:
-            raise UpstreamPoolTimeoutError(self.origin, self._settings.pool_timeout_s) from None
+            raise UpstreamPoolTimeoutError(self.origin, self._limits.pool_timeout_s) from None
         try:
-            payload = _Body(body, self._settings.write_timeout_s) if body else None
+            payload = _Body(body, self._limits.write_timeout_s) if body else None
+            attempt = _Attempt()
+            started_s = time.monotonic()
             try:
                 response = await self._session.request(
                     method,
@@ -126,32 +120,46 @@ class HttpUpstream:
                     headers=[(key.decode("latin-1"), value.decode("latin-1")) for key, value in headers],
                     data=payload,
                     allow_redirects=False,
+                    trace_request_ctx=attempt,
                 )
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-                raise self._translate(error, payload) from error
+                translated = self._translate(error, payload)
+                if isinstance(translated, UpstreamDisconnectedError) and attempt.is_reused:
+                    translated.was_stale = time.monotonic() - started_s < _MAX_STALE_S
+                raise translated from error
         except BaseException:
             self._slots.release()
             raise
         return _HttpAnswer(response, self)
 
-    async def ping(self) -> None:
-        """See `Upstream`."""
-        answer = await self.send("GET", "/v1/models", [])
+    async def ping(self, path: str, *, must_be_ok: bool) -> None:
+        """Return once the upstream answers.
+
+        Args:
+            path: what is asked for.
+            must_be_ok: whether an answer other than 200 is none, as with a server that is still loading its model.
+
+        Raises:
+            UpstreamError: it does not.
+        """
+        answer = await self.send("GET", path, [])
         answer.close()
+        if must_be_ok and answer.status != 200:
+            raise UpstreamError(f"upstream {self.origin} is not ready: {path} answers {answer.status}")
 
     async def aclose(self) -> None:
-        """See `Upstream`."""
+        """Close all connections."""
         await self._session.close()
 
     def _translate(self, error: Exception, payload: _Body | None = None) -> UpstreamError:
         """Turn the client library's exception into ours."""
-        settings = self._settings
+        limits = self._limits
         if payload is not None and payload.timed_out:
-            return UpstreamWriteTimeoutError(self.origin, settings.write_timeout_s)
+            return UpstreamWriteTimeoutError(self.origin, limits.write_timeout_s)
         if isinstance(error, aiohttp.ConnectionTimeoutError):
-            return UpstreamConnectTimeoutError(self.origin, settings.connect_timeout_s)
+            return UpstreamConnectTimeoutError(self.origin, limits.connect_timeout_s)
         if isinstance(error, aiohttp.SocketTimeoutError):
-            return UpstreamReadTimeoutError(self.origin, settings.read_timeout_s)
+            return UpstreamReadTimeoutError(self.origin, limits.read_timeout_s)
         if isinstance(error, aiohttp.ClientConnectorError):
             return UpstreamUnreachableError(f"cannot connect to upstream {self.origin}: {error.os_error}")
         if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError | aiohttp.ClientPayloadError):

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from sluice.proxy.state.breaker import Breaker
+from sluice.proxy.breaker import Breaker
 
 
 def test_it_opens_after_failures_in_a_row_and_lets_one_in_now_and_then() -> None:

@@ -1,0 +1,62 @@
+"""Stands before the application and turns away what may not be served. Bare ASGI: it adds no task and no buffer."""
+
+from __future__ import annotations
+
+import math
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from sluice.proxy.access.access import Access
+from sluice.proxy.access.keys import take_key
+from sluice.proxy.errors import AccessError, error_json, rendering_of
+from sluice.proxy.headers import find
+from sluice.proxy.log import fields, logger
+
+OPEN_PATHS = frozenset(("/healthz", "/readyz"))
+"""What is served without a key: probes, which tell nothing of anybody."""
+STATE_KEY = "proxy_key"
+"""Where in `scope["state"]` the application finds the request's `ProxyKey`, or None."""
+
+
+class Guard:
+    """The application, guarded.
+
+    Args:
+        app: what is guarded.
+        access: decides who is served.
+    """
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self._app = app
+        self._access = access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or turn it away."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        access = self._access
+        text, headers = take_key(scope["headers"])
+        try:
+            access.check_place(find(headers, b"host"), find(headers, b"origin"))
+            key = None if scope["path"] in OPEN_PATHS else await access.identify(text)
+            await access.enter(key)
+        except AccessError as error:
+            await _turn_away(scope, send, error)
+            return
+        try:
+            scope["headers"] = headers
+            scope.setdefault("state", {})[STATE_KEY] = key
+            await self._app(scope, receive, send)
+        finally:
+            access.leave(key)
+
+
+async def _turn_away(scope: Scope, send: Send, error: AccessError) -> None:
+    status, body = error_json(error)
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    if error.retry_after_s is not None:
+        headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s))))
+    logger.info(fields("turned_away", status=status, reason=rendering_of(error).code))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

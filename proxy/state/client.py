@@ -1,0 +1,85 @@
+"""A Redis that may fail: operations are bounded in time, faults are `StateError`, and a dead one costs nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.maint_notifications import MaintNotificationsConfig
+
+from sluice.compressor.errors import StateError
+from sluice.proxy.breaker import Breaker
+
+T = TypeVar("T")
+
+KEY_PREFIX = b"sluice:1:"
+"""The number is the version of what is stored: a change of form gets another, and old state expires unread."""
+
+
+class RedisClient:
+    """A pool of connections to one Redis.
+
+    Args:
+        url: `redis://`, `rediss://` or `unix://`.
+        timeout_s: longest wait for one operation, connecting included, in seconds.
+        breaker: decides whether a Redis that failed is asked again.
+    """
+
+    def __init__(self, url: str, *, timeout_s: float, breaker: Breaker | None = None) -> None:
+        self._timeout_s = timeout_s
+        self.breaker = breaker or Breaker()
+        self._running: set[asyncio.Future[Any]] = set()
+        self.redis: Redis = Redis.from_url(
+            url,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            # One more try, on a new connection: those in the pool may be older than the server.
+            retry=Retry(NoBackoff(), 1),
+            protocol=2,
+            driver_info=None,
+            maint_notifications_config=MaintNotificationsConfig(enabled=False),
+        )
+
+    def pipeline(self) -> Pipeline:
+        """Make a pipeline: one round trip, no transaction."""
+        return self.redis.pipeline(transaction=False)
+
+    async def run(self, operation: Callable[[], Awaitable[T]]) -> T:
+        """Run an operation under the breaker and the time limit.
+
+        Raises:
+            StateError: it failed, took too long, or was not tried.
+        """
+        if not self.breaker.admits():
+            raise StateError("Redis failed a moment ago and is not asked again yet")
+        # A task of its own, never cancelled: a reply that is left unread on a connection would be taken for the
+        # next operation's. The client's own timeouts end it.
+        task = asyncio.ensure_future(operation())
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                result = await asyncio.shield(task)
+        except (RedisError, OSError, TimeoutError) as error:
+            self.breaker.failed()
+            detail = str(error) or f"no answer within {self._timeout_s:g} s"
+            raise StateError(f"Redis: {detail}") from error
+        self.breaker.succeeded()
+        return result
+
+    async def aclose(self) -> None:
+        """Close all connections, once what is running has ended."""
+        if self._running:
+            await asyncio.wait(self._running)
+        await self.redis.aclose()
+
+    def _ended(self, task: asyncio.Future[Any]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            task.exception()  # seen: whoever waited for it has been told, or is gone

@@ -1,0 +1,412 @@
+"""All upstreams of one proxy: which serves a model, and sending a request there, again or elsewhere where that is safe.
+
+Decisions are plain functions beside (`retries.py`, `models.py`, `credentials.py`); here they meet sockets and clocks.
+Nothing is sent again once an answer's head went to the client: `send` returns at the head.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from sluice.compressor.profiles import PROFILES, Profile
+from sluice.proxy.breaker import Breaker
+from sluice.proxy.errors import ForeignCredentialError, UpstreamError, rendering_of
+from sluice.proxy.headers import Header
+from sluice.proxy.log import fields, logger
+from sluice.proxy.upstreams.answers import HeldAnswer, RoutedAnswer, hold
+from sluice.proxy.upstreams.credentials import (
+    path_without_credential,
+    token_of,
+    with_credential,
+    without_credential,
+)
+from sluice.proxy.upstreams.http import HttpLimits, HttpUpstream
+from sluice.proxy.upstreams.metrics import UpstreamMetrics
+from sluice.proxy.upstreams.models import Routing, merge_lists, rename_model
+from sluice.proxy.upstreams.presets import ANY, CHAT, MESSAGES, RESPONSES, provider_of_key
+from sluice.proxy.upstreams.retries import (
+    FAILED_STATUSES,
+    RETRIED_STATUSES,
+    asked_wait_s,
+    forbids_retry,
+    is_retried_error,
+    may_fall_back,
+    retry_wait_s,
+    speaks_against_upstream,
+)
+from sluice.proxy.upstreams.settings import UpstreamSettings
+from sluice.proxy.upstreams.types import Answer, Target, Translator
+from sluice.proxy.wire import Outgoing, WireName
+
+_PATHS = {CHAT: "/v1/chat/completions", MESSAGES: "/v1/messages", RESPONSES: "/v1/responses"}
+_VERSION = (b"anthropic-version", b"2023-06-01")
+_LIST_TIMEOUT_S = 10.0
+_MAX_LIST_BYTES = 8 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How failures are dealt with."""
+
+    max_retries: int = 2
+    """How often a request is sent to the same upstream again."""
+    max_wait_s: float = 8.0
+    """Longest wait before it is, in seconds."""
+    breaker_failures: int = 5
+    """Failures in a row after which an upstream is passed over."""
+    breaker_retry_s: float = 10.0
+    """Seconds until one request tries it again."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Upstream:
+    settings: UpstreamSettings
+    target: Target
+    http: HttpUpstream
+    breaker: Breaker
+    max_retries: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Addressed:
+    """A request in the form that one upstream takes."""
+
+    path: str
+    headers: Sequence[Header]
+    body: bytes
+    translated_to: WireName | None
+    """The format that it was translated to; None where it is the client's."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What came of asking one upstream."""
+
+    upstream: _Upstream
+    request: _Addressed
+    num_sends: int
+    answer: Answer | None
+    error: UpstreamError | None
+    may_fall_back: bool
+
+
+class Upstreams:
+    """The upstreams of one proxy.
+
+    Args:
+        upstreams: their settings, in the order in which their patterns count. At least one.
+        limits: how long each step may take, unless an upstream says otherwise.
+        policy: how failures are dealt with.
+        cache_ttl_s: life of their prompt caches, in seconds; None takes what is known of them.
+        translator: puts requests into formats that an upstream speaks; None sends them as they came.
+        metrics: counts what was sent again.
+        draw: random numbers in [0, 1).
+    """
+
+    def __init__(
+        self,
+        upstreams: Sequence[UpstreamSettings],
+        *,
+        limits: HttpLimits | None = None,
+        policy: Policy | None = None,
+        cache_ttl_s: float | None = None,
+        translator: Translator | None = None,
+        metrics: UpstreamMetrics | None = None,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self._policy = policy = policy or Policy()
+        self._routing = Routing(upstreams)
+        self._translator = translator
+        self._metrics = metrics or UpstreamMetrics()
+        self._draw = draw
+        self._upstreams = {
+            settings.name: _make(settings, limits or HttpLimits(), policy, cache_ttl_s) for settings in upstreams
+        }
+        for name in self._upstreams:
+            self._metrics.set_open(name, is_open=False)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all upstreams."""
+        return list(self._upstreams)
+
+    def resolve(self, model: str) -> Target:
+        """Say which upstream serves a model; an empty name stands for requests that name none.
+
+        Raises:
+            UnknownModelError: none does.
+        """
+        return self._upstreams[self._routing.find(model)].target
+
+    async def send(self, target: Target, outgoing: Outgoing) -> RoutedAnswer:
+        """Send a request to an upstream, or, where that certainly has not worked on it, to its fallbacks.
+
+        An upstream that failed again and again is passed over while another can be asked, and tried all the same
+        where none can: no request fails that could have been served.
+
+        Args:
+            target: what `resolve` said.
+            outgoing: the request. It is sent byte for byte unless the upstream needs another name for the model or
+                another format.
+
+        Returns:
+            The answer, its body not yet read. Where none serves the request, the first refusal.
+
+        Raises:
+            UpstreamError: no upstream answered; the first one's.
+            ForeignCredentialError: the credential belongs elsewhere.
+        """
+        primary = self._upstreams[target.name]
+        outcomes = await self._ask_in_turn(primary, outgoing)
+        chosen = outcomes[-1]
+        if chosen.may_fall_back:
+            chosen = next((outcome for outcome in outcomes if outcome.answer is not None), outcomes[0])
+        for outcome in outcomes:
+            if outcome.answer is not None and outcome is not chosen:
+                outcome.answer.close()
+        if chosen.answer is None:
+            assert chosen.error is not None
+            raise chosen.error
+        answer = chosen.answer
+        if (spoken := chosen.request.translated_to) is not None:
+            assert self._translator is not None
+            assert outgoing.wire is not None
+            answer = self._translator.answer(
+                outgoing.wire, spoken, answer, stream=outgoing.stream, request=outgoing.body
+            )
+        num_sends = sum(outcome.num_sends for outcome in outcomes)
+        return RoutedAnswer(answer, chosen.upstream.target.name, num_sends - 1)
+
+    async def models(self, path: str, headers: Sequence[Header]) -> Answer:
+        """List the models of all upstreams; of a single one, pass its own answer on.
+
+        Raises:
+            UpstreamError: no upstream answered; the first one's.
+        """
+        everyone = list(self._upstreams.values())
+        if len(everyone) == 1:
+            return await self.send(everyone[0].target, Outgoing("GET", path, headers))
+        plain = [(name, value) for name, value in headers if name != b"accept-encoding"]
+        asked = Outgoing("GET", "/v1/models", [*plain, (b"accept-encoding", b"identity")])
+        answers = await asyncio.gather(*(self._list(upstream, asked) for upstream in everyone))
+        held = [answer for answer in answers if isinstance(answer, HeldAnswer)]
+        if not held:
+            raise next(answer for answer in answers if isinstance(answer, UpstreamError))
+        if all(answer.status != 200 for answer in held):
+            return held[0]
+        listed = [
+            (upstream.settings, answer.body if answer.status == 200 else b"")
+            for upstream, answer in zip(everyone, answers, strict=True)
+            if isinstance(answer, HeldAnswer)
+        ]
+        body = merge_lists(listed, self._routing)
+        length = (b"content-length", b"%d" % len(body))
+        return HeldAnswer(200, [(b"content-type", b"application/json"), length], body)
+
+    async def ping(self, name: str) -> None:
+        """Return once an upstream can serve.
+
+        Raises:
+            UpstreamError: it does not answer, or says that it cannot.
+        """
+        upstream = self._upstreams[name]
+        health = upstream.settings.known.health
+        path = health if health is not None else upstream.settings.known.base + "/models"
+        await upstream.http.ping(path, must_be_ok=health is not None)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        for upstream in self._upstreams.values():
+            await upstream.http.aclose()
+
+    async def _ask_in_turn(self, primary: _Upstream, outgoing: Outgoing) -> list[_Outcome]:
+        """Ask an upstream and then its fallbacks, until there is an answer to go by; what came of each."""
+        outcomes: list[_Outcome] = []
+        chain = [primary, *(self._upstreams[name] for name in primary.settings.fallback)]
+        for position, upstream in enumerate(chain):
+            request = self._address(upstream, outgoing, primary)
+            if request is None or not upstream.breaker.admits():
+                continue
+            if upstream is not primary:
+                self._metrics.fell_back(primary.target.name, upstream.target.name)
+            has_fallback = position + 1 < len(chain)
+            outcomes.append(await self._ask(upstream, outgoing.method, request, upstream.max_retries, has_fallback))
+            if not outcomes[-1].may_fall_back:
+                return outcomes
+        if not outcomes:
+            request = self._address(primary, outgoing, primary)
+            assert request is not None
+            outcomes.append(await self._ask(primary, outgoing.method, request, 0, has_fallback=False))
+        return outcomes
+
+    async def _ask(
+        self, upstream: _Upstream, method: str, request: _Addressed, max_retries: int, has_fallback: bool
+    ) -> _Outcome:
+        """Ask one upstream, again where that is safe and worth it."""
+        for num_retries in range(max_retries + 1):
+            is_last = num_retries == max_retries
+            answer: Answer | None = None
+            error: UpstreamError | None = None
+            try:
+                answer = await upstream.http.send(method, request.path, request.headers, request.body)
+            except UpstreamError as caught:
+                error = caught
+                self._note(upstream, is_good=not speaks_against_upstream(error))
+                reason = rendering_of(error).code
+                goes_on = may_fall_back(error)
+                wait_s = None if is_last or not is_retried_error(error) else self._wait_s(num_retries, error=error)
+            else:
+                self._note(upstream, is_good=answer.status not in FAILED_STATUSES)
+                reason = str(answer.status)
+                goes_on = answer.status in RETRIED_STATUSES
+                if not goes_on or (is_last and not has_fallback):
+                    return _Outcome(upstream, request, num_retries + 1, answer, None, may_fall_back=goes_on)
+                held = await hold(answer)
+                headers = [(name.lower(), value) for name, value in answer.headers]
+                if held is None:  # its connection is closed; what it said is lost but for its head
+                    length = (b"content-length", b"0")
+                    held = HeldAnswer(answer.status, [*(h for h in headers if h[0] != length[0]), length], b"")
+                answer = held
+                wait_s = None
+                if not is_last and not forbids_retry(headers, held.body):
+                    wait_s = self._wait_s(num_retries, headers=headers)
+            if wait_s is None:
+                return _Outcome(upstream, request, num_retries + 1, answer, error, may_fall_back=goes_on)
+            self._metrics.retried(upstream.target.name, reason)
+            await asyncio.sleep(wait_s)
+        raise AssertionError("the last attempt returns")
+
+    def _wait_s(
+        self, num_retries: int, *, headers: Sequence[Header] = (), error: UpstreamError | None = None
+    ) -> float | None:
+        if getattr(error, "was_stale", False):
+            return 0.0
+        asked_s = asked_wait_s(headers, time.time())
+        return retry_wait_s(num_retries, self._draw(), asked_s, self._policy.max_wait_s)
+
+    def _note(self, upstream: _Upstream, *, is_good: bool) -> None:
+        """Tell the breaker, and whoever watches it."""
+        breaker, name = upstream.breaker, upstream.target.name
+        was_open = breaker.is_open
+        if is_good:
+            breaker.succeeded()
+        else:
+            breaker.failed()
+        if breaker.is_open != was_open:
+            self._metrics.set_open(name, is_open=breaker.is_open)
+            logger.warning(fields("upstream_passed_over" if breaker.is_open else "upstream_is_back", upstream=name))
+
+    def _address(self, upstream: _Upstream, outgoing: Outgoing, primary: _Upstream) -> _Addressed | None:
+        """Put a request into the form that an upstream takes; None where it must not or cannot be sent there.
+
+        Raises:
+            ForeignCredentialError: the request is meant for this upstream, its credential is not.
+        """
+        settings, is_primary = upstream.settings, upstream is primary
+        wire, path, body = outgoing.wire, outgoing.path, outgoing.body
+        spoken = self._spoken(upstream, wire)
+        if spoken is None and wire is not None and not is_primary:
+            return None
+        translated_to = spoken if spoken != wire else None
+        if translated_to is not None:
+            assert self._translator is not None
+            assert wire is not None
+            body, path = self._translator.request(wire, translated_to, body), _PATHS[translated_to]
+        if outgoing.model in settings.rename and body:
+            body = rename_model(body, settings.rename)
+        headers = self._headers(upstream, outgoing, spoken or wire, primary, is_translated=translated_to is not None)
+        if headers is None:
+            return None
+        if upstream.target.origin != primary.target.origin:
+            path = path_without_credential(path)
+        family = MESSAGES if path.startswith(_PATHS[MESSAGES]) else spoken or wire
+        path = settings.known.base_of(family) + path.removeprefix("/v1")
+        return _Addressed(path, headers, body, translated_to)
+
+    def _spoken(self, upstream: _Upstream, wire: WireName | None) -> WireName | None:
+        """The format in which an upstream is spoken to; None where it knows none that the request can be put in."""
+        if wire is None or wire in upstream.target.wires:
+            return wire
+        if self._translator is not None:
+            for other in _PATHS:
+                if other in upstream.target.wires and self._translator.can(wire, other):
+                    return other
+        return None
+
+    def _headers(
+        self,
+        upstream: _Upstream,
+        outgoing: Outgoing,
+        wire: WireName | None,
+        primary: _Upstream,
+        *,
+        is_translated: bool,
+    ) -> list[Header] | None:
+        """Headers for an upstream, with the credential that is meant for it; None where there is none to be had."""
+        settings, known = upstream.settings, upstream.settings.known
+        headers = list(outgoing.headers)
+        if settings.secret is not None:
+            headers = with_credential(headers, settings.secret.get_secret_value(), known.auth_of(wire))
+        elif not settings.takes_clients_credential:
+            headers = without_credential(headers)
+        elif upstream.target.origin != primary.target.origin:
+            return None
+        elif (token := token_of(headers)) is not None:
+            owner = provider_of_key(token)
+            if owner is not None and not known.is_local and known is not ANY and owner != known.name:
+                raise ForeignCredentialError(owner, settings.name)
+            if is_translated:
+                headers = with_credential(headers, token, known.auth_of(wire))
+        if wire is MESSAGES and all(name != _VERSION[0] for name, _ in headers):
+            headers.append(_VERSION)
+        return headers
+
+    async def _list(self, upstream: _Upstream, asked: Outgoing) -> HeldAnswer | UpstreamError:
+        """Ask one upstream for its models."""
+        try:
+            request = self._address(upstream, asked, upstream)
+            assert request is not None
+        except ForeignCredentialError as error:
+            return UpstreamError(str(error))
+        # Anthropic gives twenty at a time unless it is asked for more, and takes no bearer token for a key.
+        path, headers = request.path, list(request.headers)
+        if upstream.settings.known.wires == {MESSAGES}:
+            path += "?limit=1000"
+            if upstream.settings.secret is not None:
+                form = upstream.settings.known.auth_of(MESSAGES)
+                headers = with_credential(headers, upstream.settings.secret.get_secret_value(), form)
+            headers = [*(header for header in headers if header[0] != _VERSION[0]), _VERSION]
+        try:
+            async with asyncio.timeout(_LIST_TIMEOUT_S):
+                answer = await hold(await upstream.http.send("GET", path, headers), max_bytes=_MAX_LIST_BYTES)
+        except TimeoutError:
+            return UpstreamError(f"upstream {upstream.target.origin} lists no models within {_LIST_TIMEOUT_S:g} s")
+        except UpstreamError as error:
+            return error
+        return answer or UpstreamError(f"upstream {upstream.target.origin} gives no usable list of models")
+
+
+def _make(settings: UpstreamSettings, limits: HttpLimits, policy: Policy, cache_ttl_s: float | None) -> _Upstream:
+    preset = settings.known
+    origin = (settings.origin or preset.origin or "").removesuffix(preset.base)
+    profile: Profile = PROFILES[settings.profile_name]
+    if cache_ttl_s is not None:
+        profile = replace(profile, ttl_s=cache_ttl_s)
+    own = {name: value for name in HttpLimits.__slots__ if (value := getattr(settings, name)) is not None}
+    return _Upstream(
+        settings,
+        Target(
+            settings.name,
+            origin,
+            profile,
+            settings.wires if settings.wires is not None else preset.wires,
+            settings.is_local if settings.is_local is not None else preset.is_local,
+        ),
+        HttpUpstream(origin, replace(limits, **own)),
+        Breaker(max_failures=policy.breaker_failures, retry_s=policy.breaker_retry_s),
+        policy.max_retries if settings.max_retries is None else settings.max_retries,
+    )

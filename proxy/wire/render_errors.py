@@ -1,0 +1,54 @@
+"""Errors in the form of each wire: as a whole answer, and as the event that ends a stream. Knows no route."""
+
+from __future__ import annotations
+
+import msgspec
+
+from sluice.proxy.errors import describe, error_json
+
+_ANTHROPIC_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+
+
+def anthropic_error(error: Exception) -> tuple[int, bytes]:
+    """Render an exception as Anthropic error JSON.
+
+    Returns:
+        The HTTP status, and `{"type": "error", "error": {type, message}}`, with our `code` beside them.
+    """
+    told = describe(error)
+    type_ = _ANTHROPIC_TYPES.get(told.status, "invalid_request_error" if told.status < 500 else "api_error")
+    fields = {"type": type_, "message": told.message, "code": told.code}
+    return told.status, msgspec.json.encode({"type": "error", "error": fields})
+
+
+def error_for_path(error: Exception, path: str) -> tuple[int, bytes]:
+    """Render an exception in the form that the clients of a path read."""
+    return anthropic_error(error) if path.startswith("/v1/messages") else error_json(error)
+
+
+def chat_event(error: Exception) -> bytes:
+    """Render an exception as an event of OpenAI's chat and completions streams."""
+    return b"data: " + error_json(error)[1] + b"\n\n"
+
+
+def anthropic_event(error: Exception) -> bytes:
+    """Render an exception as an event of Anthropic's streams."""
+    return b"event: error\ndata: " + anthropic_error(error)[1] + b"\n\n"
+
+
+def responses_event(error: Exception) -> bytes:
+    """Render an exception as an event of OpenAI's responses streams."""
+    told = describe(error)
+    fields = {"message": told.message, "type": told.type, "param": told.param, "code": told.code}
+    event = {"type": "error", **{key: fields[key] for key in ("code", "message", "param")}, "error": fields}
+    return b"event: error\ndata: " + msgspec.json.encode(event) + b"\n\n"

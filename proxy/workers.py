@@ -1,0 +1,78 @@
+"""Several processes that serve one socket: starts them, replaces one that died, ends them when told.
+
+Built on uvicorn's supervisor. What workers have to share lies in Redis; their counters lie in a folder of files that
+any of them sums up (prometheus_client's way).
+"""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+import os
+import signal
+import socket
+import tempfile
+import threading
+
+from fastapi import FastAPI
+from prometheus_client.multiprocess import mark_process_dead
+from uvicorn.supervisors import Multiprocess
+
+from sluice.proxy.app import create_app
+from sluice.proxy.log import fields, logger, set_up_logging
+from sluice.proxy.serve import server_config
+from sluice.proxy.settings import Settings
+
+_COUNTERS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""Where prometheus_client looks for the folder that workers share; it has no other way to be told."""
+
+
+class Supervisor(Multiprocess):
+    """Keeps the workers alive. Make it on the main thread, run it on another.
+
+    Args:
+        settings: what each worker serves by; `workers` says how many there are.
+        listener: the socket that they share.
+    """
+
+    def __init__(self, settings: Settings, listener: socket.socket) -> None:
+        super().__init__(server_config(functools.partial(worker_app, settings), settings, is_factory=True), [listener])
+        self._counters = tempfile.TemporaryDirectory(prefix="sluice-")
+        os.environ[_COUNTERS_FOLDER] = self._counters.name
+
+    def end(self) -> None:
+        """Let answers in progress come to their end; the second time, kill the workers."""
+        if self.should_exit.is_set():
+            for worker in self.processes:
+                worker.process.kill()
+        self.should_exit.set()
+        # Connections that come while the workers drain are refused, not left waiting for nobody.
+        for shared in self.sockets:
+            shared.close()
+
+    def keep_subprocess_alive(self) -> None:
+        """Replace workers that died."""
+        before = {worker.pid for worker in self.processes}
+        super().keep_subprocess_alive()
+        for pid in before - {worker.pid for worker in self.processes}:
+            logger.warning(fields("worker_replaced", pid=pid))
+            mark_process_dead(pid, self._counters.name)  # type: ignore[no-untyped-call]  # it has no types
+
+    def close(self) -> None:
+        """Remove what the workers counted."""
+        os.environ.pop(_COUNTERS_FOLDER, None)
+        self._counters.cleanup()
+
+
+def worker_app(settings: Settings) -> FastAPI:
+    """Make a worker's application, in the worker."""
+    set_up_logging(settings.log_level)
+    threading.Thread(target=_end_with_parent, name="sluice-parent", daemon=True).start()
+    return create_app(settings)
+
+
+def _end_with_parent() -> None:
+    """End this worker when its parent is gone, however that ended."""
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)

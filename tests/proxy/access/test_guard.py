@@ -1,0 +1,217 @@
+"""The whole proxy, guarded: who gets in, who is turned away, and that no secret shows anywhere."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+import httpx
+import pytest
+
+from sluice.proxy.access.keys import ProxyKey, make_key
+from tests.proxy.servers import Exchange, ScriptedUpstream, answer_plainly, completion, proxy
+
+BODY = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}]}
+CHAT = "/v1/chat/completions"
+
+
+def error_of(answer: httpx.Response) -> tuple[int, str]:
+    return answer.status_code, answer.json()["error"]["code"]
+
+
+# --- pages of other hosts and origins --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", ["evil.com", "evil.com:8790", "127.0.0.1.evil.com", "0.0.0.0", "localhost@evil.com"])
+async def test_a_page_under_a_rebound_name_is_turned_away(upstream: ScriptedUpstream, host: str) -> None:
+    async with proxy(upstream.url) as client:
+        for path in ("/v1/models", "/healthz", "/metrics", "/v1/recall/7f3a"):
+            assert error_of(await client.get(path, headers={"host": host})) == (403, "forbidden_host")
+        assert error_of(await client.post(CHAT, json=BODY, headers={"host": host})) == (403, "forbidden_host")
+    assert not upstream.exchanges
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:8790", "[::1]:8790", "127.0.0.1"])
+async def test_loopback_may_be_called_by_any_of_its_names(upstream: ScriptedUpstream, host: str) -> None:
+    async with proxy(upstream.url) as client:
+        assert (await client.get("/healthz", headers={"host": host})).status_code == 200
+
+
+@pytest.mark.parametrize("origin", ["http://evil.com", "null", "http://127.0.0.1:1", "https://localhost"])
+async def test_a_page_of_another_origin_is_turned_away(upstream: ScriptedUpstream, origin: str) -> None:
+    async with proxy(upstream.url) as client:
+        answer = await client.post(CHAT, json=BODY, headers={"origin": origin, "content-type": "text/plain"})
+        assert error_of(answer) == (403, "forbidden_origin")
+        assert "allowed_origins" in answer.json()["error"]["message"]
+        preflight = await client.options(CHAT, headers={"origin": origin, "access-control-request-method": "POST"})
+        assert "access-control-allow-origin" not in preflight.headers
+    assert not upstream.exchanges
+
+
+async def test_its_own_pages_may_ask(upstream: ScriptedUpstream) -> None:
+    async with proxy(upstream.url) as client:
+        own = str(client.base_url).rstrip("/")
+        answer = await client.post(CHAT, json=BODY, headers={"origin": own})
+        assert answer.json() == completion()
+        assert "access-control-allow-origin" not in answer.headers
+
+
+async def test_an_origin_that_is_allowed_gets_cors_and_no_other_does(upstream: ScriptedUpstream) -> None:
+    page = "http://localhost:3000"
+    async with proxy(upstream.url, allowed_origins=(page,)) as client:
+        asked = {"origin": page, "access-control-request-method": "POST", "access-control-request-headers": "x-a"}
+        preflight = await client.options(CHAT, headers=asked)
+        assert (preflight.status_code, preflight.headers["access-control-allow-origin"]) == (200, page)
+        answer = await client.post(CHAT, json=BODY, headers={"origin": page})
+        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, page)
+        other = await client.post(CHAT, json=BODY, headers={"origin": "http://evil.com"})
+        assert error_of(other) == (403, "forbidden_origin")
+
+
+# --- keys ------------------------------------------------------------------------------------------------------------
+
+
+async def test_without_a_key_nothing_but_probes_is_served(upstream: ScriptedUpstream) -> None:
+    key, text = make_key("ann")
+    stolen = f"sk-sluice-{key.id}-{'A' * 43}"
+    async with proxy(upstream.url, keys=(key,)) as client:
+        for path in ("/healthz", "/readyz"):
+            assert (await client.get(path)).status_code == 200
+        upstream.exchanges.clear()
+        for path in ("/v1/models", "/metrics", "/v1/recall/7f3a", "/v1/files"):
+            assert error_of(await client.get(path)) == (401, "missing_proxy_key")
+        for wrong in ("hush", stolen, make_key("bob")[1], text + "x"):
+            answer = await client.post(CHAT, json=BODY, headers={"x-sluice-key": wrong})
+            assert error_of(answer) == (401, "unknown_proxy_key")
+            assert wrong not in answer.text
+        assert not upstream.exchanges
+        assert (await client.post(CHAT, json=BODY, headers={"x-sluice-key": text})).json() == completion()
+
+
+@pytest.mark.parametrize("header", ["x-sluice-key", "authorization", "x-api-key"])
+async def test_a_key_reaches_no_upstream_and_no_log(
+    upstream: ScriptedUpstream, header: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    key, text = make_key("ann")
+    value = f"Bearer {text}" if header == "authorization" else text
+    headers = {header: value}
+    if header == "x-sluice-key":
+        headers["authorization"] = "Bearer hush-provider"
+    async with proxy(upstream.url, keys=(key,)) as client:
+        assert (await client.post(CHAT, json=BODY, headers=headers)).status_code == 200
+        sent = repr(upstream.last.headers)
+        assert (await client.get("/v1/models", headers=headers)).status_code == 200
+        metrics = (await client.get("/metrics", headers=headers)).text
+    assert text not in sent + repr(upstream.last.headers) + metrics + caplog.text
+    assert "hush" not in metrics + caplog.text
+    assert ("hush-provider" in sent) == (header == "x-sluice-key")
+
+
+async def test_keys_in_a_file_work_at_once_when_they_are_added(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+    from sluice.proxy.access.keyring import FileKeys
+
+    path = tmp_path / "keys.json"
+    async with proxy(upstream.url, keys_file=path) as client:
+        key, text = make_key("ann")
+        assert error_of(await client.get("/v1/models")) == (401, "missing_proxy_key")
+        FileKeys(path).add(key)
+        async with asyncio.timeout(10):  # the file is looked at once a second
+            while (await client.get("/v1/models", headers={"x-sluice-key": text})).status_code != 200:
+                pass
+
+
+@pytest.mark.redis
+async def test_keys_in_redis_are_shared(upstream: ScriptedUpstream, redis_url: str) -> None:
+    from sluice.proxy.access.redis import RedisKeys
+    from sluice.proxy.state.client import RedisClient
+
+    client_of_keys = RedisClient(redis_url, timeout_s=5.0)
+    key, text = make_key("ann", requests_per_minute=2)
+    await RedisKeys(client_of_keys).add(key)
+    await client_of_keys.aclose()
+    async with (
+        proxy(upstream.url, redis_url=redis_url, require_keys=True) as one,
+        proxy(upstream.url, redis_url=redis_url, require_keys=True) as two,
+    ):
+        headers = {"x-sluice-key": text}
+        assert (await one.get("/v1/models", headers=headers)).status_code == 200
+        assert (await two.get("/v1/models", headers=headers)).status_code == 200
+        for client in (one, two):
+            assert error_of(await client.get("/v1/models", headers=headers)) == (429, "rate_limited")
+
+
+# --- limits ----------------------------------------------------------------------------------------------------------
+
+
+async def test_too_fast_is_429_with_the_time_to_wait(upstream: ScriptedUpstream) -> None:
+    key, text = make_key("ann", requests_per_minute=1)
+    async with proxy(upstream.url, keys=(key,)) as client:
+        headers = {"x-sluice-key": text}
+        assert (await client.post(CHAT, json=BODY, headers=headers)).status_code == 200
+        refused = await client.post(CHAT, json=BODY, headers=headers)
+    assert error_of(refused) == (429, "rate_limited")
+    assert 50 <= int(refused.headers["retry-after"]) <= 60
+    assert len(upstream.exchanges) == 1
+
+
+async def holding(
+    upstream: ScriptedUpstream, client: httpx.AsyncClient, **headers: str
+) -> asyncio.Task[httpx.Response]:
+    """A request that the upstream does not answer, on its way."""
+
+    async def wait(exchange: Exchange) -> None:
+        await asyncio.Event().wait()
+
+    upstream.answer = wait
+    upstream.arrived.clear()
+    task = asyncio.create_task(client.post(CHAT, json=BODY, headers=headers))
+    await upstream.arrived.wait()
+    return task
+
+
+async def gives_room(client: httpx.AsyncClient, **headers: str) -> bool:
+    async with asyncio.timeout(10):
+        while (await client.get("/v1/models", headers=headers)).status_code == 429:
+            pass
+    return True
+
+
+async def test_too_many_of_one_key_at_once_is_429_and_a_hang_up_makes_room(upstream: ScriptedUpstream) -> None:
+    (key, text), (other, others) = make_key("ann", max_concurrent=1), make_key("bob")
+    async with proxy(upstream.url, keys=(key, other)) as client:
+        task = await holding(upstream, client, **{"x-sluice-key": text})
+        refused = await client.post(CHAT, json=BODY, headers={"x-sluice-key": text})
+        assert error_of(refused) == (429, "too_many_requests")
+        assert refused.headers["retry-after"] == "1"
+        upstream.answer = answer_plainly
+        assert (await client.get("/v1/models", headers={"x-sluice-key": others})).status_code == 200
+        task.cancel()
+        assert await gives_room(client, **{"x-sluice-key": text})
+
+
+async def test_too_many_in_all_is_429(upstream: ScriptedUpstream) -> None:
+    async with proxy(upstream.url, max_concurrent_requests=1) as client:
+        task = await holding(upstream, client)
+        refused = await client.post(CHAT, json=BODY)
+        assert error_of(refused) == (429, "too_many_requests")
+        assert "max_concurrent_requests" in refused.json()["error"]["message"]
+        upstream.answer = answer_plainly
+        task.cancel()
+        assert await gives_room(client)
+
+
+async def test_a_spent_budget_is_429_until_it_is_over(upstream: ScriptedUpstream) -> None:
+    key, text = make_key("ann", tokens_per_day=0)
+    async with proxy(upstream.url, keys=(key,)) as client:
+        refused = await client.post(CHAT, json=BODY, headers={"x-sluice-key": text})
+    assert error_of(refused) == (429, "budget_spent")
+    assert 1 <= int(refused.headers["retry-after"]) <= 86_400
+
+
+def test_a_keys_record_is_frozen() -> None:
+    key, _ = make_key("ann")
+    assert isinstance(key, ProxyKey)
+    with pytest.raises(Exception, match="frozen"):
+        key.name = "bob"

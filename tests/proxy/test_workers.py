@@ -1,0 +1,153 @@
+"""Several workers in processes of their own, on one socket and one Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import pairwise
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from tests.proxy.servers import DONE, Exchange, ScriptedUpstream, chunk, reading_twice
+
+pytestmark = pytest.mark.redis
+CHAT = "/v1/chat/completions"
+BODY = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}]}
+
+
+def start(*options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "sluice.proxy.cli", "serve", "--port", "0", "--log-level", "warning", *options]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+@asynccontextmanager
+async def served(*options: str) -> AsyncIterator[tuple[subprocess.Popen[str], httpx.AsyncClient]]:
+    """A proxy in processes of its own, once it answers."""
+    process = start(*options)
+    assert process.stderr is not None
+    try:
+        line = await asyncio.to_thread(process.stderr.readline)
+        url = "http://" + line.split("http://", 1)[1].split(" ")[0]
+        # A connection for each request, so that all workers get some.
+        limits = httpx.Limits(max_keepalive_connections=0)
+        async with httpx.AsyncClient(base_url=url, timeout=60.0, limits=limits, trust_env=False) as client:
+            assert (await client.get("/healthz")).status_code == 200
+            yield process, client
+    finally:
+        for child in psutil.Process(process.pid).children(recursive=True) if process.poll() is None else ():
+            child.kill()
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+def workers_of(process: subprocess.Popen[str]) -> set[int]:
+    """Ids of the workers; the tracker of shared resources beside them is none."""
+    found = set()
+    for child in psutil.Process(process.pid).children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+            if "spawn_main" in " ".join(child.cmdline()):
+                found.add(child.pid)
+    return found
+
+
+def wait_until_replaced(process: subprocess.Popen[str], killed: int) -> None:
+    deadline = time.monotonic() + 60
+    while killed in (now := workers_of(process)) or len(now) < 2:
+        assert time.monotonic() < deadline, now
+        time.sleep(0.1)
+
+
+def wait_until_shut(host: str, port: int) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            socket.create_connection((host, port), timeout=5).close()
+        except (ConnectionRefusedError, ConnectionResetError):
+            return
+    raise AssertionError("it still lets new connections in")
+
+
+def turns() -> list[list[Any]]:
+    messages = reading_twice()
+    for number in range(3, 7):
+        messages += json.loads(json.dumps(messages[3:5]).replace("call_2", f"call_{number}"))
+    return [messages[: end + 1] for end, message in enumerate(messages) if message["role"] == "tool"]
+
+
+async def test_workers_share_what_they_decided_are_replaced_and_sum_their_counters(
+    upstream: ScriptedUpstream, redis_url: str
+) -> None:
+    forwarded: list[list[Any]] = []
+    async with served("--upstream", upstream.url, "--redis", redis_url, "--workers", "2") as (process, client):
+        for number, messages in enumerate(turns()):
+            if number == 3:
+                killed = min(workers_of(process))
+                psutil.Process(killed).kill()
+                # The other one serves meanwhile; a connection that the killed one had taken is lost with it.
+            for _ in range(20):
+                try:
+                    answer = await client.post(CHAT, json={"model": "gpt-4o", "messages": messages})
+                    break
+                except httpx.TransportError:
+                    continue
+            assert answer.status_code == 200
+            forwarded.append(upstream.last.json["messages"])
+        await asyncio.to_thread(wait_until_replaced, process, killed)
+        for _ in range(20):
+            assert (await client.post(CHAT, json=BODY)).status_code == 200
+        counts = [(await client.get("/metrics")).text for _ in range(4)]
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(process.wait, 60) == 0
+    for earlier, later in pairwise(forwarded):
+        assert later[: len(earlier)] == earlier
+    assert "as in message 3" in forwarded[-1][4]["content"]
+    # Every worker says the same: the sum, what the killed one had counted included.
+    sums = {
+        line for text in counts for line in text.splitlines() if line.startswith('sluice_requests_total{status="200"}')
+    }
+    assert sums == {f'sluice_requests_total{{status="200"}} {len(turns()) + 20}.0'}
+
+
+async def test_sigterm_lets_streams_come_to_their_end(upstream: ScriptedUpstream, redis_url: str) -> None:
+    go_on = asyncio.Event()
+
+    async def slowly(exchange: Exchange) -> None:
+        await exchange.start("text/event-stream")
+        await exchange.part(chunk("one"))
+        await go_on.wait()
+        await exchange.part(chunk("two") + DONE)
+        await exchange.end()
+
+    upstream.answer = slowly
+    async with served("--upstream", upstream.url, "--redis", redis_url, "--workers", "2") as (process, client):
+        async with client.stream("POST", CHAT, json={**BODY, "stream": True}) as answer:
+            parts = answer.aiter_bytes()
+            received = await anext(parts)
+            process.send_signal(signal.SIGTERM)
+            await asyncio.to_thread(wait_until_shut, client.base_url.host, client.base_url.port)
+            go_on.set()
+            async for part in parts:
+                received += part
+        assert received == chunk("one") + chunk("two") + DONE
+        assert await asyncio.to_thread(process.wait, 60) == 0
+
+
+async def test_workers_end_with_a_parent_that_is_killed(upstream: ScriptedUpstream, redis_url: str) -> None:
+    async with served("--upstream", upstream.url, "--redis", redis_url, "--workers", "2") as (process, _):
+        workers = [psutil.Process(pid) for pid in workers_of(process)]
+        assert len(workers) == 2
+        process.kill()
+        gone, alive = await asyncio.to_thread(psutil.wait_procs, workers, 30)
+    assert (len(gone), alive) == (2, [])
