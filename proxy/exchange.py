@@ -8,17 +8,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from starlette.types import Receive, Scope, Send
 
+from sluice.proxy.access.guard import STATE_KEY
+from sluice.proxy.answers import SourcedAnswer, Unshared, answer_key, may_keep, may_take
 from sluice.proxy.body import ClientGoneError, read_body
 from sluice.proxy.headers import Header, find, to_upstream
 from sluice.proxy.log import fields, logger, where
+from sluice.proxy.meter import Source, UsageReader, reader_for
+from sluice.proxy.meter.breakpoints import Breakpoints, breakpoints_of
+from sluice.proxy.meter.reader import readable
+from sluice.proxy.metering import turn_of
 from sluice.proxy.prepare import Prepared, mode_of, prepare
 from sluice.proxy.relay import Relayed, relay, unless_gone
 from sluice.proxy.services import Services
-from sluice.proxy.wire import Outgoing
+from sluice.proxy.upstreams import Target
+from sluice.proxy.wire import Outgoing, WireName
 from sluice.proxy.wire.base import Wire
 
 CLIENT_GONE_STATUS = 499
@@ -34,6 +42,12 @@ class _Exchange:
     """Time that was ours."""
     tokens: tuple[int, int] | None = None
     """Tokens that came in and that were forwarded; None until they are counted."""
+    breakpoints: Breakpoints | None = None
+    """Where the request marks its prefix to be cached, where its wire has such marks."""
+    answer: SourcedAnswer | None = None
+    """The answer; None until its head is there."""
+    usage: UsageReader | None = None
+    """Reads the usage out of the answer."""
     is_answered: bool = False
     """Whether the answer's head is on its way, so that no other can be sent."""
 
@@ -72,7 +86,7 @@ class Endpoint:
         """Serve one request."""
         services: Services = scope["app"].state.services
         exchange = _Exchange()
-        started_s = time.perf_counter()
+        at_s, started_s = time.time(), time.perf_counter()
         error: BaseException | None = None
         num_bytes = 0
         try:
@@ -88,6 +102,8 @@ class Endpoint:
             headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
             await send({"type": "http.response.start", "status": status, "headers": headers + exchange.headers()})
             await send({"type": "http.response.body", "body": body})
+        total_s = time.perf_counter() - started_s
+        await self._meter(scope, services, exchange, status, at_s, total_s)
         services.metrics.requests.labels(status).inc()
         prepared = exchange.prepared
         if prepared is not None:
@@ -103,7 +119,8 @@ class Endpoint:
             tokens_in=exchange.tokens and exchange.tokens[0],
             tokens_out=exchange.tokens and exchange.tokens[1],
             overhead_ms=exchange.own_s * 1000,
-            total_ms=(time.perf_counter() - started_s) * 1000,
+            total_ms=total_s * 1000,
+            answer=exchange.answer and exchange.answer.source,
             answer_bytes=num_bytes,
             error=error and where(error),
         )
@@ -138,7 +155,7 @@ class Endpoint:
         outgoing = Outgoing(
             "POST",
             target_of(scope),
-            to_upstream(scope["headers"], identity=stream),
+            readable(to_upstream(scope["headers"], identity=stream)),
             prepared.body,
             self._wire.name,
             parsed.model if parsed is not None else "",
@@ -146,7 +163,7 @@ class Endpoint:
         )
         target = prepared.target or services.upstreams.resolve(outgoing.model)
         exchange.own_s = time.perf_counter() - read_s
-        answer = await services.upstreams.send(target, outgoing)
+        answer = exchange.answer = await _ask(services, target, outgoing, prepared, scope["headers"])
         answered_s = time.perf_counter()
         try:
             # Counting went on while the upstream worked, so that there is hardly ever anything to wait for.
@@ -158,7 +175,36 @@ class Endpoint:
         exchange.own_s += time.perf_counter() - answered_s
         exchange.is_answered = True
         ours = [*exchange.headers(), *answer.sluice_headers]
-        return await relay(answer, send, ours, render_event=self._wire.render_event)
+        reader = exchange.usage = reader_for(self._wire.name, answer.headers)
+        return await relay(answer, send, ours, tap=reader.feed, render_event=self._wire.render_event)
+
+    async def _meter(
+        self, scope: Scope, services: Services, exchange: _Exchange, status: int, at_s: float, total_s: float
+    ) -> None:
+        """Record the turn, and charge it to its key."""
+        if exchange.prepared is None:
+            return
+        key, answer = scope.get("state", {}).get(STATE_KEY), exchange.answer
+        turn = turn_of(
+            exchange.prepared,
+            wire=self._wire.name,
+            key_id=key.id if key is not None else None,
+            at_s=at_s,
+            status=status,
+            tokens=exchange.tokens,
+            usage=exchange.usage.usage() if exchange.usage is not None else None,
+            own_s=exchange.own_s,
+            total_s=total_s,
+            upstream=answer.upstream if answer is not None else "",
+            source=answer.source if answer is not None else Source.UPSTREAM,
+            num_retries=answer.num_retries if answer is not None else 0,
+            breakpoints=exchange.breakpoints,
+            traceparent=find(scope["headers"], b"traceparent"),
+        )
+        if turn is not None:
+            spent = services.meter.record(turn)
+            if key is not None and spent.tokens:
+                await services.access.spend(key, tokens=spent.tokens, dollars=spent.dollars)
 
     def _count(self, prepared: Prepared, services: Services, exchange: _Exchange) -> asyncio.Task[None] | None:
         """Start counting tokens; the counters get them even where the answer's head does not wait for them."""
@@ -173,6 +219,8 @@ class Endpoint:
                 logger.error(fields("token_count_failed", error=where(error)))
                 return
             exchange.tokens = (counts[0], counts[1])
+            if self._wire.name is WireName.MESSAGES:
+                exchange.breakpoints = await asyncio.to_thread(breakpoints_of, parsed.raw)
             services.metrics.tokens_in.inc(counts[0])
             services.metrics.tokens_out.inc(counts[1])
 
@@ -180,6 +228,20 @@ class Endpoint:
         self._counting.add(task)
         task.add_done_callback(self._counting.discard)
         return task
+
+
+async def _ask(
+    services: Services, target: Target, outgoing: Outgoing, prepared: Prepared, headers: Sequence[Header]
+) -> SourcedAnswer:
+    """Get the answer: from the prompt cache where that is on and the request qualifies, else from the upstream."""
+    answers = services.answers
+    if answers is not None and prepared.tenant and may_keep(headers):
+        key = answer_key(outgoing, tenant=prepared.tenant, origin=target.origin)
+        if key is not None and outgoing.wire is not None:
+            return await answers.fetch(
+                key, outgoing.wire, lambda: services.upstreams.send(target, outgoing), may_take=may_take(headers)
+            )
+    return Unshared(await services.upstreams.send(target, outgoing))
 
 
 def target_of(scope: Scope) -> str:

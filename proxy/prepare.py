@@ -41,6 +41,8 @@ class Prepared:
     """Which upstream serves it; None: the one that serves requests that name no model."""
     compressed: Compressed | None = None
     """What the compressor said; None where it was not asked, or failed."""
+    tenant: bytes = b""
+    """Who sends the request; empty where that cannot be told."""
 
 
 def mode_of(headers: Sequence[Header], default: Mode) -> Mode:
@@ -92,22 +94,26 @@ async def prepare(raw: bytes, headers: Sequence[Header], wire: Wire, mode: Mode,
             return Prepared(raw, mode)
         raise
     target = services.upstreams.resolve(parsed.model)
-    untouched = Prepared(raw, mode, None, parsed, parsed.messages, target)
+    tenant = await _tenant(headers, services)
+    untouched = Prepared(raw, mode, None, parsed, parsed.messages, target, tenant=tenant)
     if mode is Mode.OFF or wire.dialect is None:
         return untouched
     if parsed.spans is None:
         return replace(untouched, bypass="duplicate-key")
+    if not tenant:
+        return replace(untouched, bypass="state")
     try:
         async with asyncio.timeout(services.settings.compress_timeout_s):
             compressed = await services.compressor.compress(
                 parsed.messages,
                 dialect=wire.dialect,
                 mode=mode,
-                tenant=tenant_of(headers, await services.store.secret()),
+                tenant=tenant,
                 upstream=target.origin,
                 max_tokens=max_tokens,
                 context=wire.context(parsed),
                 profile=target.profile,
+                holdout=services.settings.holdout,
             )
         return replace(
             untouched,
@@ -125,3 +131,10 @@ async def prepare(raw: bytes, headers: Sequence[Header], wire: Wire, mode: Mode,
         bypass = "error"
         logger.error(fields("compression_failed", error=where(error)))
     return replace(untouched, bypass=bypass)
+
+
+async def _tenant(headers: Sequence[Header], services: Services) -> bytes:
+    try:
+        return tenant_of(headers, await services.store.secret())
+    except StateError:
+        return b""

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from sluice.compressor import Compressor, StateStore
 from sluice.proxy.access import Access
+from sluice.proxy.answers import Answers
+from sluice.proxy.meter import Meter, StatsReader
 from sluice.proxy.metrics import Metrics
 from sluice.proxy.settings import Settings
 from sluice.proxy.tokens import TokenCounter
@@ -23,10 +25,17 @@ class Services:
     counter: TokenCounter
     metrics: Metrics
     access: Access
+    meter: Meter
+    stats: StatsReader
+    answers: Answers | None
+    """The prompt cache; None where it is switched off."""
 
     async def aclose(self) -> None:
         """Close what holds connections and threads."""
         self.counter.close()
         await self.upstreams.aclose()
         await self.access.aclose()
+        await self.meter.aclose()
+        if self.answers is not None:
+            await self.answers.aclose()
         await self.store.aclose()

@@ -13,7 +13,7 @@ from sluice.proxy.answers.kept import Kept, keep
 from sluice.proxy.answers.store import AnswerStore
 from sluice.proxy.headers import Header
 from sluice.proxy.meter.turn import Source
-from sluice.proxy.upstreams import Answer
+from sluice.proxy.upstreams import Answer, RoutedAnswer
 from sluice.proxy.wire.types import WireName
 
 
@@ -23,6 +23,21 @@ class SourcedAnswer(Answer, Protocol):
     @property
     def source(self) -> Source:
         """Where it came from; final once it is closed."""
+        ...
+
+    @property
+    def upstream(self) -> str:
+        """Name of the upstream that gave it, then or now; empty where that is not known."""
+        ...
+
+    @property
+    def num_retries(self) -> int:
+        """How often the request was sent again."""
+        ...
+
+    @property
+    def sluice_headers(self) -> Sequence[Header]:
+        """Headers that tell the client where it came from."""
         ...
 
 
@@ -54,7 +69,7 @@ class Answers:
         self._flights: dict[bytes, Flight] = {}
 
     async def fetch(
-        self, key: bytes, wire: WireName, send: Callable[[], Awaitable[Answer]], *, may_take: bool = True
+        self, key: bytes, wire: WireName, send: Callable[[], Awaitable[RoutedAnswer]], *, may_take: bool = True
     ) -> SourcedAnswer:
         """Answer a request: from what was kept, from a twin's call, or by a call of its own.
 
@@ -87,7 +102,7 @@ class Answers:
         """Close the store."""
         await self._store.aclose()
 
-    async def _lead(self, key: bytes, wire: WireName, send: Callable[[], Awaitable[Answer]]) -> SourcedAnswer:
+    async def _lead(self, key: bytes, wire: WireName, send: Callable[[], Awaitable[RoutedAnswer]]) -> SourcedAnswer:
         """Call the upstream, for whoever asks the same meanwhile as well."""
         pending = self._pending[key] = _Pending(asyncio.get_running_loop().create_future())
         try:
@@ -152,9 +167,12 @@ class Unshared:
 
     source = Source.UPSTREAM
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: RoutedAnswer) -> None:
         self.status = answer.status
         self.headers = answer.headers
+        self.upstream = answer.upstream
+        self.num_retries = answer.num_retries
+        self.sluice_headers: Sequence[Header] = answer.sluice_headers
         self.read = answer.read
         self.close = answer.close
 
@@ -164,6 +182,9 @@ class _Replay:
 
     status = 200
     source = Source.HIT
+    upstream = ""
+    num_retries = 0
+    sluice_headers: Sequence[Header] = ((b"x-sluice-answer", b"hit"),)
 
     def __init__(self, kept: Kept) -> None:
         self.headers: Sequence[Header] = kept.headers

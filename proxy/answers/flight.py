@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from sluice.proxy.headers import Header
 from sluice.proxy.meter.turn import Source
-from sluice.proxy.upstreams import Answer
+from sluice.proxy.upstreams import RoutedAnswer
 
 
 class Flight:
@@ -26,13 +26,16 @@ class Flight:
 
     def __init__(
         self,
-        answer: Answer,
+        answer: RoutedAnswer,
         max_bytes: int,
         on_whole: Callable[[Sequence[bytes]], Awaitable[None]],
         on_end: Callable[[], None],
     ) -> None:
         self.status = answer.status
         self.headers: Sequence[Header] = answer.headers
+        self.upstream = answer.upstream
+        self.num_retries = answer.num_retries
+        self.sluice_headers = answer.sluice_headers
         self.is_joinable = True
         self.is_ended = False
         self.error: Exception | None = None
@@ -150,6 +153,11 @@ class FlightReader:
     def __init__(self, flight: Flight, source: Source) -> None:
         self.status = flight.status
         self.headers = flight.headers
+        self.upstream = flight.upstream
+        self.num_retries = flight.num_retries if source is Source.UPSTREAM else 0
+        self.sluice_headers = flight.sluice_headers
+        if source is Source.SHARED:
+            self.sluice_headers = [(b"x-sluice-upstream", flight.upstream.encode()), (b"x-sluice-answer", b"shared")]
         self.source = source
         """Whether this answer is charged to its reader; final once closed."""
         self.position = 0

@@ -8,14 +8,11 @@ from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
-from redis.maint_notifications import MaintNotificationsConfig
 
+from sluice.compressor.errors import StateError
 from sluice.proxy.answers.kept import Kept
 from sluice.proxy.log import fields, logger
+from sluice.proxy.state.client import RedisClient
 
 _KEY_PREFIX = b"sluice:1:answer:"
 _ENTRY_BYTES = 500
@@ -92,32 +89,25 @@ class RedisAnswers:
 
     def __init__(self, url: str, ttl_s: float, timeout_s: float = 0.25) -> None:
         self._ttl_ms = max(1, round(ttl_s * 1000))
-        self._redis: Redis = Redis.from_url(
-            url,
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
-            retry=Retry(NoBackoff(), 1),
-            protocol=2,
-            driver_info=None,
-            maint_notifications_config=MaintNotificationsConfig(enabled=False),
-        )
+        self._client = RedisClient(url, timeout_s=timeout_s)
 
     async def get(self, key: bytes) -> Kept | None:
         """See `AnswerStore`."""
         try:
-            data = await self._redis.get(_KEY_PREFIX + key)
+            data = await self._client.run(lambda: self._client.redis.get(_KEY_PREFIX + key))
             return _decoder.decode(data) if isinstance(data, bytes) else None
-        except (RedisError, OSError, TimeoutError, msgspec.DecodeError) as error:
+        except (StateError, msgspec.DecodeError) as error:
             logger.warning(fields("answer_store_lost", reason=type(error).__name__))
             return None
 
     async def put(self, key: bytes, kept: Kept) -> None:
         """See `AnswerStore`."""
         try:
-            await self._redis.set(_KEY_PREFIX + key, msgspec.msgpack.encode(kept), px=self._ttl_ms)
-        except (RedisError, OSError, TimeoutError) as error:
+            data = msgspec.msgpack.encode(kept)
+            await self._client.run(lambda: self._client.redis.set(_KEY_PREFIX + key, data, px=self._ttl_ms))
+        except StateError as error:
             logger.warning(fields("answer_store_lost", reason=type(error).__name__))
 
     async def aclose(self) -> None:
         """See `AnswerStore`."""
-        await self._redis.aclose()
+        await self._client.aclose()

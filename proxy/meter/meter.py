@@ -10,8 +10,8 @@ import asyncio
 import contextlib
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 from sluice.compressor import StateError
 from sluice.proxy.log import fields, logger, where
@@ -26,8 +26,16 @@ MAX_PENDING_BATCHES = 64
 _MAX_NAME_CHARS = 120
 
 
+class Spent(NamedTuple):
+    """What a turn took of its key's budgets."""
+
+    tokens: int = 0
+    """Prompt and output."""
+    dollars: float = 0.0
+
+
 class Exporter(Protocol):
-    """Where turns are sent on to: OpenTelemetry."""
+    """Where turns are sent on to: Prometheus' counters, OpenTelemetry."""
 
     def export(self, turn: Turn, charged: Charge) -> None:
         """Hand on one turn; returns at once."""
@@ -44,8 +52,7 @@ class Meter:
     Args:
         prices: of the models.
         store: where sums are kept beside this process; None keeps them here alone. Closed with the meter.
-        exporter: where turns are sent on to. Closed with the meter.
-        on_spent: told of each turn at once: key, tokens (prompt and output), dollars.
+        exporters: where turns are sent on to. Closed with the meter.
         pause_s: seconds over which turns are gathered before they are written.
     """
 
@@ -54,15 +61,13 @@ class Meter:
         prices: PriceTable,
         store: MeterStore | None = None,
         *,
-        exporter: Exporter | None = None,
-        on_spent: Callable[[str, int, float], None] | None = None,
+        exporters: Sequence[Exporter] = (),
         pause_s: float = 0.5,
     ) -> None:
         self._prices = prices
         self._local = MemoryMeterStore()
         self._store = store
-        self._exporter = exporter
-        self._on_spent = on_spent
+        self._exporters = exporters
         self._pause_s = pause_s
         self._turns: deque[Turn] = deque(maxlen=_BATCH * MAX_PENDING_BATCHES)
         self._unwritten: deque[tuple[bytes, list[Entry]]] = deque(maxlen=MAX_PENDING_BATCHES)
@@ -72,19 +77,21 @@ class Meter:
         self.num_lost = 0
         """Turns that were let go because the store was lost for too long."""
 
-    def record(self, turn: Turn) -> None:
-        """Note a turn that has ended. Returns at once and never raises."""
+    def record(self, turn: Turn) -> Spent:
+        """Note a turn that has ended, and say what it cost. Returns at once and never raises."""
         try:
-            if self._on_spent is not None and turn.usage is not None and turn.source is Source.UPSTREAM:
-                price = self._prices.find(turn.model)
-                num_tokens = turn.usage.num_prompt + turn.usage.output_tokens
-                self._on_spent(turn.key, num_tokens, price.cost(turn.usage) if price is not None else 0.0)
             self.num_lost += len(self._turns) == self._turns.maxlen
             self._turns.append(turn)
             if self._worker is None or self._worker.done():
                 self._worker = asyncio.get_running_loop().create_task(self._work(), name="sluice-meter")
+            if turn.usage is None or turn.source is not Source.UPSTREAM:
+                return Spent()
+            price = self._prices.find(turn.model)
+            dollars = price.cost(turn.usage) if price is not None else 0.0
+            return Spent(turn.usage.num_prompt + turn.usage.output_tokens, dollars)
         except Exception as error:  # a count is never worth a request
             logger.error(fields("meter_failed", error=where(error)))
+            return Spent()
 
     async def flush(self) -> None:
         """Work off what was recorded so far."""
@@ -93,10 +100,10 @@ class Meter:
                 await self._settle([self._turns.popleft() for _ in range(min(_BATCH, len(self._turns)))])
             await self._write()
 
-    async def reading(self) -> tuple[MeterStore, bool]:
-        """The store to read from, what was recorded being in it, and whether it holds all workers' turns."""
+    async def reading(self) -> MeterStore:
+        """The store to read from, with all that was recorded: this process's where the shared one lacks something."""
         await self.flush()
-        return (self._local, False) if self._store is None or self._unwritten else (self._store, True)
+        return self._local if self._store is None or self._unwritten else self._store
 
     @property
     def local(self) -> MeterStore:
@@ -111,8 +118,8 @@ class Meter:
         await self.flush()
         if self._unwritten:
             logger.warning(fields("meter_not_written", num_turns=sum(len(batch) for _, batch in self._unwritten)))
-        if self._exporter is not None:
-            await asyncio.to_thread(self._exporter.close)
+        for exporter in self._exporters:
+            await asyncio.to_thread(exporter.close)
         if self._store is not None:
             await self._store.aclose()
 
@@ -133,8 +140,8 @@ class Meter:
                 if charged.last is not None:
                     lasts[turn.conversation] = charged.last
                 entries.append(_entry(turn, charged))
-                if self._exporter is not None:
-                    self._exporter.export(turn, charged)
+                for exporter in self._exporters:
+                    exporter.export(turn, charged)
             except Exception as error:  # one odd turn must not cost the others
                 logger.error(fields("meter_failed", error=where(error)))
         await self._local.add(b"", entries)

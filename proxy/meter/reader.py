@@ -131,6 +131,16 @@ def reader_for(wire: WireName, headers: Sequence[Header]) -> UsageReader:
     return UsageReader(wire, is_stream, find(lowered, b"content-encoding"))
 
 
+def readable(headers: Sequence[Header]) -> list[Header]:
+    """A request's headers, asking for the encodings that can be read here, where the client takes one of them."""
+    return [(key, _readable(value) if key == b"accept-encoding" else value) for key, value in headers]
+
+
+def _readable(accepted: bytes) -> bytes:
+    names = [part.partition(b";")[0].strip().lower() for part in accepted.split(b",") if b"q=0" not in part]
+    return b", ".join(name for name in names if name in (b"gzip", b"deflate")) or accepted
+
+
 def _decompressor(encoding: str | None) -> Callable[[bytes], Sequence[bytes]]:
     """What makes plain bytes of an answer's, in pieces of bounded size."""
     name = (encoding or "identity").strip().lower()

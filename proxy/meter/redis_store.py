@@ -11,13 +11,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar, cast
 
 import msgspec
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
-from redis.maint_notifications import MaintNotificationsConfig
 
-from sluice.compressor.errors import StateError
+from sluice.proxy.breaker import Breaker
 from sluice.proxy.meter.counterfactual import Last
 from sluice.proxy.meter.store import (
     MAX_CELLS_A_DAY,
@@ -32,6 +27,7 @@ from sluice.proxy.meter.store import (
     TurnRow,
     conversation_counters,
 )
+from sluice.proxy.state.client import RedisClient
 
 T = TypeVar("T")
 
@@ -75,42 +71,39 @@ class RedisMeterStore:
         url: `redis://`, `rediss://` or `unix://`.
         timeout_s: longest silence of Redis, connecting included, in seconds.
         ttl_s: seconds after which a conversation that is quiet is forgotten.
+        breaker: decides whether a Redis that failed is asked again.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = 2.0, ttl_s: float = 7 * _DAY_S) -> None:
-        self._redis: Redis = Redis.from_url(
-            url,
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
-            retry=Retry(NoBackoff(), 1),
-            protocol=2,
-            driver_info=None,
-            maint_notifications_config=MaintNotificationsConfig(enabled=False),
-        )
-        self._script = self._redis.register_script(_ADD)
+    def __init__(
+        self, url: str, *, timeout_s: float = 2.0, ttl_s: float = 7 * _DAY_S, breaker: Breaker | None = None
+    ) -> None:
+        self._client = RedisClient(url, timeout_s=timeout_s, breaker=breaker)
+        self._script = self._client.redis.register_script(_ADD)
         self._ttl_s = int(ttl_s)
 
     async def add(self, batch: bytes, entries: Sequence[Entry]) -> None:
         """See `MeterStore`."""
         commands = self._commands(entries)
         key = KEY_PREFIX.encode() + b"batch:" + batch
-        await _asked(self._script(keys=[key], args=[msgspec.msgpack.encode(commands), _MAX_FIELDS_A_DAY]))
+        args = [msgspec.msgpack.encode(commands), _MAX_FIELDS_A_DAY]
+        await self._client.run(lambda: self._script(keys=[key], args=args))
 
     async def lasts(self, conversations: Sequence[str]) -> dict[str, Last]:
         """See `MeterStore`."""
         if not conversations:
             return {}
-        found = await _asked(self._redis.mget([_last_key(name) for name in conversations]))
+        redis = self._client.redis
+        found = await self._client.run(lambda: redis.mget([_last_key(name) for name in conversations]))
         pairs = zip(conversations, cast("list[bytes | None]", found), strict=True)
         return {name: last for name, data in pairs if data and (last := _read(_last_decoder.decode, data)) is not None}
 
     async def sums(self, days: Sequence[str]) -> dict[Cell, Counters]:
         """See `MeterStore`."""
-        pipe = self._redis.pipeline(transaction=False)
+        pipe = self._client.pipeline()
         for day in days:
             pipe.hgetall(_day_key(day))
         cells: dict[Cell, Counters] = defaultdict(dict)
-        for day, fields in zip(days, await _asked(pipe.execute()), strict=True):
+        for day, fields in zip(days, await self._client.run(pipe.execute), strict=True):
             for field, value in fields.items():
                 if (name := _read(_name_decoder.decode, field)) is not None:
                     cells[Cell(day, *name[:4])][name[4]] = float(value)
@@ -118,14 +111,16 @@ class RedisMeterStore:
 
     async def conversations(self, start: int, limit: int) -> list[Conversation]:
         """See `MeterStore`."""
-        names = cast("list[bytes]", await _asked(self._redis.zrevrange(_RECENT, start, start + limit - 1)))
+        names = await self._client.run(
+            lambda: cast("Awaitable[list[bytes]]", self._client.redis.zrevrange(_RECENT, start, start + limit - 1))
+        )
         found: list[Conversation] = []
         for first in range(0, len(names), _PIECE):
             piece = names[first : first + _PIECE]
-            pipe = self._redis.pipeline(transaction=False)
+            pipe = self._client.pipeline()
             for name in piece:
                 pipe.hgetall(_conversation_key(name.decode()))
-            for name, fields in zip(piece, await _asked(pipe.execute()), strict=True):
+            for name, fields in zip(piece, await self._client.run(pipe.execute), strict=True):
                 about = _read(_about_decoder.decode, fields.pop(b"about", b""))
                 if about is not None:  # else it has expired
                     first_at_s = float(fields.pop(b"first_at_s", 0))
@@ -135,12 +130,14 @@ class RedisMeterStore:
 
     async def turns(self, conversation: str) -> list[TurnRow]:
         """See `MeterStore`."""
-        rows = await _asked(cast("Awaitable[list[bytes]]", self._redis.lrange(_turns_key(conversation), 0, -1)))
+        rows = await self._client.run(
+            lambda: cast("Awaitable[list[bytes]]", self._client.redis.lrange(_turns_key(conversation), 0, -1))
+        )
         return [row for data in rows if (row := _read(_row_decoder.decode, data)) is not None]
 
     async def aclose(self) -> None:
         """See `MeterStore`."""
-        await self._redis.aclose()
+        await self._client.aclose()
 
     def _commands(self, entries: Sequence[Entry]) -> list[list[Any]]:
         commands: list[list[Any]] = []
@@ -181,18 +178,6 @@ class RedisMeterStore:
 
 def _encode(value: object) -> str:
     return _encoder.encode(value).decode()
-
-
-async def _asked(operation: Awaitable[T]) -> T:
-    """Await an operation of the client.
-
-    Raises:
-        StateError: it failed.
-    """
-    try:
-        return await operation
-    except (RedisError, OSError, TimeoutError) as error:
-        raise StateError(f"Redis: {error}") from error
 
 
 def _read(decode: Callable[[bytes], T], data: bytes) -> T | None:

@@ -14,6 +14,9 @@ from sluice.proxy.meter.prices import Price
 from sluice.proxy.meter.usage import Usage
 from sluice.proxy.wire.types import WireName
 
+MAX_LEADING = 2
+"""System messages that may stand before a conversation; they are never new, on its first turn neither."""
+
 
 class Arm(StrEnum):
     """What was done with a conversation."""
@@ -23,7 +26,7 @@ class Arm(StrEnum):
     HOLDOUT = "holdout"
     """It was drawn to go through untouched."""
     OFF = "off"
-    """Its mode was `off`."""
+    """Its mode was `off`, or there was nothing to compress."""
 
 
 class Source(StrEnum):
@@ -82,7 +85,7 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def arm(self) -> Arm:
         """What was done with the conversation."""
-        if self.mode == "off":
+        if self.mode == "off" or not self.conversation:
             return Arm.OFF
         return Arm.HOLDOUT if self.is_holdout else Arm.TREATED
 
@@ -122,7 +125,7 @@ def charge(turn: Turn, price: Price | None, last: Last | None = None) -> Charge:
     if turn.source is not Source.UPSTREAM:
         return Charge(cost_answered=cost, is_metered=True, is_priced=price is not None)
     cost_untouched, now = cost, None
-    if turn.arm is Arm.TREATED and turn.conversation:
+    if turn.arm is Arm.TREATED:
         as_sent = untouched(
             usage,
             num_dropped=turn.num_dropped,
@@ -131,7 +134,7 @@ def charge(turn: Turn, price: Price | None, last: Last | None = None) -> Charge:
             last=last,
             breakpoints=turn.breakpoints,
             epoch=turn.epoch,
-            is_continued=turn.num_new < turn.num_messages,
+            is_continued=turn.num_messages - turn.num_new > MAX_LEADING,
         )
         cost_untouched = price.cost(as_sent) if price is not None else 0.0
         now = advanced(

@@ -13,6 +13,7 @@ from sluice.proxy.answers.answers import Answers
 from sluice.proxy.answers.store import AnswerStore, MemoryAnswers, RedisAnswers
 from sluice.proxy.errors import UpstreamDisconnectedError
 from sluice.proxy.meter.turn import Source
+from sluice.proxy.upstreams import RoutedAnswer
 from sluice.proxy.wire.types import WireName
 from tests.effort import examples
 
@@ -52,11 +53,11 @@ class Upstream:
         self.calls: list[asyncio.Future[Call]] = []
         self.num_cancelled = 0
 
-    async def send(self) -> Call:
+    async def send(self) -> RoutedAnswer:
         answered: asyncio.Future[Call] = asyncio.get_running_loop().create_future()
         self.calls.append(answered)
         try:
-            return await answered
+            return RoutedAnswer(await answered, "u", 0)
         except asyncio.CancelledError:
             self.num_cancelled += 1
             raise

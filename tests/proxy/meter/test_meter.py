@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import pytest
 
+from sluice.proxy.breaker import Breaker
 from sluice.proxy.meter.counterfactual import Last
 from sluice.proxy.meter.meter import Meter
 from sluice.proxy.meter.prices import load_prices
 from sluice.proxy.meter.redis_store import RedisMeterStore
 from sluice.proxy.meter.stats import compare_conversations, stats_of
-from sluice.proxy.meter.turn import Arm, Source, bucket_ms, bucket_of, charge
+from sluice.proxy.meter.turn import Arm, Charge, Source, Turn, bucket_ms, bucket_of, charge
 from sluice.proxy.meter.usage import Usage
 from tests.proxy.meter.turns import AT_S, DAY, MODEL, turn
 from tests.redis_server import RedisServer
@@ -17,7 +18,8 @@ PRICE = PRICES.find(MODEL)
 
 
 async def stats(meter: Meter):  # type: ignore[no-untyped-def]  # the shape is what the tests look into
-    store, is_shared = await meter.reading()
+    store = await meter.reading()
+    is_shared = store is not meter.local
     comparison = compare_conversations(await store.conversations(0, 10_000))
     return stats_of(await store.sums([DAY]), comparison, since=DAY, until=DAY, scope=str(is_shared))
 
@@ -83,13 +85,11 @@ async def test_turns_add_up() -> None:
     await meter.aclose()
 
 
-async def test_a_key_is_told_what_it_spent_at_once() -> None:
-    spent: list[tuple[str, int, float]] = []
-    meter = Meter(PRICES, on_spent=lambda *what: spent.append(what))
-    meter.record(turn())
-    meter.record(turn(source=Source.HIT))
-    meter.record(turn(usage=None))
-    assert spent == [("k1", 2100, charge(turn(), PRICE).cost)]
+async def test_what_a_turn_takes_of_a_budget_is_said_at_once() -> None:
+    meter = Meter(PRICES)
+    assert meter.record(turn()) == (2100, charge(turn(), PRICE).cost)
+    assert meter.record(turn(model="unknown")) == (2100, 0.0)
+    assert meter.record(turn(source=Source.HIT)) == meter.record(turn(usage=None)) == (0, 0.0)
     await meter.aclose()
 
 
@@ -120,7 +120,7 @@ async def test_sums_survive_a_restart_and_the_history_goes_on(redis_url: str) ->
 
 @pytest.mark.redis
 async def test_a_lost_redis_loses_no_turn(redis_server: RedisServer) -> None:
-    meter = Meter(PRICES, RedisMeterStore(redis_server.url, timeout_s=0.5), pause_s=0.01)
+    meter = Meter(PRICES, RedisMeterStore(redis_server.url, breaker=Breaker(retry_s=0)), pause_s=0.01)
     meter.record(turn())
     assert (await stats(meter)).scope == "True"
     redis_server.kill()
@@ -134,13 +134,14 @@ async def test_a_lost_redis_loses_no_turn(redis_server: RedisServer) -> None:
     await meter.aclose()
 
 
-async def test_a_fault_of_the_meter_costs_no_request_and_no_other_turn() -> None:
-    def failing(key: str, num_tokens: int, dollars: float) -> None:
-        raise RuntimeError("broken")
+async def test_a_fault_of_the_meter_costs_no_other_turn() -> None:
+    class Failing:
+        def export(self, turn: Turn, charged: Charge) -> None:
+            raise RuntimeError("broken")
 
-    meter = Meter(PRICES, on_spent=failing)
-    meter.record(turn())
-    meter._on_spent = None
+        def close(self) -> None: ...
+
+    meter = Meter(PRICES, exporters=[Failing()])
     meter.record(turn(at_s=float("nan")))
     meter.record(turn())
     assert (await stats(meter)).arms[Arm.TREATED].num_turns == 1

@@ -100,7 +100,7 @@ async def test_several_workers_sum_up_and_all_keys_expire(redis_url: str, shared
     (sums,) = (await workers[0].sums([DAY])).values()
     assert sums["turns"] == 2.0
     assert {one.id for one in await workers[1].conversations(0, 9)} == {"c0", "c1"}
-    redis = workers[0]._redis
+    redis = workers[0]._client.redis
     keys = await redis.keys("*")
     assert len(keys) > 5
     lasting = [key for key in keys if await redis.ttl(key) < 0]
