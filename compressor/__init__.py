@@ -1,7 +1,7 @@
 """Messages in, smaller messages out. Knows no HTTP, no Redis client and no FastAPI."""
 
 from sluice.compressor.compressor import Compressor
-from sluice.compressor.dialects import OPENAI_CHAT, Dialect
+from sluice.compressor.dialects import ANTHROPIC_MESSAGES, OPENAI_CHAT, OPENAI_RESPONSES, Dialect
 from sluice.compressor.errors import (
     AmbiguousRecallError,
     CompressorError,
@@ -14,7 +14,9 @@ from sluice.compressor.state import MemoryStore, StateStore
 from sluice.compressor.types import Compressed, Message, Mode, Role, Text, ToolCall
 
 __all__ = [
+    "ANTHROPIC_MESSAGES",
     "OPENAI_CHAT",
+    "OPENAI_RESPONSES",
     "AmbiguousRecallError",
     "Compressed",
     "Compressor",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
@@ -15,17 +16,21 @@ from sluice.compressor import Compressor, CompressorError, CompressorSettings, S
 from sluice.proxy import routes
 from sluice.proxy.access import Access, Guard
 from sluice.proxy.answers import make_answers
-from sluice.proxy.errors import ConfigError, ProxyError, error_json
+from sluice.proxy.count_tokens import CountTokens
+from sluice.proxy.errors import ConfigError, ProxyError
 from sluice.proxy.exchange import Endpoint
 from sluice.proxy.meter import StatsReader, make_meter
 from sluice.proxy.meter import routes as stats_routes
 from sluice.proxy.metrics import Metrics
+from sluice.proxy.passthrough import Passthrough
 from sluice.proxy.services import Services
 from sluice.proxy.settings import Settings
 from sluice.proxy.state import make_store
+from sluice.proxy.state.dry import DryStore
 from sluice.proxy.tokens import TokenCounter
 from sluice.proxy.upstreams import Upstreams
-from sluice.proxy.wire.wires import CHAT
+from sluice.proxy.wire.render_errors import error_for_path
+from sluice.proxy.wire.wires import WIRES
 
 
 def create_app(settings: Settings, *, store: StateStore | None = None, compressor: Compressor | None = None) -> FastAPI:
@@ -48,13 +53,16 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         kept = store or make_store(settings)
         # The compressor's own limit stands behind the store's, which says more when it runs out.
-        limits = CompressorSettings(state_timeout_s=2 * settings.redis_timeout_s)
+        limits = CompressorSettings(
+            state_timeout_s=2 * settings.redis_timeout_s, max_reattached_chars=settings.max_reattached_chars
+        )
         metrics = Metrics(is_shared=settings.workers > 1)
         meter = make_meter(settings, [metrics.meter])
         services = app.state.services = Services(
             settings=settings,
             store=kept,
             compressor=compressor or Compressor(kept, limits, profile=settings.profile),
+            dry_compressor=Compressor(DryStore(kept), replace(limits, max_conversations=0), profile=settings.profile),
             upstreams=Upstreams(
                 settings.all_upstreams,
                 limits=settings.http_limits,
@@ -78,7 +86,8 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.router.routes += [
-        Route(CHAT.path, Endpoint(CHAT), methods=["POST"]),
+        *(Route(wire.path, Endpoint(wire), methods=["POST"]) for wire in WIRES.values()),
+        Route("/v1/messages/count_tokens", CountTokens(), methods=["POST"]),
         Route("/v1/models", routes.ModelsRoute(), methods=["GET"]),
         Route("/v1/recall/{recall_id}", routes.recall, methods=["GET"]),
         Route("/v1/stats", stats_routes.stats, methods=["GET"]),
@@ -87,6 +96,8 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
         Route("/healthz", routes.healthz, methods=["GET"]),
         Route("/readyz", routes.readyz, methods=["GET"]),
         Route("/metrics", routes.metrics, methods=["GET"]),
+        # What no route above serves, their other methods included, is the upstream's.
+        Route("/v1/{rest:path}", Passthrough()),
     ]
     app.add_middleware(Guard, access=access)
     if settings.allowed_origins:
@@ -105,6 +116,6 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
 async def _render_error(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException) and error.status_code in (404, 405):
         error = HTTPException(error.status_code, f"{error.detail}: {request.method} {request.url.path}", error.headers)
-    status, body = error_json(error)
+    status, body = error_for_path(error, request.url.path)
     headers = getattr(error, "headers", None)
     return Response(body, status, headers=headers, media_type="application/json")

@@ -6,6 +6,7 @@ ProxyError
 ├── RequestError                    the request cannot be served as it is
 │   ├── InvalidJsonError
 │   ├── InvalidFieldError
+│   ├── WebSocketError
 │   ├── BodyTooLargeError
 │   ├── UnknownConversationError    the meter keeps none under this id
 │   ├── AccessError                 the request may not be served, or not now
@@ -77,6 +78,16 @@ class InvalidJsonError(RequestError):
 
 class InvalidFieldError(RequestError):
     """A field or header has a value or a type that it cannot have."""
+
+
+class WebSocketError(RequestError):
+    """The client wants to speak WebSocket.
+
+    426 makes agents that try it first fall back to HTTP for good; they take other statuses for a fault to retry.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"{path} is not served over WebSocket; use HTTP")
 
 
 class BodyTooLargeError(RequestError):
@@ -257,6 +268,7 @@ ERROR_TABLE: dict[type[Exception], Rendering] = {
     RequestError: Rendering(400, "invalid_request_error", "invalid_request"),
     InvalidJsonError: Rendering(400, "invalid_request_error", "invalid_json"),
     InvalidFieldError: Rendering(400, "invalid_request_error", "invalid_value"),
+    WebSocketError: Rendering(426, "invalid_request_error", "no_websocket"),
     BodyTooLargeError: Rendering(413, "invalid_request_error", "body_too_large"),
     UnknownConversationError: Rendering(404, "invalid_request_error", "unknown_conversation_id"),
     AccessError: Rendering(403, "permission_error", "access_denied"),

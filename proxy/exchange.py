@@ -22,19 +22,22 @@ from sluice.proxy.meter import Source, UsageReader, reader_for
 from sluice.proxy.meter.breakpoints import Breakpoints, breakpoints_of
 from sluice.proxy.meter.reader import readable
 from sluice.proxy.metering import turn_of
-from sluice.proxy.prepare import Prepared, mode_of, prepare
+from sluice.proxy.overflow import OVERFLOW_STATUSES, hold_error, overflow_limit
+from sluice.proxy.prepare import Prepared, mode_of, prepare, shrink
 from sluice.proxy.relay import Relayed, relay, unless_gone
 from sluice.proxy.services import Services
-from sluice.proxy.upstreams import Target
+from sluice.proxy.upstreams import RoutedAnswer, Target
 from sluice.proxy.wire import Outgoing, WireName
 from sluice.proxy.wire.base import Wire
 
 CLIENT_GONE_STATUS = 499
 """Status under which requests are counted whose client hung up; nobody is sent it."""
+DRAFT_HEADER = b"x-sluice-draft"
+"""What the bundled backend may propose to itself; it goes to self-hosted upstreams alone."""
 
 
 @dataclass(slots=True)
-class _Exchange:
+class Exchange:
     """What is known of one request, for its headers, its log line and its counters."""
 
     prepared: Prepared | None = None
@@ -85,7 +88,7 @@ class Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         services: Services = scope["app"].state.services
-        exchange = _Exchange()
+        exchange = Exchange()
         at_s, started_s = time.time(), time.perf_counter()
         error: BaseException | None = None
         num_bytes = 0
@@ -128,7 +131,7 @@ class Endpoint:
         logger.log(logging.ERROR if status == 500 and error is not None else logging.INFO, line)
 
     async def _serve(
-        self, scope: Scope, receive: Receive, send: Send, services: Services, exchange: _Exchange
+        self, scope: Scope, receive: Receive, send: Send, services: Services, exchange: Exchange
     ) -> Relayed:
         settings = services.settings
         headers: list[Header] = scope["headers"]
@@ -144,26 +147,19 @@ class Endpoint:
         scope: Scope,
         send: Send,
         services: Services,
-        exchange: _Exchange,
+        exchange: Exchange,
         counting: asyncio.Task[None] | None,
         read_s: float,
     ) -> Relayed:
         prepared = exchange.prepared
         assert prepared is not None
-        parsed = prepared.parsed
-        stream = parsed is not None and parsed.stream
-        outgoing = Outgoing(
-            "POST",
-            target_of(scope),
-            readable(to_upstream(scope["headers"], identity=stream)),
-            prepared.body,
-            self._wire.name,
-            parsed.model if parsed is not None else "",
-            stream,
-        )
+        outgoing = outgoing_of(scope, prepared, self._wire)
         target = prepared.target or services.upstreams.resolve(outgoing.model)
         exchange.own_s = time.perf_counter() - read_s
-        answer = exchange.answer = await _ask(services, target, outgoing, prepared, scope["headers"])
+        answer = await _ask(services, target, outgoing, prepared, scope["headers"])
+        if answer.status in OVERFLOW_STATUSES and prepared.compressed is not None:
+            answer = await self._unless_too_long(answer, target, scope, services, exchange)
+        exchange.answer = answer
         answered_s = time.perf_counter()
         try:
             # Counting went on while the upstream worked, so that there is hardly ever anything to wait for.
@@ -179,7 +175,7 @@ class Endpoint:
         return await relay(answer, send, ours, tap=reader.feed, render_event=self._wire.render_event)
 
     async def _meter(
-        self, scope: Scope, services: Services, exchange: _Exchange, status: int, at_s: float, total_s: float
+        self, scope: Scope, services: Services, exchange: Exchange, status: int, at_s: float, total_s: float
     ) -> None:
         """Record the turn, and charge it to its key."""
         if exchange.prepared is None:
@@ -206,7 +202,24 @@ class Endpoint:
             if key is not None and spent.tokens:
                 await services.access.spend(key, tokens=spent.tokens, dollars=spent.dollars)
 
-    def _count(self, prepared: Prepared, services: Services, exchange: _Exchange) -> asyncio.Task[None] | None:
+    async def _unless_too_long(
+        self, answer: SourcedAnswer, target: Target, scope: Scope, services: Services, exchange: Exchange
+    ) -> SourcedAnswer:
+        """Where the upstream refused a request as too long, make it shorter and ask once more."""
+        assert exchange.prepared is not None
+        held = await hold_error(answer)
+        refusal = Unshared(RoutedAnswer(held, answer.upstream, answer.num_retries))
+        limit = overflow_limit(held)
+        if limit is None:
+            return refusal
+        num_counted = exchange.tokens[1] if exchange.tokens is not None else None
+        shorter = await shrink(exchange.prepared, scope["headers"], self._wire, services, limit, num_counted)
+        if shorter is None:
+            return refusal
+        exchange.prepared = shorter
+        return Unshared(await services.upstreams.send(target, outgoing_of(scope, shorter, self._wire)))
+
+    def _count(self, prepared: Prepared, services: Services, exchange: Exchange) -> asyncio.Task[None] | None:
         """Start counting tokens; the counters get them even where the answer's head does not wait for them."""
         parsed, dialect = prepared.parsed, self._wire.dialect
         if parsed is None or dialect is None or parsed.spans is None:
@@ -220,7 +233,7 @@ class Endpoint:
                 return
             exchange.tokens = (counts[0], counts[1])
             if self._wire.name is WireName.MESSAGES:
-                exchange.breakpoints = await asyncio.to_thread(breakpoints_of, parsed.raw)
+                exchange.breakpoints = await asyncio.to_thread(breakpoints_of, prepared.body)
             services.metrics.tokens_in.inc(counts[0])
             services.metrics.tokens_out.inc(counts[1])
 
@@ -242,6 +255,20 @@ async def _ask(
                 key, outgoing.wire, lambda: services.upstreams.send(target, outgoing), may_take=may_take(headers)
             )
     return Unshared(await services.upstreams.send(target, outgoing))
+
+
+def outgoing_of(scope: Scope, prepared: Prepared, wire: Wire) -> Outgoing:
+    """The request that goes to the upstream."""
+    parsed, target = prepared.parsed, prepared.target
+    stream = parsed is not None and parsed.stream
+    kept = (DRAFT_HEADER,) if target is not None and target.is_local else ()
+    headers = readable(to_upstream(scope["headers"], identity=stream, kept=kept))
+    if not prepared.is_packed:
+        headers = [(name, value) for name, value in headers if name != b"content-encoding"]
+    model = parsed.model if parsed is not None else ""
+    # What could not be unpacked can be sent as it is, to an upstream that speaks its format, and no other way.
+    form = None if prepared.is_packed else wire.name
+    return Outgoing("POST", target_of(scope), headers, prepared.body, form, model, stream)
 
 
 def target_of(scope: Scope) -> str:

@@ -5,7 +5,7 @@ Hop-by-hop headers (RFC 9110, 7.6.1) end here both ways, those that `Connection`
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 Header = tuple[bytes, bytes]
 
@@ -33,17 +33,20 @@ def find(headers: Iterable[Header], name: bytes) -> str | None:
     return None
 
 
-def to_upstream(headers: Iterable[Header], *, identity: bool) -> list[Header]:
+def to_upstream(headers: Iterable[Header], *, identity: bool, kept: Collection[bytes] = ()) -> list[Header]:
     """Choose the client's headers that go to the upstream.
 
     Args:
         headers: the client's, names in lower case.
         identity: ask for an answer that is not compressed. An error event can be put at the end of a plain stream
             only; where False, what the client accepts is asked for, so that nothing ever needs to be re-coded.
+        kept: headers of ours that this upstream reads.
     """
     headers = list(headers)
     dropped = HOP_BY_HOP | _named_by_connection(headers) | {b"host", b"content-length", b"expect"}
-    passed = [(key, value) for key, value in headers if key not in dropped and not key.startswith(_OURS)]
+    passed = [
+        (key, value) for key, value in headers if key not in dropped and (key in kept or not key.startswith(_OURS))
+    ]
     if identity or all(key != b"accept-encoding" for key, _ in passed):
         passed = [(key, value) for key, value in passed if key != b"accept-encoding"]
         passed.append((b"accept-encoding", b"identity"))

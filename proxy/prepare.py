@@ -6,21 +6,31 @@ Only a body that is certainly no request of its wire is refused. Knows no socket
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from sluice.compressor import Compressed, Mode, StateError
+from sluice.compressor.economics import CHARS_PER_TOKEN, TOKENS_PER_MESSAGE
+from sluice.proxy.apart import compress_apart
 from sluice.proxy.body import Body
+from sluice.proxy.encoding import UnreadableBodyError, unpack
 from sluice.proxy.errors import InvalidFieldError, RequestError
 from sluice.proxy.headers import Header, find
 from sluice.proxy.log import fields, logger, where
 from sluice.proxy.services import Services
+from sluice.proxy.session import session_of
 from sluice.proxy.tenant import tenant_of
 from sluice.proxy.upstreams import Target
+from sluice.proxy.window import messages_bound
+from sluice.proxy.wire import WireName
 from sluice.proxy.wire.base import Wire
+from sluice.proxy.wire.breakpoints import place_breakpoint
 
 MODE_HEADER = b"x-sluice-mode"
 BUDGET_HEADER = b"x-sluice-budget-tokens"
+_MAX_INLINE_BYTES = 128 * 1024
+"""Larger bodies are unpacked in a worker thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +47,8 @@ class Prepared:
     """The client's body, decoded; None where it was not."""
     messages_out: Sequence[bytes] = ()
     """The messages in `body`."""
+    is_packed: bool = False
+    """Whether `body` is still encoded as the client sent it, so that its `content-encoding` stands."""
     target: Target | None = None
     """Which upstream serves it; None: the one that serves requests that name no model."""
     compressed: Compressed | None = None
@@ -76,26 +88,46 @@ def budget_of(headers: Sequence[Header]) -> int | None:
     return int(value)
 
 
-async def prepare(raw: bytes, headers: Sequence[Header], wire: Wire, mode: Mode, services: Services) -> Prepared:
+async def prepare(
+    raw: bytes, headers: Sequence[Header], wire: Wire, mode: Mode, services: Services, *, dry: bool = False
+) -> Prepared:
     """Compress a request's messages.
+
+    Args:
+        raw: the body, as it came.
+        headers: the client's.
+        wire: the format of the body.
+        mode: that is asked for.
+        services: the parts to work with.
+        dry: say what would be forwarded, and freeze nothing.
 
     Raises:
         RequestError: the body is no request of its wire, and the mode is not `off`; or the budget is none.
         UnknownModelError: no upstream serves the model.
     """
     max_tokens = budget_of(headers)
-    encoding = find(headers, b"content-encoding")
-    if encoding not in (None, "", "identity"):
-        return Prepared(raw, mode, bypass="content-encoding")
     try:
-        parsed = wire.parse(raw)
+        plain = await _unpacked(raw, find(headers, b"content-encoding") or "", services.settings.max_body_bytes)
+    except UnreadableBodyError:
+        return Prepared(raw, mode, bypass="content-encoding", is_packed=True)
+    try:
+        parsed = wire.parse(plain)
     except RequestError:
         if mode is Mode.OFF:
-            return Prepared(raw, mode)
+            return Prepared(raw, mode, is_packed=plain is not raw)
         raise
     target = services.upstreams.resolve(parsed.model)
     tenant = await _tenant(headers, services)
-    untouched = Prepared(raw, mode, None, parsed, parsed.messages, target, tenant=tenant)
+    # A local server's prefix cache is ours to care for; what is left out says nothing to a model.
+    stabilised = wire.stabilised(parsed) if target.is_local and parsed.spans is not None else {}
+    untouched = Prepared(
+        parsed.splice(parsed.messages, stabilised) if stabilised and mode is not Mode.OFF else plain,
+        mode,
+        parsed=parsed,
+        messages_out=parsed.messages,
+        target=target,
+        tenant=tenant,
+    )
     if mode is Mode.OFF or wire.dialect is None:
         return untouched
     if parsed.spans is None:
@@ -104,25 +136,9 @@ async def prepare(raw: bytes, headers: Sequence[Header], wire: Wire, mode: Mode,
         return replace(untouched, bypass="state")
     try:
         async with asyncio.timeout(services.settings.compress_timeout_s):
-            compressed = await services.compressor.compress(
-                parsed.messages,
-                dialect=wire.dialect,
-                mode=mode,
-                tenant=tenant,
-                upstream=target.origin,
-                max_tokens=max_tokens,
-                context=wire.context(parsed),
-                profile=target.profile,
-                holdout=services.settings.holdout,
-            )
-        return replace(
-            untouched,
-            body=parsed.splice(compressed.messages),
-            mode=compressed.mode,
-            bypass=compressed.bypass,
-            messages_out=compressed.messages,
-            compressed=compressed,
-        )
+            bound = max_tokens or services.windows.bound(target.origin, parsed.model)
+            compressed = await _compress(parsed, headers, wire, mode, target, tenant, services, bound, dry=dry)
+        return _forwarded(untouched, compressed, wire, stabilised, services)
     except StateError:
         bypass = "state"
     except TimeoutError:
@@ -138,3 +154,98 @@ async def _tenant(headers: Sequence[Header], services: Services) -> bytes:
         return tenant_of(headers, await services.store.secret())
     except StateError:
         return b""
+
+
+async def shrink(
+    prepared: Prepared, headers: Sequence[Header], wire: Wire, services: Services, limit: int, num_counted: int | None
+) -> Prepared | None:
+    """Compress a request again that the upstream refused as too long; None where that makes it no shorter.
+
+    Args:
+        prepared: what was refused.
+        headers: the client's.
+        wire: the format of the body.
+        services: the parts to work with.
+        limit: tokens that the model takes in all; 0 where the upstream does not say.
+        num_counted: tokens of the messages that were refused; None where they are not counted.
+    """
+    parsed, target, refused = prepared.parsed, prepared.target, prepared.compressed
+    if refused is None or prepared.bypass is not None or parsed is None or target is None:
+        return None
+    if wire.edits_history(parsed):
+        return None
+    num_estimated = refused.num_chars_out / CHARS_PER_TOKEN + TOKENS_PER_MESSAGE * len(refused.messages)
+    num_beside = (len(prepared.body) - sum(map(len, prepared.messages_out))) / CHARS_PER_TOKEN
+    max_tokens = messages_bound(num_estimated, num_counted, num_beside, limit)
+    stabilised = wire.stabilised(parsed) if target.is_local else {}
+    try:
+        async with asyncio.timeout(services.settings.compress_timeout_s):
+            compressed = await _compress(
+                parsed, headers, wire, prepared.mode, target, prepared.tenant, services, max_tokens, is_refused=True
+            )
+        again = _forwarded(prepared, compressed, wire, stabilised, services)
+    except Exception as error:  # the upstream's refusal stands
+        logger.error(fields("compression_failed", error=where(error)))
+        return None
+    if len(again.body) >= len(prepared.body):
+        return None
+    services.windows.refused(target.origin, parsed.model, max_tokens)
+    return again
+
+
+async def _unpacked(raw: bytes, encoding: str, max_body_bytes: int) -> bytes:
+    if len(raw) < _MAX_INLINE_BYTES:
+        return unpack(raw, encoding, max_body_bytes)
+    return await asyncio.to_thread(unpack, raw, encoding, max_body_bytes)
+
+
+async def _compress(
+    parsed: Body,
+    headers: Sequence[Header],
+    wire: Wire,
+    mode: Mode,
+    target: Target,
+    tenant: bytes,
+    services: Services,
+    max_tokens: int | None,
+    *,
+    is_refused: bool = False,
+    dry: bool = False,
+) -> Compressed:
+    assert wire.dialect is not None
+    compressor = services.dry_compressor if dry else services.compressor
+    compress = partial(
+        compressor.compress,
+        dialect=wire.dialect,
+        mode=mode,
+        tenant=tenant,
+        upstream=target.origin,
+        max_tokens=max_tokens,
+        context=wire.context(parsed),
+        profile=target.profile,
+        # Where each message is compressed for itself, there is no conversation that could be held out.
+        holdout=0.0 if wire.edits_history(parsed) else services.settings.holdout,
+        session=session_of(headers, parsed) if services.settings.max_reattached_chars else b"",
+    )
+    if wire.edits_history(parsed):
+        return await compress_apart(parsed.messages, wire.dialect, mode, compress)
+    return await compress(parsed.messages, is_refused=is_refused)
+
+
+def _forwarded(
+    prepared: Prepared, compressed: Compressed, wire: Wire, stabilised: Mapping[str, bytes], services: Services
+) -> Prepared:
+    """What is forwarded once the compressor has spoken."""
+    parsed = prepared.parsed
+    assert parsed is not None
+    messages = compressed.messages
+    if wire.name is WireName.MESSAGES and services.settings.cache_breakpoints:
+        messages = place_breakpoint(parsed.raw, messages)
+    return replace(
+        prepared,
+        body=parsed.splice(messages, stabilised),
+        mode=compressed.mode,
+        bypass=compressed.bypass,
+        messages_out=compressed.messages,
+        compressed=compressed,
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sluice.compressor import Compressor, StateStore
 from sluice.proxy.access import Access
@@ -12,6 +12,7 @@ from sluice.proxy.metrics import Metrics
 from sluice.proxy.settings import Settings
 from sluice.proxy.tokens import TokenCounter
 from sluice.proxy.upstreams import Upstreams
+from sluice.proxy.window import Windows
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,8 @@ class Services:
     settings: Settings
     store: StateStore
     compressor: Compressor
+    dry_compressor: Compressor
+    """Says what would be forwarded, and freezes nothing."""
     upstreams: Upstreams
     counter: TokenCounter
     metrics: Metrics
@@ -29,6 +32,7 @@ class Services:
     stats: StatsReader
     answers: Answers | None
     """The prompt cache; None where it is switched off."""
+    windows: Windows = field(default_factory=Windows)
 
     async def aclose(self) -> None:
         """Close what holds connections and threads."""

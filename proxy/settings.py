@@ -58,6 +58,9 @@ class Settings(BaseSettings):
     """Whose cache prices and cache life decisions are made with; `auto` tells it by the upstream's host."""
     cache_ttl_s: float | None = Field(default=None, gt=0)
     """Seconds after which the provider's cache forgets a prefix; None takes what is known of the provider."""
+    max_reattached_chars: int = Field(default=0, ge=0)
+    """Characters of the user's own words that are put behind an agent's summary of its history, where the request names
+    its session; 0 puts none. What the user says is then kept in the state store."""
     redis_url: SecretStr | None = None
     """Where state is kept, `redis://`, `rediss://` or `unix://`; None keeps it in this process."""
     redis_timeout_s: float = Field(default=0.25, gt=0)
@@ -129,6 +132,9 @@ class Settings(BaseSettings):
     """Bound on the answers that this process holds, in bytes; in Redis its own `maxmemory` counts."""
     answer_max_bytes: int = Field(default=2**20, ge=1024)
     """Longest answer that is kept, in bytes."""
+    cache_breakpoints: bool = False
+    """Whether requests on Anthropic's wire that set no `cache_control` get one at the end of their newest message, from
+    the second turn on. It makes a conversation cheaper and costs a quarter more of what no later turn reads."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severity that is logged; `info` is one line a request."""
 

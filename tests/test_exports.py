@@ -7,7 +7,9 @@ import sluice.compressor
 
 def test_compressor() -> None:
     assert sluice.compressor.__all__ == [
+        "ANTHROPIC_MESSAGES",
         "OPENAI_CHAT",
+        "OPENAI_RESPONSES",
         "AmbiguousRecallError",
         "Compressed",
         "Compressor",

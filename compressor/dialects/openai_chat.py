@@ -6,13 +6,18 @@ those are tool output is decided later (`provenance/frames.py`). Unknown fields 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from typing import Any
 
-import msgspec
-
+from sluice.compressor.dialects.json_message import (
+    CACHE_CONTROL,
+    arguments_text,
+    decode,
+    encode,
+    lone_text,
+    without_cache_control,
+)
 from sluice.compressor.errors import MalformedMessageError
 from sluice.compressor.types import Message, Role, Text, ToolCall
 
@@ -24,7 +29,6 @@ _ROLES: dict[str, Role] = {
     "tool": "tool",
     "function": "tool",
 }
-_CACHE_CONTROL = "cache_control"
 
 
 class OpenAIChat:
@@ -34,7 +38,7 @@ class OpenAIChat:
 
     def parse(self, raw: bytes) -> Message:
         """See `Dialect.parse`."""
-        fields = _decode(raw)
+        fields = decode(raw)
         role = _ROLES.get(str(fields.get("role")))
         if role is None:
             raise MalformedMessageError(f"role is {fields.get('role')!r}")
@@ -47,70 +51,43 @@ class OpenAIChat:
         calls = tuple(_calls(fields))
         num_chars = sum(len(text.text) for text in texts) + sum(len(call.name) + len(call.arguments) for call in calls)
         canonical = fields if _is_canonical(raw, fields) else _canonical(fields)
-        identity = blake2b(_encode(canonical), digest_size=16).digest()
+        identity = blake2b(encode(canonical), digest_size=16).digest()
         return Message(role=role, texts=texts, calls=calls, identity=identity, num_chars=num_chars)
 
     def render(self, raw: bytes, texts: Mapping[int, str]) -> bytes:
         """See `Dialect.render`."""
-        fields = _canonical(_decode(raw))
+        fields = _canonical(decode(raw))
         content = fields.get("content")
         if isinstance(content, str):
             fields["content"] = texts.get(0, content)
         elif isinstance(content, list):
             for index, part in enumerate(part for part in content if _is_text(part)):
                 part["text"] = texts.get(index, part["text"])
-        return _encode(fields)
+        return encode(fields)
 
     def carry(self, raw: bytes, rendition: bytes) -> bytes:
         """See `Dialect.carry`."""
-        if _CACHE_CONTROL.encode() not in raw:
+        if CACHE_CONTROL.encode() not in raw:
             return rendition
-        sent, fields = _decode(raw), _decode(rendition)
+        sent, fields = decode(raw), decode(rendition)
         carried = False
-        if _CACHE_CONTROL in sent:
-            fields[_CACHE_CONTROL] = sent[_CACHE_CONTROL]
+        if CACHE_CONTROL in sent:
+            fields[CACHE_CONTROL] = sent[CACHE_CONTROL]
             carried = True
         sent_parts = sent.get("content")
-        if isinstance(sent_parts, list) and any(
-            _CACHE_CONTROL in part for part in sent_parts if isinstance(part, dict)
-        ):
+        if isinstance(sent_parts, list) and any(CACHE_CONTROL in part for part in sent_parts if isinstance(part, dict)):
             content = fields.get("content")
             parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
             for sent_part, part in zip(sent_parts, parts or [], strict=True):
-                if isinstance(sent_part, dict) and _CACHE_CONTROL in sent_part:
-                    part[_CACHE_CONTROL] = sent_part[_CACHE_CONTROL]
+                if isinstance(sent_part, dict) and CACHE_CONTROL in sent_part:
+                    part[CACHE_CONTROL] = sent_part[CACHE_CONTROL]
             fields["content"] = parts
             carried = True
-        return _encode(fields) if carried else rendition
+        return encode(fields) if carried else rendition
 
 
 OPENAI_CHAT = OpenAIChat()
 """The adapter has no state: one serves all."""
-
-
-def _decode(raw: bytes) -> dict[str, Any]:
-    try:
-        fields = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        fields = _decode_slowly(raw)
-    if not isinstance(fields, dict):
-        raise MalformedMessageError(f"a message is a JSON object, not {type(fields).__name__}")
-    return fields
-
-
-def _decode_slowly(raw: bytes) -> object:
-    """Decode what msgspec refuses and the standard library reads: half a surrogate pair, left by a cut in an emoji."""
-    try:
-        return json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise MalformedMessageError(f"not JSON: {error}") from error
-
-
-def _encode(fields: dict[str, Any]) -> bytes:
-    try:
-        return msgspec.json.encode(fields)
-    except UnicodeEncodeError:  # half a surrogate pair can be written as an escape alone
-        return json.dumps(fields, separators=(",", ":")).encode()
 
 
 def _texts(fields: dict[str, Any]) -> Iterator[str]:
@@ -142,24 +119,20 @@ def _calls(fields: dict[str, Any]) -> Iterator[ToolCall]:
         yield ToolCall(
             id=str(call.get("id") or ""),
             name=str(body.get("name") or ""),
-            arguments=arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode(),
+            arguments=arguments_text(arguments),
         )
 
 
 def _is_canonical(raw: bytes, fields: dict[str, Any]) -> bool:
-    return _CACHE_CONTROL.encode() not in raw and not isinstance(fields.get("content"), list)
+    return CACHE_CONTROL.encode() not in raw and not isinstance(fields.get("content"), list)
 
 
 def _canonical(fields: dict[str, Any]) -> dict[str, Any]:
     """Less what clients move about: `cache_control`, and the list around a single text that carrying one needs."""
-    canonical = {key: value for key, value in fields.items() if key != _CACHE_CONTROL}
+    canonical = {key: value for key, value in fields.items() if key != CACHE_CONTROL}
     content = canonical.get("content")
     if isinstance(content, list):
-        parts = [
-            {key: value for key, value in part.items() if key != _CACHE_CONTROL} if isinstance(part, dict) else part
-            for part in content
-        ]
-        only = parts[0] if len(parts) == 1 else None
-        lone_text = isinstance(only, dict) and _is_text(only) and only.keys() == {"type", "text"}
-        canonical["content"] = only["text"] if lone_text and only is not None else parts
+        parts = without_cache_control(content)
+        text = lone_text(parts)
+        canonical["content"] = parts if text is None else text
     return canonical

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sluice.proxy.answers.answers import Answers
-from sluice.proxy.answers.store import AnswerStore, MemoryAnswers, RedisAnswers
+from sluice.proxy.answers.store import AnswerStore, MemoryAnswers
 from sluice.proxy.settings import Settings
 
 
@@ -13,6 +13,8 @@ def make_answers(settings: Settings) -> Answers | None:
         return None
     store: AnswerStore = MemoryAnswers(settings.answer_cache_ttl_s, settings.answer_cache_max_bytes)
     if settings.redis_url is not None:
+        from sluice.proxy.answers.redis_store import RedisAnswers
+
         url = settings.redis_url.get_secret_value()
         store = RedisAnswers(url, settings.answer_cache_ttl_s, settings.redis_timeout_s)
     return Answers(store, settings.answer_max_bytes)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from sluice.proxy.meter.meter import Exporter, Meter
 from sluice.proxy.meter.prices import load_prices
-from sluice.proxy.meter.redis_store import RedisMeterStore
 from sluice.proxy.settings import Settings
 
 _MIN_TIMEOUT_S = 2.0
@@ -31,6 +30,8 @@ def make_meter(settings: Settings, exporters: Sequence[Exporter] = ()) -> Meter:
         exporters.append(make_telemetry(settings.otlp_endpoint))
     store = None
     if settings.redis_url is not None:
+        from sluice.proxy.meter.redis_store import RedisMeterStore
+
         timeout_s = max(_MIN_TIMEOUT_S, settings.redis_timeout_s)
         store = RedisMeterStore(settings.redis_url.get_secret_value(), timeout_s=timeout_s)
     return Meter(prices, store, exporters=exporters)

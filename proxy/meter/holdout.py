@@ -7,14 +7,20 @@ of one conversation are no independent draws.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
-import numpy as np
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 MIN_CONVERSATIONS = 20
 """Fewer than these in either arm, and no interval is given: a bootstrap of a handful looks surer than it is."""
 _NUM_RESAMPLES = 1_000
 _LEVEL = 0.95
+_MIN_DOLLARS = 1e-9
+"""Less than this is nothing: no share of it means anything."""
 
 
 class Spent(msgspec.Struct, frozen=True):
@@ -57,9 +63,11 @@ def compare(treated: Sequence[Spent], held_out: Sequence[Spent], *, seed: int = 
         held_out: conversations that went through untouched.
         seed: of the resampling: the same data give the same interval.
     """
-    arms = (_table(treated), _table(held_out))
+    import numpy as np  # not before somebody asks: requests need no arrays
+
+    arms = tuple(np.array([(one.num_turns, one.cost) for one in arm]).reshape(-1, 2) for arm in (treated, held_out))
     counts = (len(treated), len(held_out))
-    if min(counts) == 0 or not arms[1][:, 1].sum() > 0:
+    if min(counts) == 0 or not arms[1][:, 1].sum() >= _MIN_DOLLARS:
         return Comparison(*counts, None, None, _note(counts, None))
     per_turn, per_conversation = _saved(arms[0].sum(axis=0), arms[1].sum(axis=0), counts)
     if min(counts) < MIN_CONVERSATIONS:
@@ -76,25 +84,17 @@ def compare(treated: Sequence[Spent], held_out: Sequence[Spent], *, seed: int = 
     )
 
 
-def _table(arm: Sequence[Spent]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """Turns and dollars, float64 (conversations, 2)."""
-    return np.array([(spent.num_turns, spent.cost) for spent in arm], dtype=np.float64).reshape(-1, 2)
-
-
-def _resampled(
-    arm: np.ndarray[tuple[int, int], np.dtype[np.float64]], rng: np.random.Generator
-) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    total: np.ndarray[tuple[int], np.dtype[np.float64]] = arm[rng.integers(len(arm), size=len(arm))].sum(axis=0)
+def _resampled(arm: npt.NDArray[np.float64], rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """Turns and dollars, float64 (2,), of as many conversations drawn anew."""
+    total: npt.NDArray[np.float64] = arm[rng.integers(len(arm), size=len(arm))].sum(axis=0)
     return total
 
 
 def _saved(
-    treated: np.ndarray[tuple[int], np.dtype[np.float64]],
-    held_out: np.ndarray[tuple[int], np.dtype[np.float64]],
-    counts: tuple[int, int],
+    treated: npt.NDArray[np.float64], held_out: npt.NDArray[np.float64], counts: tuple[int, int]
 ) -> tuple[float, float]:
     """Shares saved per turn and per conversation, from both arms' sums of turns and dollars."""
-    if held_out[1] <= 0 or treated[0] <= 0:
+    if held_out[1] < _MIN_DOLLARS or treated[0] <= 0:
         return 0.0, 0.0
     cost_ratio = treated[1] / held_out[1]
     return float(1 - cost_ratio * held_out[0] / treated[0]), float(1 - cost_ratio * counts[1] / counts[0])

@@ -27,11 +27,12 @@ from sluice.proxy.meter.store import (
     TurnRow,
     conversation_counters,
 )
+from sluice.proxy.state.client import KEY_PREFIX as STATE_PREFIX
 from sluice.proxy.state.client import RedisClient
 
 T = TypeVar("T")
 
-KEY_PREFIX = "sluice:1:meter:"
+KEY_PREFIX = STATE_PREFIX.decode() + "meter:"
 _DAY_S = 86_400
 _RECENT = KEY_PREFIX + "recent"
 _PIECE = 200
@@ -85,7 +86,7 @@ class RedisMeterStore:
         """See `MeterStore`."""
         commands = self._commands(entries)
         key = KEY_PREFIX.encode() + b"batch:" + batch
-        args = [msgspec.msgpack.encode(commands), _MAX_FIELDS_A_DAY]
+        args: list[bytes | int] = [msgspec.msgpack.encode(commands), _MAX_FIELDS_A_DAY]
         await self._client.run(lambda: self._script(keys=[key], args=args))
 
     async def lasts(self, conversations: Sequence[str]) -> dict[str, Last]:

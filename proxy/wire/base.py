@@ -5,8 +5,8 @@ One object per wire, all data: the endpoint is the same for all. What a message 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from sluice.compressor import Dialect
 from sluice.proxy.body import Body, Shape, parse_body
@@ -30,6 +30,8 @@ class Wire:
     """An exception as status and body."""
     render_event: Callable[[Exception], bytes]
     """An exception as the event that ends a stream which broke off."""
+    stable: Mapping[str, Callable[[bytes], bytes]] = field(default_factory=dict)
+    """For fields that change with every request though they say the same: what makes them stable."""
     edits_history: Callable[[Body], bool] = lambda body: False
     """Whether a request has the upstream drop or add messages out of our sight, so that none may refer to another."""
 
@@ -43,5 +45,11 @@ class Wire:
 
     def context(self, body: Body) -> bytes:
         """What the provider's cache depends on beside the messages: the model, and the fields that come before them."""
-        parts = [body.model.encode(errors="surrogatepass"), *(body.field(name) for name in self.context_fields)]
-        return b"\0".join(parts)
+        fields = {name: body.field(name) for name in self.context_fields}
+        fields |= self.stabilised(body)
+        return b"\0".join([body.model.encode(errors="surrogatepass"), *fields.values()])
+
+    def stabilised(self, body: Body) -> dict[str, bytes]:
+        """Those of a body's fields that would spoil the prefix cache of a server that reads them, as they should be."""
+        stable = {name: make(body.field(name)) for name, make in self.stable.items() if name in body.fields}
+        return {name: value for name, value in stable.items() if value != body.field(name)}

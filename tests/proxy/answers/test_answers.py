@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.proxy.answers.answers import Answers
-from sluice.proxy.answers.store import AnswerStore, MemoryAnswers, RedisAnswers
+from sluice.proxy.answers.redis_store import RedisAnswers
+from sluice.proxy.answers.store import AnswerStore, MemoryAnswers
 from sluice.proxy.errors import UpstreamDisconnectedError
 from sluice.proxy.meter.turn import Source
 from sluice.proxy.upstreams import RoutedAnswer
