@@ -232,3 +232,40 @@ async def test_twins_share_one_call_and_one_that_hangs_up_spoils_nothing(upstrea
         stats = (await client.get("/v1/stats")).json()
     assert len(upstream.exchanges) == 1
     assert stats["totals"]["cost"] == pytest.approx(COST)
+
+
+async def test_messages_are_metered_with_their_breakpoints(upstream: ScriptedUpstream) -> None:
+    async def answer(exchange: Exchange) -> None:
+        usage = {"input_tokens": 4, "cache_creation_input_tokens": 96, "cache_read_input_tokens": 900}
+        start = {"type": "message_start", "message": {"usage": {**usage, "output_tokens": 1}}}
+        delta = {"type": "message_delta", "delta": {}, "usage": {"output_tokens": 20}}
+        await exchange.start("text/event-stream")
+        for event in (start, delta, {"type": "message_stop"}):
+            await exchange.part(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode())
+        await exchange.end()
+
+    upstream.answer = answer
+    block = {"type": "text", "text": "hi", "cache_control": {"type": "ephemeral"}}
+    body = {
+        "model": "claude-sonnet-4",
+        "max_tokens": 10,
+        "stream": True,
+        "messages": [{"role": "user", "content": [block]}],
+    }
+    async with proxy(upstream.url, provider="anthropic") as client:
+        await client.post("/v1/messages", json=body)
+        totals = (await client.get("/v1/stats")).json()["totals"]
+    assert totals["cost"] == pytest.approx((4 * 3 + 96 * 3.75 + 900 * 0.3 + 20 * 15) / 1e6)
+    assert totals["usage"]["output_tokens"] == 20
+
+
+async def test_responses_are_metered(upstream: ScriptedUpstream) -> None:
+    async def answer(exchange: Exchange) -> None:
+        usage = {"input_tokens": 100, "input_tokens_details": {"cached_tokens": 64}, "output_tokens": 5}
+        await exchange.whole(json.dumps({"id": "resp_1", "object": "response", "output": [], "usage": usage}).encode())
+
+    upstream.answer = answer
+    async with proxy(upstream.url) as client:
+        await client.post("/v1/responses", json={"model": MODEL, "input": "hi"})
+        totals = (await client.get("/v1/stats")).json()["totals"]
+    assert (totals["usage"]["input_tokens"], totals["usage"]["cache_read"]) == (36, 64)
