@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -123,6 +123,23 @@ class Settings(BaseSettings):
     messages are forwarded as, and prefixes would change from turn to turn."""
     drain_s: float = Field(default=10.0, ge=0)
     """Seconds that answers in progress get when the proxy is told to end; told twice, it ends at once."""
+    holdout: float = Field(default=0.0, ge=0, le=1)
+    """Share of new conversations that go through untouched, so that what the others save is a measured difference."""
+    prices_file: Path | None = None
+    """Prices of your own, in the form of the shipped `prices.toml`; asked before it."""
+    otlp_endpoint: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("otlp_endpoint", "SLUICE_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+    )
+    """Where traces and metrics are sent over OTLP (HTTP), such as `http://localhost:4318`; None sends none. Needs the
+    extra `otel`."""
+    answer_cache_ttl_s: float = Field(default=0.0, ge=0)
+    """Seconds for which an answer to a repeatable request (temperature 0, or a seed) is given again to the same
+    request; 0 switches the prompt cache off."""
+    answer_cache_max_bytes: int = Field(default=64 * 2**20, ge=2**20)
+    """Bound on the answers that this process holds, in bytes; in Redis its own `maxmemory` counts."""
+    answer_max_bytes: int = Field(default=2**20, ge=1024)
+    """Longest answer that is kept, in bytes."""
     cache_breakpoints: bool = False
     """Whether requests on Anthropic's wire that set no `cache_control` get one at the end of their newest message, from
     the second turn on. It makes a conversation cheaper and costs a quarter more of what no later turn reads."""
