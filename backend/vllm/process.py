@@ -24,6 +24,7 @@ from sluice.backend.vllm import guard
 _NUM_LOG_LINES = 60
 _POLL_S = 0.25
 _ANSWER_TIMEOUT_S = 300.0
+_GROUP_GONE_S = 2.0
 _STATUS = re.compile(r"vllm ended with exit status (-?\d+)")
 
 
@@ -144,6 +145,7 @@ class VllmProcess:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
+        await _wait_group_gone(process.pid)
         if process.stdin is not None:
             process.stdin.close()
             with contextlib.suppress(ConnectionError):
@@ -198,6 +200,15 @@ class VllmProcess:
 
     def _message(self, what: str) -> str:
         return f"vLLM {what}; its last lines:\n{self.log_tail or '(none)'}"
+
+
+async def _wait_group_gone(group: int) -> None:
+    """Wait until a killed group has no process left; those that nobody reaps are not waited for long."""
+    with contextlib.suppress(TimeoutError, ProcessLookupError, PermissionError):
+        async with asyncio.timeout(_GROUP_GONE_S):
+            while True:
+                os.killpg(group, 0)
+                await asyncio.sleep(0.02)
 
 
 def _short(text: str) -> str:

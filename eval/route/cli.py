@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
 from itertools import chain
@@ -105,8 +106,11 @@ def _numbers(text: str) -> list[int]:
 
 def _rows(run: partial[Row], jobs: list[tuple[str, int]], num_processes: int) -> Iterator[Row]:
     """Run all, and say on the terminal how far it is."""
-    with ProcessPoolExecutor(num_processes) as pool:
-        for done, (job, row) in enumerate(zip(jobs, pool.map(run, *zip(*jobs, strict=True)), strict=True), 1):
+    with ExitStack() as stack:
+        each: Callable[..., Iterator[Row]] = map
+        if num_processes > 1:
+            each = stack.enter_context(ProcessPoolExecutor(num_processes)).map
+        for done, (job, row) in enumerate(zip(jobs, each(run, *zip(*jobs, strict=True)), strict=True), 1):
             if sys.stderr.isatty():
                 click.echo(f"{done} of {len(jobs)}: {job[0]} over {job[1]}", err=True)
             yield row

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 import pytest_asyncio
 
@@ -185,11 +186,6 @@ def group(pid: int) -> list[int]:
     return [int(one) for one, leader in (line.split() for line in listed.splitlines()) if int(leader) == pid]
 
 
-def with_arguments(words: str) -> list[int]:
-    listed = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True).stdout
-    return [int(row.split()[0]) for row in listed.splitlines() if words in row and "vllm serve" in row]
-
-
 async def test_two_replicas_and_a_killed_one(first: VllmServer, second: VllmServer, folder: Path) -> None:
     replicas = (first.base_url, second.base_url)
     upstream = UpstreamSettings.model_validate(
@@ -273,17 +269,20 @@ async def test_sluice_serve_runs_it(tmp_path: Path) -> None:
         "serve", "--backend", "vllm", "--config", str(config), "--", "--seed", "7",
         stderr=subprocess.PIPE,
     )  # fmt: skip
-    assert process.stderr is not None
-    async with asyncio.timeout(600):
-        while b"sluice listens on " not in (line := await process.stderr.readline()):
-            assert line, "it ended before it listened"
-    url = line.decode().split("sluice listens on ")[1].split()[0]
-    body = {"model": "small", "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 8}
-    async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT, trust_env=False) as client:
-        assert (await client.post("/v1/chat/completions", json=body)).status_code == 200
-    children = with_arguments("--seed 7")
-    assert children
-    process.send_signal(signal.SIGKILL)
-    await process.wait()
+    children: list[int] = []
+    try:
+        assert process.stderr is not None
+        async with asyncio.timeout(900):
+            while b"sluice listens on " not in (line := await process.stderr.readline()):
+                assert line, "it ended before it listened"
+        url = line.decode().split("sluice listens on ")[1].split()[0]
+        body = {"model": "small", "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 8}
+        async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT, trust_env=False) as client:
+            assert (await client.post("/v1/chat/completions", json=body)).status_code == 200
+        children = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
+        assert len(children) > 2, "the guard, vLLM, and its engine"
+    finally:
+        process.send_signal(signal.SIGKILL)
+        await process.wait()
     await until(lambda: not [pid for pid in children if is_alive(pid)], 60)
-    say("sluice serve --backend vllm: serves, and killed with SIGKILL leaves no orphan")
+    say(f"sluice serve --backend vllm: serves, and killed with SIGKILL leaves none of its {len(children)} processes")
