@@ -96,6 +96,14 @@ def main() -> None:
     metavar="DIR",
     help="Write requests, content and all, to files in DIR, for sluice eval.",
 )
+@click.option(
+    "--search-root",
+    "search_roots",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    callback=lambda _context, _option, roots: roots or None,
+    help="A repository that /v1/search and /mcp may search; may be repeated.",
+)
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: info]")
 def serve(config: Path | None, **flags: object) -> None:
     """Serve the proxy.
