@@ -23,7 +23,6 @@ from sluice.eval.progress import shown
 from sluice.eval.replay import Options
 from sluice.eval.runner import Selection
 
-
 MIN_TABLE_WIDTH = 140
 """Columns where no terminal says how many there are."""
 
