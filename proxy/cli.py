@@ -9,7 +9,7 @@ import ast
 import importlib.util
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import click
 
@@ -22,11 +22,20 @@ EXTRA_OF_PACKAGE = {"sluice.backend": "engine", "sluice.eval": "eval"}
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are entry points."""
+    """A group whose commands are entry points.
+
+    Args:
+        entry_point_group: which; each command's name is its entry point's.
+        **settings: as of any group.
+    """
+
+    def __init__(self, *, entry_point_group: str = ENTRY_POINT_GROUP, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._group = entry_point_group
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of all commands that are installed."""
-        return sorted(entry_points(group=ENTRY_POINT_GROUP).names)
+        return sorted(entry_points(group=self._group).names)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import one command; None where there is none of this name.
@@ -34,13 +43,13 @@ class LazyGroup(click.Group):
         Raises:
             ClickException: a module that it needs is not installed.
         """
-        for entry_point in entry_points(group=ENTRY_POINT_GROUP, name=cmd_name):
+        for entry_point in entry_points(group=self._group, name=cmd_name):
             return _load(entry_point)
         return None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands."""
-        found = sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda entry_point: entry_point.name)
+        found = sorted(entry_points(group=self._group), key=lambda entry_point: entry_point.name)
         with formatter.section("Commands"):
             formatter.write_dl([(entry_point.name, summary_of(entry_point)) for entry_point in found])
 
@@ -74,6 +83,11 @@ def summary_of(entry_point: EntryPoint) -> str:
 @click.version_option(sluice.__version__, prog_name="sluice")
 def main() -> None:
     """A drop-in base_url for coding agents: smaller context, smaller bill, nothing lost that is needed."""
+
+
+@click.command(cls=LazyGroup, entry_point_group="sluice.benchmarks")
+def bench() -> None:
+    """Measure this installation, beside the alternatives."""
 
 
 @click.command()
