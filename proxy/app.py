@@ -23,6 +23,7 @@ from sluice.proxy.meter import StatsReader, make_meter
 from sluice.proxy.meter import routes as stats_routes
 from sluice.proxy.metrics import Metrics
 from sluice.proxy.passthrough import Passthrough
+from sluice.proxy.search import SearchRoutes
 from sluice.proxy.services import Services
 from sluice.proxy.settings import Settings
 from sluice.proxy.state import make_store
@@ -31,6 +32,7 @@ from sluice.proxy.tokens import TokenCounter
 from sluice.proxy.upstreams import Upstreams
 from sluice.proxy.wire.render_errors import error_for_path
 from sluice.proxy.wire.wires import WIRES
+from sluice.search import SearchError
 
 
 def create_app(settings: Settings, *, store: StateStore | None = None, compressor: Compressor | None = None) -> FastAPI:
@@ -79,11 +81,13 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
         )
         loading = asyncio.create_task(asyncio.to_thread(services.compressor.load, settings.mode))
         try:
-            yield
+            async with search.running(routes.originals_of(services)):
+                yield
         finally:
             await loading
             await services.aclose()
 
+    search = SearchRoutes(settings)
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.router.routes += [
         *(Route(wire.path, Endpoint(wire), methods=["POST"]) for wire in WIRES.values()),
@@ -96,6 +100,7 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
         Route("/healthz", routes.healthz, methods=["GET"]),
         Route("/readyz", routes.readyz, methods=["GET"]),
         Route("/metrics", routes.metrics, methods=["GET"]),
+        *search.routes,
         # What no route above serves, their other methods included, is the upstream's.
         Route("/v1/{rest:path}", Passthrough()),
     ]
@@ -108,7 +113,7 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
             allow_headers=["*"],
             expose_headers=["*"],
         )
-    for cls in (ProxyError, CompressorError, HTTPException, Exception):
+    for cls in (ProxyError, CompressorError, SearchError, HTTPException, Exception):
         app.add_exception_handler(cls, _render_error)
     return app
 

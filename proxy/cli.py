@@ -92,6 +92,14 @@ def main() -> None:
 )
 @click.option("--workers", type=int, help="Processes that serve; more than one need Redis.  [default: 1]")
 @click.option("--allow-public", is_flag=True, default=None, help="Listen to other machines though no key is asked for.")
+@click.option(
+    "--search-root",
+    "search_roots",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    callback=lambda _context, _option, roots: roots or None,
+    help="A repository that /v1/search and /mcp may search; may be repeated.",
+)
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: info]")
 def serve(config: Path | None, **flags: object) -> None:
     """Serve the proxy.

@@ -45,6 +45,17 @@ from sluice.compressor.errors import (
     StateError,
     UnknownRecallError,
 )
+from sluice.search.errors import (
+    BackendError,
+    MissingExtraError,
+    ModelError,
+    QueryError,
+    SearchError,
+    StoreError,
+    UnknownRootError,
+    UnreadableRootError,
+    WrongTreeError,
+)
 
 
 class ProxyError(Exception):
@@ -296,6 +307,15 @@ ERROR_TABLE: dict[type[Exception], Rendering] = {
     StateError: Rendering(503, "server_error", "state_unavailable"),
     UnknownRecallError: Rendering(404, "invalid_request_error", "unknown_recall_id"),
     AmbiguousRecallError: Rendering(409, "invalid_request_error", "ambiguous_recall_id"),
+    SearchError: Rendering(500, "server_error", "search_error"),
+    QueryError: Rendering(400, "invalid_request_error", "invalid_query"),
+    UnknownRootError: Rendering(404, "invalid_request_error", "unknown_root"),
+    WrongTreeError: Rendering(503, "server_error", "wrong_tree"),
+    UnreadableRootError: Rendering(503, "server_error", "unreadable_root"),
+    StoreError: Rendering(503, "server_error", "search_index_unavailable"),
+    MissingExtraError: Rendering(501, "server_error", "missing_extra"),
+    ModelError: Rendering(501, "server_error", "no_embedding_model"),
+    BackendError: Rendering(502, "upstream_error", "search_backend_error"),
 }
 """Every class that may reach a client. What is not in here is a fault of ours: 500, and its text stays inside."""
 

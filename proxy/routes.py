@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import msgspec
@@ -15,7 +15,7 @@ from sluice.compressor import StateError
 from sluice.proxy.body import ClientGoneError
 from sluice.proxy.errors import UpstreamError
 from sluice.proxy.exchange import target_of
-from sluice.proxy.headers import to_upstream
+from sluice.proxy.headers import Header, to_upstream
 from sluice.proxy.metrics import CONTENT_TYPE
 from sluice.proxy.relay import Relayed, relay, unless_gone
 from sluice.proxy.services import Services
@@ -41,12 +41,24 @@ class ModelsRoute:
             return
 
 
+def originals_of(services: Services) -> Callable[[list[Header], str], Awaitable[str]]:
+    """What fetches the original under an id for the caller whose headers these are.
+
+    It raises CompressorError where that caller has none.
+    """
+
+    async def fetch(headers: list[Header], recall_id: str) -> str:
+        tenant = tenant_of(headers, await services.store.secret())
+        return await services.compressor.recall(tenant, recall_id)
+
+    return fetch
+
+
 async def recall(request: Request) -> Response:
     """`GET /v1/recall/{id}`: the original text under a marker's id, for the key that its conversation ran under."""
     services: Services = request.app.state.services
     recall_id: str = request.path_params["recall_id"]
-    tenant = tenant_of(request.scope["headers"], await services.store.secret())
-    text = await services.compressor.recall(tenant, recall_id)
+    text = await originals_of(services)(request.scope["headers"], recall_id)
     # The standard library escapes lone surrogates, which UTF-8 cannot hold.
     return Response(json.dumps({"id": recall_id, "text": text}), media_type="application/json")
 

@@ -6,18 +6,20 @@ cannot be used stops start-up with its key and value.
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
@@ -138,6 +140,21 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severity that is logged; `info` is one line a request."""
 
+    search_roots: Annotated[tuple[Path, ...], NoDecode] = ()
+    """Repositories that `/v1/search` and `/mcp` may search, and nothing else; in the environment with `:` (on Windows
+    `;`) between them. None by default: both routes answer 404."""
+    search_cache_dir: Path = Path("~/.cache/sluice/search")
+    """Where the search index is kept between starts."""
+    search_dense_model: str = ""
+    """Embedding model that search weighs files and chunks with as well, such as `all-MiniLM-L6-v2` or `static:DIR`; its
+    vectors are made in the background. Empty: none, which needs nothing beyond the extra `search`."""
+    search_deep_model: str | None = None
+    """Model that looks around in `mode: deep`; None: that mode is refused."""
+    search_deep_url: Origin | None = None
+    """Origin of the OpenAI-compatible server that has it; None takes `upstream`."""
+    search_deep_key: SecretStr | None = None
+    """Sent there as a bearer token; None sends none. A caller's own credential is never used for it."""
+
     @property
     def profile(self) -> Profile:
         """What the upstream's prompt cache costs, and how long it lasts."""
@@ -178,6 +195,19 @@ class Settings(BaseSettings):
     def retry_policy(self) -> Policy:
         """How an upstream's failures are dealt with."""
         return Policy(self.max_retries, self.retry_max_wait_s, self.breaker_failures, self.breaker_retry_s)
+
+    @field_validator("search_roots", mode="before")
+    @classmethod
+    def _split_roots(cls, value: object) -> object:
+        return value.split(os.pathsep) if isinstance(value, str) else value
+
+    @field_validator("search_roots")
+    @classmethod
+    def _roots_are_directories(cls, roots: tuple[Path, ...]) -> tuple[Path, ...]:
+        for root in roots:
+            if not root.is_dir():
+                raise ValueError(f"{str(root)!r} is no directory")
+        return roots
 
     @field_validator("upstreams")
     @classmethod

@@ -9,6 +9,7 @@ from __future__ import annotations
 from sluice.search.errors import (
     BackendError,
     MissingExtraError,
+    ModelError,
     QueryError,
     SearchError,
     StoreError,
@@ -23,6 +24,7 @@ __all__ = [
     "BackendError",
     "DeepSettings",
     "MissingExtraError",
+    "ModelError",
     "QueryError",
     "SearchAnswer",
     "SearchError",

@@ -66,6 +66,9 @@ def search(
 @click.option("--deep-url", default="", envvar="SLUICE_SEARCH_DEEP_URL", help="An OpenAI-compatible server, for deep.")
 @click.option("--deep-model", default="", envvar="SLUICE_SEARCH_DEEP_MODEL", help="The model's name there.")
 @click.option("--deep-key", default="", envvar="SLUICE_SEARCH_DEEP_KEY", help="Sent as a bearer token.")
+@click.option(
+    "--dense", default="", envvar="SLUICE_SEARCH_DENSE_MODEL", help="An embedding model, e.g. all-MiniLM-L6-v2."
+)
 @click.option("--proxy", default="", envvar="SLUICE_PROXY_URL", help="A running proxy; adds the tool `recall`.")
 @click.option("--proxy-key", default="", envvar="SLUICE_KEY", help="The key that the agent uses there.")
 def mcp(
@@ -75,11 +78,12 @@ def mcp(
     deep_url: str,
     deep_model: str,
     deep_key: str,
+    dense: str,
     proxy: str,
     proxy_key: str,
 ) -> None:
     """Serve code search to an agent over MCP, on standard input and output."""
-    settings = _settings(list(repos), cache, no_cache, deep_url, deep_model, deep_key)
+    settings = _settings(list(repos), cache, no_cache, deep_url, deep_model, deep_key, dense)
     from sluice.search.errors import SearchError
     from sluice.search.mcp_server import build_server
     from sluice.search.recall import proxy_recall
@@ -93,13 +97,13 @@ def mcp(
 
 
 def _settings(
-    repos: list[Path], cache: Path, no_cache: bool, deep_url: str, deep_model: str, deep_key: str
+    repos: list[Path], cache: Path, no_cache: bool, deep_url: str, deep_model: str, deep_key: str, dense: str = ""
 ) -> SearchSettings:
     try:
         from sluice.search.settings import DeepSettings, SearchSettings
 
         deep = DeepSettings(base_url=deep_url, model=deep_model, api_key=deep_key)
-        return SearchSettings(tuple(repos), None if no_cache else cache.expanduser(), deep=deep)
+        return SearchSettings(tuple(repos), None if no_cache else cache.expanduser(), dense_model=dense, deep=deep)
     except ValueError as error:
         raise click.ClickException(str(error)) from error
 

@@ -6,7 +6,8 @@ SearchError
 ├── WrongTreeError        an index was asked to answer for a tree that it was not built from
 ├── UnreadableRootError   the root is no directory, or cannot be read
 ├── StoreError            the segment store on disk cannot be used
-├── MissingExtraError     a package of the `search` extra is not installed
+├── MissingExtraError     a package of the extra `search` or `dense` is not installed
+├── ModelError            the embedding model cannot be loaded
 └── BackendError          the model behind `deep` did not answer, or answered nonsense
 """
 
@@ -38,7 +39,11 @@ class StoreError(SearchError):
 
 
 class MissingExtraError(SearchError):
-    """A package of the `search` extra is not installed."""
+    """A package of the extra `search` or `dense` is not installed."""
+
+
+class ModelError(SearchError):
+    """The embedding model cannot be loaded. Search goes on without its dense tier."""
 
 
 class BackendError(SearchError):

@@ -15,6 +15,7 @@ from sluice.search.text import as_text
 
 if TYPE_CHECKING:
     from mcp.server import MCPServer
+    from mcp.server.transport_security import TransportSecuritySettings
 
 Recall = Callable[[str], Awaitable[str]]
 """Gives the original text under a marker's id; raises LookupError if there is none."""
@@ -70,3 +71,10 @@ def build_server(service: SearchService, recall: Recall | None = None) -> MCPSer
             structured_output=False,
         )
     return server
+
+
+def open_to_all_hosts() -> TransportSecuritySettings:
+    """For `streamable_http_app` in a server that checks Host and Origin itself."""
+    from mcp.server.transport_security import TransportSecuritySettings
+
+    return TransportSecuritySettings(enable_dns_rebinding_protection=False)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from sluice.search.deep.agent import DeepAgent
 from sluice.search.deep.model import ChatModel, HTTPChatModel
+from sluice.search.dense import DenseIndex, SharedModel
 from sluice.search.errors import BackendError, QueryError, StoreError, UnknownRootError
 from sluice.search.index.repo_index import RepoIndex
 from sluice.search.index.store import SegmentStore
@@ -23,6 +25,8 @@ from sluice.search.types import SearchAnswer, SearchMode, SearchResult
 
 _MAX_TRIES = 3
 """A file that changes while it is answered from is refreshed at most so often."""
+_MAX_THREADS = 4
+"""Answers that are worked on at once."""
 
 
 class SearchService:
@@ -44,7 +48,11 @@ class SearchService:
         self._rankers = rankers or learned_rankers()
         database = None if settings.cache_dir is None else settings.cache_dir / "segments.db"
         self._store = SegmentStore(database)
+        # Threads of its own: a large tree that is indexed must not hold up what else the process does in threads.
+        self._threads = ThreadPoolExecutor(_MAX_THREADS, "sluice-search")
         self._indexes: dict[Path, RepoIndex] = {root.resolve(): RepoIndex(root, self._store) for root in settings.roots}
+        shared = SharedModel(settings.dense_model) if settings.dense_model else None
+        self._dense = {index.root: DenseIndex(index, self._store, shared) for index in self._indexes.values() if shared}
         deep = settings.deep
         self._own_model = HTTPChatModel(deep) if model is None and deep.base_url else None
         chosen = model or self._own_model
@@ -82,7 +90,9 @@ class SearchService:
         started = time.perf_counter()
         self._check(budget_tokens, max_results, mode)
         index = self.index_of(repo)
-        results = await asyncio.to_thread(self._fast, index, query, budget_tokens, max_results)
+        results = await asyncio.get_running_loop().run_in_executor(
+            self._threads, self._fast, index, query, budget_tokens, max_results
+        )
         if mode == "deep":
             results = await self._deep(index, query, results, budget_tokens, max_results)
         tokens = sum(result_tokens(r.path, r.start, r.end, len(r.text)) for r in results)
@@ -110,6 +120,9 @@ class SearchService:
         """Release the cache and connections. The service is not used afterwards."""
         if self._own_model is not None:
             await self._own_model.aclose()
+        await asyncio.to_thread(self._threads.shutdown)
+        for dense in self._dense.values():
+            await asyncio.to_thread(dense.close)
         self._store.close()
 
     def _check(self, budget_tokens: int, max_results: int | None, mode: str) -> None:
@@ -126,8 +139,15 @@ class SearchService:
     def _fast(self, index: RepoIndex, query: str, budget_tokens: int, max_results: int | None) -> list[SearchResult]:
         view = index.view(self._settings.rescan_s)
         for _ in range(_MAX_TRIES):
+            dense = self._dense.get(index.root)
             results = answer(
-                view, query, self._rankers, index.read, budget_tokens=budget_tokens, max_results=max_results
+                view,
+                query,
+                self._rankers,
+                index.read,
+                budget_tokens=budget_tokens,
+                max_results=max_results,
+                similarities=None if dense is None else dense.similarities(view, query),
             )
             if index.stands() and index.is_current([result.path for result in results]):
                 break

@@ -36,6 +36,8 @@ class SearchSettings:
     """A tree is listed anew when its last listing is older; files that are answered from are always checked."""
     max_budget_tokens: int = 32_000
     """A larger budget is refused."""
+    dense_model: str = ""
+    """Embedding model that files and chunks are weighed with as well (see `dense/embedder.py`); empty: none."""
     deep: DeepSettings = field(default_factory=DeepSettings)
     """The model behind `mode: deep`."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sluice.search.ranking.candidates import CHUNK_FEATURES, FILE_FEATURES
+from sluice.search.ranking.chunks import CHUNK_FEATURES
+from sluice.search.ranking.files import FILE_FEATURES
 from sluice.search.ranking.pieces import PIECE_FEATURES
 from sluice.search.ranking.rankers import Linear, Rankers, hand_set_rankers, learned_rankers
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ import click
 if TYPE_CHECKING:
     from sluice.eval.search.data import Query
     from sluice.eval.search.engines import Engine
+    from sluice.search.dense import SharedModel
     from sluice.search.index.store import SegmentStore
     from sluice.search.ranking.rankers import Rankers
 
@@ -41,6 +42,7 @@ _COLUMNS = (
 )
 @click.option("--baselines/--no-baselines", default=True, show_default=True, help="Measure the baselines too.")
 @click.option("--ablation/--no-ablation", default=False, show_default=True, help="Measure parts of the ranking.")
+@click.option("--dense", multiple=True, metavar="MODEL", help="Measure with this embedding model too; repeatable.")
 @click.option("--speed", type=click.Path(exists=True, file_okay=False, path_type=Path), help="A tree to time.")
 @click.option("--docstrings", type=click.Path(exists=True, file_okay=False, path_type=Path), help="A tree of Python.")
 @click.option("--docstring-queries", default=300, show_default=True)
@@ -51,6 +53,7 @@ def search_command(
     repos: Path,
     baselines: bool,
     ablation: bool,
+    dense: tuple[str, ...],
     speed: Path | None,
     docstrings: Path | None,
     docstring_queries: int,
@@ -76,7 +79,7 @@ def search_command(
     if speed is not None:  # first, while nothing else has taken memory
         report["speed"] = measure_speed(speed, [query.text for query in present])
         _print_plain("speed", report["speed"])
-    report["quality"] = _quality(present, repos, baselines=baselines, ablation=ablation)
+    report["quality"] = _quality(present, repos, baselines=baselines, ablation=ablation, dense=dense)
     if docstrings is not None:
         report["docstrings"] = docstring_test(docstrings, learned_rankers(), docstring_queries, docstring_files)
         _print_plain("docstrings", report["docstrings"])
@@ -84,10 +87,13 @@ def search_command(
         out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
-def _quality(present: list[Query], repos: Path, *, baselines: bool, ablation: bool) -> dict[str, Any]:
+def _quality(
+    present: list[Query], repos: Path, *, baselines: bool, ablation: bool, dense: Sequence[str]
+) -> dict[str, Any]:
     from sluice.eval.search.ablation import variants
     from sluice.eval.search.engines import SluiceEngine
     from sluice.eval.search.measure import measure, part_of
+    from sluice.search.dense import SharedModel
     from sluice.search.index.store import SegmentStore
     from sluice.search.ranking.rankers import learned_rankers
 
@@ -95,8 +101,8 @@ def _quality(present: list[Query], repos: Path, *, baselines: bool, ablation: bo
     rows: dict[str, Any] = {}
     indexed: list[tuple[int, float]] = []
 
-    def ours(rankers: Rankers, segments: SegmentStore, query: Query) -> Engine:
-        engine = SluiceEngine(part_of(query, repos), rankers, segments)
+    def ours(rankers: Rankers, segments: SegmentStore, query: Query, model: SharedModel | None = None) -> Engine:
+        engine = SluiceEngine(part_of(query, repos), rankers, segments, model)
         indexed.append((engine.num_files, engine.index_s))
         return engine
 
@@ -104,6 +110,8 @@ def _quality(present: list[Query], repos: Path, *, baselines: bool, ablation: bo
     if ablation:
         for name, rankers in variants().items():
             makers[f"ablation: {name}"] = partial(ours, rankers, store)
+    for name in dense:
+        makers[f"dense: {name}"] = partial(ours, learned_rankers(), store, model=SharedModel(name))
     if baselines:
         makers.update(_baselines(repos))
     for name, make in makers.items():

@@ -20,15 +20,10 @@ from sluice.eval.search.data import Query, Target
 from sluice.eval.search.history import Asked, History
 from sluice.eval.search.metrics import ndcg
 from sluice.search.index.view import View
-from sluice.search.ranking.candidates import (
-    CHUNK_FEATURES,
-    FILE_FEATURES,
-    Candidates,
-    add_file_standing,
-    chunk_candidates,
-    file_candidates,
-)
+from sluice.search.ranking.candidates import Candidates
+from sluice.search.ranking.chunks import CHUNK_FEATURES, add_file_standing, chunk_candidates
 from sluice.search.ranking.evidence import gather
+from sluice.search.ranking.files import FILE_FEATURES, file_candidates
 from sluice.search.ranking.pieces import PIECE_FEATURES, Pieces, add_chunk_standing, cut_pieces
 from sluice.search.ranking.question import parse_question
 from sluice.search.ranking.trees import Trees, from_lightgbm
@@ -194,7 +189,7 @@ def _fit(level: str, data: Sequence[Rows]) -> Trees:
         "monotone_constraints": [(name in rising) - (name in falling) for name in COLUMNS[level]],
         "seed": 1,
         "deterministic": True,
-        "num_threads": 2,
+        "num_threads": 1,  # more spin where cores are shared, and these sets are small
         "verbose": -1,
     }
     dataset = lightgbm.Dataset(

@@ -1,7 +1,7 @@
 """Exact-string and regular-expression search over the indexed files.
 
-Three engines, the first that is there: `rg` on the PATH, the `python-ripgrep` wheel, our own. Ours narrows the files by
-the index and looks for the literal text; it takes regular expressions only as far as they are alternatives of
+Two engines, the first that is there: ripgrep as the `python-ripgrep` wheel has it, and our own. Ours narrows the files
+by the index and looks for the literal text; it takes regular expressions only as far as they are alternatives of
 literals, because Python's matcher can be made to run for ever.
 """
 
@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import fnmatch
 import re
-import shutil
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -75,36 +73,15 @@ def matches_glob(path: str, glob: str) -> bool:
 
 def best_engine() -> Engine:
     """The fastest engine that is installed."""
-    if shutil.which("rg") is not None:
-        return ripgrep_binary
     try:
         import python_ripgrep  # noqa: F401 -- only asked whether it is there
     except ImportError:
         return own_engine
-    return ripgrep_wheel
+    return ripgrep
 
 
-def ripgrep_binary(index: RepoIndex, view: View, pattern: str, is_regex: bool, seconds: float) -> Iterator[Hit]:
-    """`rg` on the PATH. See `Engine`."""
-    arguments = ["rg", "--no-config", "--no-heading", "--null", "--line-number", "--no-messages", "--max-count=50"]
-    arguments += ["--max-filesize=2M", "--color=never", *([] if is_regex else ["--fixed-strings"]), "-e", pattern, "."]
-    try:
-        done = subprocess.run(  # noqa: S603 -- no shell; the pattern is an argument after -e
-            arguments, cwd=index.root, capture_output=True, timeout=seconds, check=False, stdin=subprocess.DEVNULL
-        )
-    except subprocess.TimeoutExpired:
-        return
-    if done.returncode == 2 and not done.stdout:
-        raise QueryError(f"rg refused the pattern {pattern[:60]!r}: {done.stderr[:200].decode('utf-8', 'replace')}")
-    for row in done.stdout.decode("utf-8", "replace").split("\n"):
-        path, separator, rest = row.partition("\0")
-        number, _, text = rest.partition(":")
-        if separator and number.isdigit():
-            yield Hit(path.removeprefix("./"), int(number), text[:MAX_TEXT_CHARS])
-
-
-def ripgrep_wheel(index: RepoIndex, view: View, pattern: str, is_regex: bool, seconds: float) -> Iterator[Hit]:
-    """The `python-ripgrep` wheel. See `Engine`."""
+def ripgrep(index: RepoIndex, view: View, pattern: str, is_regex: bool, seconds: float) -> Iterator[Hit]:
+    """Ripgrep in this process; its expressions take time in proportion to the text. See `Engine`."""
     import python_ripgrep
 
     expression = pattern if is_regex else re.sub(r"([\\.+*?()|\[\]{}^$#&\-~])", r"\\\1", pattern)

@@ -14,13 +14,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from sluice.compressor.syntax import language_of
 from sluice.search.errors import UnreadableRootError, WrongTreeError
 from sluice.search.index.head import read_head
+from sluice.search.index.manifest import KnownFile, Manifest, decode_manifest, encode_manifest
 from sluice.search.index.rules import MAX_FILE_BYTES, skip_by_content
 from sluice.search.index.scanner import FileState, Scanner, blob_hash, read_inside
 from sluice.search.index.segment import FORMAT, Segment, build_segment, pack, unpack
@@ -35,38 +35,8 @@ _BATCH = 256
 _MIN_OVERLAY = 200
 _MAX_OVERLAY_SHARE = 0.15
 """Changed files beyond this share of the tree (and more than `_MIN_OVERLAY`) are merged into the large layer."""
-
-
 _REMEMBER_S = 30.0
 """For small changes the manifest, which only spares reading files again at the next start, is written this seldom."""
-
-
-class _Known(msgspec.Struct, array_like=True):
-    """What the manifest holds of a file; an empty key means that it was read and is not worth an index."""
-
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-    inode: int
-    key: bytes
-    is_racy: bool
-
-    def fits(self, state: FileState) -> bool:
-        return (
-            self.mtime_ns == state.mtime_ns
-            and self.size == state.size
-            and self.ctime_ns == state.ctime_ns
-            and self.inode == state.inode
-            and not self.is_racy
-        )
-
-
-class _Manifest(msgspec.Struct, array_like=True):
-    format: bytes
-    root: str
-    identity: tuple[int, int]
-    head: str
-    files: dict[str, _Known]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +72,7 @@ class RepoIndex:
         self._scanner = Scanner(self.root)
         self._lock = threading.Lock()
         self._identity: tuple[int, int] | None = None
-        self._files: dict[str, _Known] = {}
+        self._files: dict[str, KnownFile] = {}
         self._layers: list[tuple[Layer, npt.NDArray[np.bool_]]] = []
         self._place: dict[str, tuple[int, int]] = {}
         self._view: View | None = None
@@ -160,7 +130,8 @@ class RepoIndex:
         started = time.monotonic()
         identity = _identity(self.root)
         if self._identity != identity:  # first use, or another tree has taken this one's place
-            self._files, self._layers, self._place, self._view = self._remembered(identity), [], {}, None
+            self._files = decode_manifest(self._store.get_manifest(str(self.root)), str(self.root), identity)
+            self._layers, self._place, self._view = [], {}, None
             self._identity = identity
         self.head = read_head(self.root)
         found = self._scanner.scan()
@@ -221,7 +192,7 @@ class RepoIndex:
                 built[key] = pack(build_segment(data, language_of(path, data[:128])))
             before = self._files.get(path)
             racy = state.is_racy(time.time_ns())
-            self._files[path] = _Known(state.size, state.mtime_ns, state.ctime_ns, state.inode, key, racy)
+            self._files[path] = KnownFile(state.size, state.mtime_ns, state.ctime_ns, state.inode, key, racy)
             if before is None or before.key != key or path not in self._place:
                 changed.append(path)
         if built:
@@ -277,22 +248,10 @@ class RepoIndex:
             self._store.put_segments({key: pack(segment)})
         return segment
 
-    def _remembered(self, identity: tuple[int, int]) -> dict[str, _Known]:
-        data = self._store.get_manifest(str(self.root))
-        if data is None:
-            return {}
-        try:
-            manifest = _decoder.decode(data)
-        except msgspec.DecodeError:
-            return {}
-        if (manifest.format, manifest.root, manifest.identity) != (FORMAT, str(self.root), identity):
-            return {}
-        return manifest.files
-
     def _remember(self) -> None:
         assert self._identity is not None
-        manifest = _Manifest(FORMAT, str(self.root), self._identity, self.head, self._files)
-        self._store.put_manifest(str(self.root), _encoder.encode(manifest))
+        manifest = Manifest(str(self.root), self._identity, self.head, self._files)
+        self._store.put_manifest(str(self.root), encode_manifest(manifest))
         self._remembered_at = time.monotonic()
 
 
@@ -303,7 +262,3 @@ def _identity(root: Path) -> tuple[int, int]:
     except OSError as error:
         raise UnreadableRootError(f"cannot read {str(root)!r}: {error.strerror}") from error
     return status.st_dev, status.st_ino
-
-
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(_Manifest)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,13 +16,14 @@ from sluice.search.errors import StoreError
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS segments (key BLOB PRIMARY KEY, data BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS vectors (key BLOB, model TEXT, data BLOB NOT NULL, PRIMARY KEY (key, model));
 CREATE TABLE IF NOT EXISTS manifests (root TEXT PRIMARY KEY, data BLOB NOT NULL);
 """
 _MAX_VARIABLES = 500
 
 
 class SegmentStore:
-    """Key-value tables for segments and manifests. Safe to use from several threads and processes.
+    """Key-value tables for segments, their vectors, and manifests. Safe to use from several threads and processes.
 
     Args:
         path: the database file; None keeps everything in memory.
@@ -60,14 +61,23 @@ class SegmentStore:
 
     def put_segments(self, segments: Mapping[bytes, bytes]) -> None:
         """Write segments, all or none; those that are there stay."""
+        self._write("INSERT OR IGNORE INTO segments VALUES (?, ?)", segments.items())
+
+    def get_vectors(self, model: str, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        """What the model made of segments, for those that it was made of."""
+        found: dict[bytes, bytes] = {}
         with self._using() as db:
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                db.executemany("INSERT OR IGNORE INTO segments VALUES (?, ?)", segments.items())
-                db.execute("COMMIT")
-            except sqlite3.Error:
-                db.execute("ROLLBACK")
-                raise
+            for at in range(0, len(keys), _MAX_VARIABLES):
+                part = keys[at : at + _MAX_VARIABLES]
+                marks = ",".join("?" * len(part))
+                query = f"SELECT key, data FROM vectors WHERE model = ? AND key IN ({marks})"  # noqa: S608 -- marks only
+                found.update(db.execute(query, (model, *part)))
+        return found
+
+    def put_vectors(self, model: str, vectors: Mapping[bytes, bytes]) -> None:
+        """Write what the model made of segments, all or none."""
+        rows = [(key, model, data) for key, data in vectors.items()]
+        self._write("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", rows)
 
     def delete_segment(self, key: bytes) -> None:
         """Forget a segment (one that turned out to be unreadable)."""
@@ -90,6 +100,16 @@ class SegmentStore:
         with self._lock:
             self._db.close()
 
+    def _write(self, statement: str, rows: Iterable[tuple[object, ...]]) -> None:
+        with self._using() as db:
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                db.executemany(statement, rows)
+                db.execute("COMMIT")
+            except sqlite3.Error:
+                db.execute("ROLLBACK")
+                raise
+
     @contextmanager
     def _using(self) -> Iterator[sqlite3.Connection]:
         with self._lock:
@@ -103,4 +123,5 @@ class SegmentStore:
             "DELETE FROM segments WHERE rowid IN (SELECT rowid FROM segments ORDER BY rowid "
             "LIMIT (SELECT COUNT(*) / 2 FROM segments))"
         )
+        self._db.execute("DELETE FROM vectors WHERE key NOT IN (SELECT key FROM segments)")
         self._db.execute("VACUUM")

@@ -1,7 +1,7 @@
 """How well every chunk and every file of a view answers a question, as arrays: the lexical evidence.
 
 Two levels: chunks by BM25 over body and titles (Robertson & Zaragoza 2009), files by BM25F over body, definitions and
-path. No choice is made here; `candidates.py` turns evidence into features, `select.py` into results.
+path. No choice is made here; `files.py` and `chunks.py` turn evidence into features.
 """
 
 from __future__ import annotations

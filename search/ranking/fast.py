@@ -10,13 +10,10 @@ import numpy.typing as npt
 
 from sluice.search.errors import QueryError
 from sluice.search.index.view import View
-from sluice.search.ranking.candidates import (
-    Candidates,
-    add_file_standing,
-    chunk_candidates,
-    file_candidates,
-)
+from sluice.search.ranking.candidates import Candidates, best_chunks
+from sluice.search.ranking.chunks import add_file_standing, chunk_candidates
 from sluice.search.ranking.evidence import Evidence, gather
+from sluice.search.ranking.files import file_candidates
 from sluice.search.ranking.pieces import Pieces, add_chunk_standing, cut_pieces
 from sluice.search.ranking.question import Question, parse_question
 from sluice.search.ranking.rankers import Rankers
@@ -30,6 +27,10 @@ TOKENS_PER_CHUNK = 80
 MAX_FILES_READ = 16
 MIN_BUDGET_TOKENS = 32
 MAX_REASON_WORDS = 5
+DENSE_FILE_WEIGHT = 2.0
+"""What a cosine of 1 adds to a file's score, where there are vectors; set by hand."""
+DENSE_CHUNK_WEIGHT = 2.0
+"""Likewise for a chunk's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +46,21 @@ class Ranking:
     evidence: Evidence
 
 
-def rank(view: View, text: str, rankers: Rankers, num_chunks: int = NUM_CHUNKS_CUT) -> Ranking:
+def rank(
+    view: View,
+    text: str,
+    rankers: Rankers,
+    num_chunks: int = NUM_CHUNKS_CUT,
+    similarities: npt.NDArray[np.float64] | None = None,
+) -> Ranking:
     """Rank files and chunks; the best `num_chunks` are kept.
+
+    Args:
+        view: what is searched.
+        text: the question.
+        rankers: learned or hand-set.
+        num_chunks: to be kept.
+        similarities: cosine of the question and each chunk, where there is a dense tier and it is ready.
 
     Raises:
         QueryError: the question holds nothing to search for.
@@ -55,10 +69,14 @@ def rank(view: View, text: str, rankers: Rankers, num_chunks: int = NUM_CHUNKS_C
     evidence = gather(view, question)
     files = file_candidates(view, question, evidence)
     file_scores = rankers.file.score(files.features) if len(files.ids) else np.zeros(0)
+    if similarities is not None:
+        file_scores = file_scores + DENSE_FILE_WEIGHT * best_chunks(view, similarities)[files.ids]
     chunks = chunk_candidates(view, question, evidence, files)
     owners = view.file_of_chunk[chunks.ids]
     chunks = add_file_standing(chunks, owners, files.ids, file_scores)
     chunk_scores = rankers.chunk.score(chunks.features) if len(chunks.ids) else np.zeros(0)
+    if similarities is not None:
+        chunk_scores = chunk_scores + DENSE_CHUNK_WEIGHT * similarities[chunks.ids]
     by_file = np.argsort(-file_scores, kind="stable")
     by_chunk = _chunks_to_cut(chunk_scores, owners, files.ids[by_file], num_chunks)
     return Ranking(
@@ -94,6 +112,7 @@ def answer(
     *,
     budget_tokens: int,
     max_results: int | None = None,
+    similarities: npt.NDArray[np.float64] | None = None,
 ) -> list[SearchResult]:
     """The line ranges that answer a question, best first, within a budget.
 
@@ -104,6 +123,7 @@ def answer(
         read: gives a file's bytes by its path; files that it raises OSError for are left out.
         budget_tokens: that the results may take together.
         max_results: at most so many; None: as many as fit.
+        similarities: as for `rank`.
 
     Raises:
         QueryError: the question holds nothing to search for, or the budget holds no result.
@@ -114,7 +134,7 @@ def answer(
         parse_question(text)  # a bad question is one in an empty tree as well
         return []
     num_chunks = max(NUM_CHUNKS_CUT, budget_tokens // TOKENS_PER_CHUNK)
-    ranking = rank(view, text, rankers, num_chunks)
+    ranking = rank(view, text, rankers, num_chunks, similarities)
     texts = read_texts(view, ranking, read, max(MAX_FILES_READ, num_chunks // 2))
     pieces = cut_pieces(view, ranking.question, ranking.evidence.rarity, ranking.chunks.ids, texts)
     if not len(pieces.files):

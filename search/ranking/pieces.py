@@ -16,7 +16,7 @@ import numpy.typing as npt
 from sluice.compressor.syntax import Definition
 from sluice.search.index.tokenizer import raw_tokens, terms_of
 from sluice.search.index.view import View
-from sluice.search.ranking.candidates import CHUNK_FEATURES
+from sluice.search.ranking.chunks import CHUNK_FEATURES
 from sluice.search.ranking.question import Question
 
 TARGET_LINES = 6

@@ -15,7 +15,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from sluice.search.ranking.candidates import CHUNK_FEATURES, FILE_FEATURES
+from sluice.search.ranking.chunks import CHUNK_FEATURES
+from sluice.search.ranking.files import FILE_FEATURES
 from sluice.search.ranking.pieces import PIECE_FEATURES
 from sluice.search.ranking.trees import from_arrays
 

@@ -9,9 +9,10 @@ from sluice.compressor import errors as compressor_errors
 from sluice.compressor.errors import AmbiguousRecallError
 from sluice.proxy import errors as proxy_errors
 from sluice.proxy.errors import ERROR_TABLE, InvalidFieldError, UpstreamReadTimeoutError, error_json, rendering_of
+from sluice.search import errors as search_errors
 from tests.proxy.servers import ScriptedUpstream, proxy
 
-PACKAGES = (compressor_errors, proxy_errors)
+PACKAGES = (compressor_errors, proxy_errors, search_errors)
 
 
 def classes_of(module: object) -> list[type[Exception]]:

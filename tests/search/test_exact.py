@@ -1,25 +1,16 @@
-"""Exact search: every engine that is here gives the same lines, and only of indexed files."""
+"""Exact search: every engine gives the same lines, and only of indexed files."""
 
 from __future__ import annotations
 
-import shutil
+import sys
 
 import pytest
 
 from sluice.search.errors import QueryError
-from sluice.search.index.exact import best_engine, find_exact, matches_glob, own_engine, ripgrep_binary, ripgrep_wheel
+from sluice.search.index.exact import best_engine, find_exact, matches_glob, own_engine, ripgrep
 from tests.search.trees import index_of, write_tree
 
-
-def engines():
-    yield pytest.param(own_engine, id="own")
-    has_binary = shutil.which("rg") is not None
-    yield pytest.param(ripgrep_binary, id="rg", marks=pytest.mark.skipif(not has_binary, reason="no rg on the PATH"))
-    try:
-        import python_ripgrep  # noqa: F401
-    except ImportError:
-        return
-    yield pytest.param(ripgrep_wheel, id="wheel")
+ENGINES = [pytest.param(own_engine, id="own"), pytest.param(ripgrep, id="ripgrep")]
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +22,7 @@ def places(index, pattern, **options):
     return {(hit.path, hit.line) for hit in find_exact(index, index.view(60.0), pattern, **options)}
 
 
-@pytest.mark.parametrize("engine", list(engines()))
+@pytest.mark.parametrize("engine", ENGINES)
 def test_literals_are_literal_and_ignored_files_stay_out(index, engine):
     found = places(index, "backoff_delay", engine=engine)
     assert found == {("src/retry.py", 12), ("src/retry.py", 23), ("tests/test_retry.py", 4), ("tests/test_retry.py", 5)}
@@ -40,7 +31,7 @@ def test_literals_are_literal_and_ignored_files_stay_out(index, engine):
     assert places(index, "ackoff_dela", engine=engine) == found
 
 
-@pytest.mark.parametrize("engine", list(engines()))
+@pytest.mark.parametrize("engine", ENGINES)
 def test_alternatives_and_globs(index, engine):
     found = places(index, "parse_cookie_header|RetryPolicy", is_regex=True, engine=engine)
     assert {path for path, _ in found} == {"src/cookies.py", "src/retry.py", "tests/test_retry.py"}
@@ -59,8 +50,11 @@ def test_our_own_engine_refuses_what_could_run_for_ever(index):
         places(index, "(a+)+$", is_regex=True, engine=own_engine)
 
 
-def test_there_is_always_an_engine(index):
-    assert places(index, "jar", engine=best_engine())
+def test_without_the_wheel_our_own_engine_answers(index, monkeypatch):
+    assert best_engine() is ripgrep
+    monkeypatch.setitem(sys.modules, "python_ripgrep", None)
+    assert best_engine() is own_engine
+    assert places(index, "jar")
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from sluice.search.errors import QueryError
 from sluice.search.index.symbols import find_definitions, find_references
-from sluice.search.ranking.candidates import CHUNK_FEATURES, FILE_FEATURES, chunk_candidates, file_candidates
+from sluice.search.ranking.chunks import CHUNK_FEATURES, chunk_candidates
 from sluice.search.ranking.evidence import gather
 from sluice.search.ranking.fast import MIN_BUDGET_TOKENS, answer, rank
+from sluice.search.ranking.files import FILE_FEATURES, file_candidates
 from sluice.search.ranking.pieces import piece_bounds
 from sluice.search.ranking.question import MAX_TERMS, parse_question
 from sluice.search.ranking.rankers import hand_set_rankers, learned_rankers
