@@ -6,18 +6,23 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from sluice.proxy.backend_stats import read_backends
 from sluice.proxy.errors import InvalidFieldError, UnknownConversationError
 from sluice.proxy.meter.stats_reader import StatsReader
 from sluice.proxy.meter.store import MAX_CONVERSATIONS, MAX_DAYS, TurnRow
 
 
 async def stats(request: Request) -> Response:
-    """`GET /v1/stats?days=30`.
+    """`GET /v1/stats?days=30`: what was spent and saved, and how self-hosted backends are doing.
 
     Raises:
         InvalidFieldError: `days` is no whole number in range.
     """
-    return _json(await _reader(request).stats(_number(request, "days", 30, 1, MAX_DAYS)))
+    found = await _reader(request).stats(_number(request, "days", 30, 1, MAX_DAYS))
+    backends = await read_backends(request.app.state.services.upstreams.local_urls)
+    return _json(
+        {**msgspec.to_builtins(found), "backends": {name: figures.as_json() for name, figures in backends.items()}}
+    )
 
 
 async def conversations(request: Request) -> Response:

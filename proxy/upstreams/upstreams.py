@@ -145,6 +145,17 @@ class Upstreams:
         """Names of all upstreams."""
         return list(self._upstreams)
 
+    @property
+    def local_urls(self) -> dict[str, str]:
+        """Origins of the self-hosted ones by name; of one with replicas each under a name of its own."""
+        found: dict[str, str] = {}
+        for name, upstream in self._upstreams.items():
+            if not upstream.target.is_local:
+                continue
+            replicas = [replica.removesuffix(upstream.settings.known.base) for replica in upstream.settings.replicas]
+            found |= {f"{name}/{index}": url for index, url in enumerate(replicas)} or {name: upstream.target.origin}
+        return found
+
     def resolve(self, model: str) -> Target:
         """Say which upstream serves a model; an empty name stands for requests that name none.
 
