@@ -12,7 +12,7 @@ from sluice.compressor import recovery
 from sluice.compressor.evidence import Evidence
 from sluice.compressor.files import FileHistory
 from sluice.compressor.ledger import Omitted, Reason, Rendition, recall_id
-from sluice.compressor.lines import split
+from sluice.compressor.lines import Lines, split
 from sluice.compressor.patches import new_side
 from sluice.compressor.provenance import Kind, Origins, Provenance, Segment, decode_arguments, same_path, strings
 from sluice.compressor.recovery import Gap, Touch
@@ -120,18 +120,21 @@ class Conversation:
             of_text = [gap for gap in self.gaps if (gap.position, gap.text_index) == (position, text_index)]
             self.gaps = [gap for gap in self.gaps if gap not in of_text]
             self.gaps += [rest for gap in of_text for rest in recovery.less(gap, start, stop)]
+        lines: dict[int, Lines] = {}
         for omitted in rendition.omitted:
             self._omit(omitted)
             if omitted.reason is not Reason.NOT_NEEDED:
                 continue
             segment = segments[omitted.text_index]
+            if omitted.text_index not in lines:
+                lines[omitted.text_index] = split(segment.text)
             self.gaps.append(
                 Gap(
                     position=self.num_messages,
                     text_index=omitted.text_index,
                     start=omitted.start,
                     stop=omitted.stop,
-                    lines=split(segment.text),
+                    lines=lines[omitted.text_index],
                     recall_id=recall_id(message.identity, omitted.text_index),
                     path=segment.provenance.path,
                     first_line=segment.provenance.first_line if segment.provenance.kind is Kind.READ else None,

@@ -91,9 +91,7 @@ async def _run(
                 for workload in standard(num_requests, f"r{number}s{index}"):
                     if wanted and not any(text in workload.name for text in wanted):
                         continue
-                    click.echo(
-                        f"\r\033[Kround {number} of {rounds}: {system.name}, {workload.name}", err=True, nl=False
-                    )
+                    _say(f"round {number} of {rounds}: {system.name}, {workload.name}")
                     await _take(system, workload, is_warm=number > 0)
         _say("")
     return systems

@@ -13,7 +13,18 @@ from sluice.eval.bench.workload import standard, turns
 
 def test_all_systems_are_measured_in_one_run(tmp_path: Path) -> None:
     out = tmp_path / "bench.json"
-    arguments = ["--requests", "4", "--rounds", "1", "--workload", "2 kB", "--workload", "at 100", "--json", str(out)]
+    arguments = [
+        "--requests",
+        "4",
+        "--rounds",
+        "1",
+        "--workload",
+        "200 kB",
+        "--workload",
+        "at 100 ",
+        "--json",
+        str(out),
+    ]
     result = CliRunner().invoke(proxy, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     rows = json.loads(out.read_text())["rows"]
