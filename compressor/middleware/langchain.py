@@ -71,7 +71,7 @@ def _sent_by(model: BaseChatModel, messages: Sequence[BaseMessage]) -> tuple[lis
         return payload["input"], OPENAI_RESPONSES
     if isinstance(payload.get("messages"), list):
         return payload["messages"], ANTHROPIC_MESSAGES if model._llm_type == "anthropic-chat" else OPENAI_CHAT
-    converted = convert_to_openai_messages(messages)
+    converted = convert_to_openai_messages(messages, text_format="block")  # each text apart
     assert isinstance(converted, list), "a list gives a list"
     return [*converted], OPENAI_CHAT
 
