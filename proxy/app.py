@@ -15,10 +15,13 @@ from starlette.routing import Route
 from sluice.compressor import Compressor, CompressorError, CompressorSettings, StateStore
 from sluice.proxy import routes
 from sluice.proxy.access import Access, Guard
+from sluice.proxy.answers import make_answers
 from sluice.proxy.compact import compact
 from sluice.proxy.count_tokens import CountTokens
 from sluice.proxy.errors import ConfigError, ProxyError
 from sluice.proxy.exchange import Endpoint
+from sluice.proxy.meter import StatsReader, make_meter
+from sluice.proxy.meter import routes as stats_routes
 from sluice.proxy.metrics import Metrics
 from sluice.proxy.openapi import openapi
 from sluice.proxy.passthrough import Passthrough
@@ -26,7 +29,7 @@ from sluice.proxy.record import RecordingMiddleware, record_file
 from sluice.proxy.search import SearchRoutes
 from sluice.proxy.services import Services
 from sluice.proxy.settings import Settings
-from sluice.proxy.state import make_store
+from sluice.proxy.state import make_placements, make_store
 from sluice.proxy.state.dry import DryStore
 from sluice.proxy.tokens import TokenCounter
 from sluice.proxy.translation import Translation
@@ -60,6 +63,7 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
             state_timeout_s=2 * settings.redis_timeout_s, max_reattached_chars=settings.max_reattached_chars
         )
         metrics = Metrics(is_shared=settings.workers > 1)
+        meter = make_meter(settings, [metrics.meter])
         services = app.state.services = Services(
             settings=settings,
             store=kept,
@@ -72,10 +76,14 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
                 translator=Translation(),
                 cache_ttl_s=settings.cache_ttl_s,
                 metrics=metrics.upstreams,
+                placements=make_placements(settings),
             ),
             counter=TokenCounter(),
             metrics=metrics,
             access=access,
+            meter=meter,
+            stats=StatsReader(meter),
+            answers=make_answers(settings),
         )
         loading = asyncio.create_task(asyncio.to_thread(services.compressor.load, settings.mode))
         try:
@@ -93,6 +101,9 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
         Route("/v1/compact", compact, methods=["POST"]),
         Route("/v1/models", routes.ModelsRoute(), methods=["GET"]),
         Route("/v1/recall/{recall_id}", routes.recall, methods=["GET"]),
+        Route("/v1/stats", stats_routes.stats, methods=["GET"]),
+        Route("/v1/stats/conversations", stats_routes.conversations, methods=["GET"]),
+        Route("/v1/stats/conversations/{conversation_id}", stats_routes.conversation, methods=["GET"]),
         Route("/healthz", routes.healthz, methods=["GET"]),
         Route("/readyz", routes.readyz, methods=["GET"]),
         Route("/openapi.json", openapi, methods=["GET"]),

@@ -9,7 +9,7 @@ import ast
 import importlib.util
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import click
 
@@ -22,11 +22,20 @@ EXTRA_OF_PACKAGE = {"sluice.backend": "engine", "sluice.eval": "eval"}
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are entry points."""
+    """A group whose commands are entry points.
+
+    Args:
+        entry_point_group: which; each command's name is its entry point's.
+        **settings: as of any group.
+    """
+
+    def __init__(self, *, entry_point_group: str = ENTRY_POINT_GROUP, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._group = entry_point_group
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of all commands that are installed."""
-        return sorted(entry_points(group=ENTRY_POINT_GROUP).names)
+        return sorted(entry_points(group=self._group).names)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import one command; None where there is none of this name.
@@ -34,13 +43,13 @@ class LazyGroup(click.Group):
         Raises:
             ClickException: a module that it needs is not installed.
         """
-        for entry_point in entry_points(group=ENTRY_POINT_GROUP, name=cmd_name):
+        for entry_point in entry_points(group=self._group, name=cmd_name):
             return _load(entry_point)
         return None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands."""
-        found = sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda entry_point: entry_point.name)
+        found = sorted(entry_points(group=self._group), key=lambda entry_point: entry_point.name)
         with formatter.section("Commands"):
             formatter.write_dl([(entry_point.name, summary_of(entry_point)) for entry_point in found])
 
@@ -76,12 +85,21 @@ def main() -> None:
     """A drop-in base_url for coding agents: smaller context, smaller bill, nothing lost that is needed."""
 
 
+@click.command(cls=LazyGroup, entry_point_group="sluice.benchmarks")
+def bench() -> None:
+    """Measure this installation, beside the alternatives."""
+
+
 @click.command()
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=int, help="Port to listen on; 0 takes a free one.  [default: 8790]")
 @click.option("--upstream", metavar="URL", help="Where requests go, e.g. https://api.openai.com")
-@click.option("--backend", type=click.Choice(["embedded", "none"]), help="Start the bundled model as the upstream.")
-@click.option("--model", metavar="NAME", help="Weights that the embedded backend serves.")
+@click.option(
+    "--backend",
+    type=click.Choice(["embedded", "vllm", "none"]),
+    help="Start the bundled engine, or vLLM, as the upstream.",
+)
+@click.option("--model", metavar="NAME", help="Weights that the backend serves.")
 @click.option("--provider", metavar="NAME", help="Whose cache prices count: auto, anthropic, openai, self-hosted …")
 @click.option("--redis", "redis_url", metavar="URL", help="Keep state in Redis, e.g. redis://127.0.0.1:6379/0")
 @click.option(
@@ -107,7 +125,8 @@ def main() -> None:
     help="Write requests, content and all, to files in DIR, for sluice eval.",
 )
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: info]")
-def serve(config: Path | None, **flags: object) -> None:
+@click.argument("backend_args", nargs=-1, type=click.UNPROCESSED, metavar="[-- VLLM_FLAGS …]")
+def serve(config: Path | None, backend_args: tuple[str, ...], **flags: object) -> None:
     """Serve the proxy.
 
     Every flag is also a setting in sluice.toml and in the environment (SLUICE_UPSTREAM, SLUICE_REDIS_URL …); flags
@@ -118,7 +137,7 @@ def serve(config: Path | None, **flags: object) -> None:
     from sluice.proxy.settings import load_settings
 
     try:
-        run(load_settings(flags, config))
+        run(load_settings({**flags, "backend_args": backend_args or None}, config))
     except (ConfigError, StartError) as error:
         raise click.ClickException(str(error)) from None
 

@@ -8,6 +8,7 @@ ProxyError
 │   ├── InvalidFieldError
 │   ├── WebSocketError
 │   ├── BodyTooLargeError
+│   ├── UnknownConversationError    the meter keeps none under this id
 │   ├── AccessError                 the request may not be served, or not now
 │   │   ├── ForbiddenHostError
 │   │   ├── ForbiddenOriginError
@@ -105,6 +106,13 @@ class BodyTooLargeError(RequestError):
 
     def __init__(self, max_body_bytes: int) -> None:
         super().__init__(f"request body is larger than the limit of {max_body_bytes:,} bytes (setting max_body_bytes)")
+
+
+class UnknownConversationError(RequestError):
+    """The meter keeps no conversation under this id."""
+
+    def __init__(self, conversation: str) -> None:
+        super().__init__(f"no conversation is kept under id {conversation!r}: it never was, or it has expired")
 
 
 class AccessError(RequestError):
@@ -273,6 +281,7 @@ ERROR_TABLE: dict[type[Exception], Rendering] = {
     InvalidFieldError: Rendering(400, "invalid_request_error", "invalid_value"),
     WebSocketError: Rendering(426, "invalid_request_error", "no_websocket"),
     BodyTooLargeError: Rendering(413, "invalid_request_error", "body_too_large"),
+    UnknownConversationError: Rendering(404, "invalid_request_error", "unknown_conversation_id"),
     AccessError: Rendering(403, "permission_error", "access_denied"),
     ForbiddenHostError: Rendering(403, "permission_error", "forbidden_host"),
     ForbiddenOriginError: Rendering(403, "permission_error", "forbidden_origin"),

@@ -8,19 +8,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from starlette.types import Receive, Scope, Send
 
+from sluice.proxy.access.guard import STATE_KEY
+from sluice.proxy.answers import SourcedAnswer, Unshared, answer_key, may_keep, may_take
 from sluice.proxy.body import ClientGoneError, read_body
 from sluice.proxy.headers import Header, find, to_upstream
 from sluice.proxy.log import fields, logger, where
+from sluice.proxy.meter import Source, UsageReader, reader_for
+from sluice.proxy.meter.breakpoints import Breakpoints, breakpoints_of
+from sluice.proxy.meter.reader import readable
+from sluice.proxy.metering import turn_of
 from sluice.proxy.overflow import OVERFLOW_STATUSES, hold_error, overflow_limit
 from sluice.proxy.prepare import Prepared, mode_of, prepare, shrink
 from sluice.proxy.relay import Relayed, relay, unless_gone
 from sluice.proxy.services import Services
 from sluice.proxy.upstreams import RoutedAnswer, Target
-from sluice.proxy.wire import Outgoing
+from sluice.proxy.wire import Outgoing, WireName
 from sluice.proxy.wire.base import Wire
 
 CLIENT_GONE_STATUS = 499
@@ -38,10 +45,12 @@ class Exchange:
     """Time that was ours."""
     tokens: tuple[int, int] | None = None
     """Tokens that came in and that were forwarded; None until they are counted."""
-    upstream: str | None = None
-    """Name of the upstream that answered."""
-    num_retries: int | None = None
-    """How often the request was sent again; None where it was not."""
+    breakpoints: Breakpoints | None = None
+    """Where the request marks its prefix to be cached, where its wire has such marks."""
+    answer: SourcedAnswer | None = None
+    """The answer; None until its head is there."""
+    usage: UsageReader | None = None
+    """Reads the usage out of the answer."""
     is_answered: bool = False
     """Whether the answer's head is on its way, so that no other can be sent."""
 
@@ -80,7 +89,7 @@ class Endpoint:
         """Serve one request."""
         services: Services = scope["app"].state.services
         exchange = Exchange()
-        started_s = time.perf_counter()
+        at_s, started_s = time.time(), time.perf_counter()
         error: BaseException | None = None
         num_bytes = 0
         try:
@@ -96,6 +105,8 @@ class Endpoint:
             headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
             await send({"type": "http.response.start", "status": status, "headers": headers + exchange.headers()})
             await send({"type": "http.response.body", "body": body})
+        total_s = time.perf_counter() - started_s
+        await self._meter(scope, services, exchange, status, at_s, total_s)
         services.metrics.requests.labels(status).inc()
         prepared = exchange.prepared
         if prepared is not None:
@@ -110,10 +121,11 @@ class Endpoint:
             bypass=prepared and prepared.bypass,
             tokens_in=exchange.tokens and exchange.tokens[0],
             tokens_out=exchange.tokens and exchange.tokens[1],
-            upstream=exchange.upstream,
-            retries=exchange.num_retries,
+            upstream=exchange.answer and exchange.answer.upstream,
+            retries=exchange.answer and (exchange.answer.num_retries or None),
             overhead_ms=exchange.own_s * 1000,
-            total_ms=(time.perf_counter() - started_s) * 1000,
+            total_ms=total_s * 1000,
+            answer=exchange.answer and exchange.answer.source,
             answer_bytes=num_bytes,
             error=error and where(error),
         )
@@ -146,10 +158,10 @@ class Endpoint:
         outgoing = outgoing_of(scope, prepared, self._wire)
         target = prepared.target or services.upstreams.resolve(outgoing.model)
         exchange.own_s = time.perf_counter() - read_s
-        answer = await services.upstreams.send(target, outgoing)
+        answer = await _ask(services, target, outgoing, prepared, scope["headers"])
         if answer.status in OVERFLOW_STATUSES and prepared.compressed is not None:
             answer = await self._unless_too_long(answer, target, scope, services, exchange)
-        exchange.upstream, exchange.num_retries = answer.upstream, answer.num_retries or None
+        exchange.answer = answer
         answered_s = time.perf_counter()
         try:
             # Counting went on while the upstream worked, so that there is hardly ever anything to wait for.
@@ -161,15 +173,44 @@ class Endpoint:
         exchange.own_s += time.perf_counter() - answered_s
         exchange.is_answered = True
         ours = [*exchange.headers(), *answer.sluice_headers]
-        return await relay(answer, send, ours, render_event=self._wire.render_event)
+        reader = exchange.usage = reader_for(self._wire.name, answer.headers)
+        return await relay(answer, send, ours, tap=reader.feed, render_event=self._wire.render_event)
+
+    async def _meter(
+        self, scope: Scope, services: Services, exchange: Exchange, status: int, at_s: float, total_s: float
+    ) -> None:
+        """Record the turn, and charge it to its key."""
+        if exchange.prepared is None:
+            return
+        key, answer = scope.get("state", {}).get(STATE_KEY), exchange.answer
+        turn = turn_of(
+            exchange.prepared,
+            wire=self._wire.name,
+            key_id=key.id if key is not None else None,
+            at_s=at_s,
+            status=status,
+            tokens=exchange.tokens,
+            usage=exchange.usage.usage() if exchange.usage is not None else None,
+            own_s=exchange.own_s,
+            total_s=total_s,
+            upstream=answer.upstream if answer is not None else "",
+            source=answer.source if answer is not None else Source.UPSTREAM,
+            num_retries=answer.num_retries if answer is not None else 0,
+            breakpoints=exchange.breakpoints,
+            traceparent=find(scope["headers"], b"traceparent"),
+        )
+        if turn is not None:
+            spent = services.meter.record(turn)
+            if key is not None and spent.tokens:
+                await services.access.spend(key, tokens=spent.tokens, dollars=spent.dollars)
 
     async def _unless_too_long(
-        self, answer: RoutedAnswer, target: Target, scope: Scope, services: Services, exchange: Exchange
-    ) -> RoutedAnswer:
+        self, answer: SourcedAnswer, target: Target, scope: Scope, services: Services, exchange: Exchange
+    ) -> SourcedAnswer:
         """Where the upstream refused a request as too long, make it shorter and ask once more."""
         assert exchange.prepared is not None
         held = await hold_error(answer)
-        refusal = RoutedAnswer(held, answer.upstream, answer.num_retries)
+        refusal = Unshared(RoutedAnswer(held, answer.upstream, answer.num_retries))
         limit = overflow_limit(held)
         if limit is None:
             return refusal
@@ -178,7 +219,7 @@ class Endpoint:
         if shorter is None:
             return refusal
         exchange.prepared = shorter
-        return await services.upstreams.send(target, outgoing_of(scope, shorter, self._wire))
+        return Unshared(await services.upstreams.send(target, outgoing_of(scope, shorter, self._wire)))
 
     def _count(self, prepared: Prepared, services: Services, exchange: Exchange) -> asyncio.Task[None] | None:
         """Start counting tokens; the counters get them even where the answer's head does not wait for them."""
@@ -193,6 +234,8 @@ class Endpoint:
                 logger.error(fields("token_count_failed", error=where(error)))
                 return
             exchange.tokens = (counts[0], counts[1])
+            if self._wire.name is WireName.MESSAGES:
+                exchange.breakpoints = await asyncio.to_thread(breakpoints_of, prepared.body)
             services.metrics.tokens_in.inc(counts[0])
             services.metrics.tokens_out.inc(counts[1])
 
@@ -202,12 +245,26 @@ class Endpoint:
         return task
 
 
+async def _ask(
+    services: Services, target: Target, outgoing: Outgoing, prepared: Prepared, headers: Sequence[Header]
+) -> SourcedAnswer:
+    """Get the answer: from the prompt cache where that is on and the request qualifies, else from the upstream."""
+    answers = services.answers
+    if answers is not None and prepared.tenant and may_keep(headers):
+        key = answer_key(outgoing, tenant=prepared.tenant, origin=target.origin)
+        if key is not None and outgoing.wire is not None:
+            return await answers.fetch(
+                key, outgoing.wire, lambda: services.upstreams.send(target, outgoing), may_take=may_take(headers)
+            )
+    return Unshared(await services.upstreams.send(target, outgoing))
+
+
 def outgoing_of(scope: Scope, prepared: Prepared, wire: Wire) -> Outgoing:
     """The request that goes to the upstream."""
     parsed, target = prepared.parsed, prepared.target
     stream = parsed is not None and parsed.stream
     kept = (DRAFT_HEADER,) if target is not None and target.is_local else ()
-    headers = to_upstream(scope["headers"], identity=stream, kept=kept)
+    headers = readable(to_upstream(scope["headers"], identity=stream, kept=kept))
     if not prepared.is_packed:
         headers = [(name, value) for name, value in headers if name != b"content-encoding"]
     model = parsed.model if parsed is not None else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from sluice.proxy.meter.metrics import MeterMetrics
 from sluice.proxy.upstreams.metrics import UpstreamMetrics
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -22,6 +23,7 @@ class Metrics:
         self._is_shared = is_shared
         self._registry = CollectorRegistry()
         self.upstreams = UpstreamMetrics(self._registry)
+        self.meter = MeterMetrics(self._registry)
         self.requests = Counter("sluice_requests", "Chat requests by status sent.", ["status"], registry=self._registry)
         self.bypasses = Counter(
             "sluice_bypasses", "Requests whose compression was skipped or failed.", ["reason"], registry=self._registry

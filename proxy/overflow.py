@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from sluice.proxy.answers import SourcedAnswer
 from sluice.proxy.encoding import UnreadableBodyError, unpack
 from sluice.proxy.errors import BodyTooLargeError, UpstreamDisconnectedError
 from sluice.proxy.headers import find
-from sluice.proxy.upstreams import HeldAnswer, RoutedAnswer, is_context_overflow
+from sluice.proxy.upstreams import HeldAnswer, is_context_overflow
 from sluice.proxy.upstreams.answers import hold
 
 OVERFLOW_STATUSES = frozenset({400, 413, 422})
@@ -13,7 +14,7 @@ OVERFLOW_STATUSES = frozenset({400, 413, 422})
 _MAX_ERROR_BYTES = 2**20
 
 
-async def hold_error(answer: RoutedAnswer) -> HeldAnswer:
+async def hold_error(answer: SourcedAnswer) -> HeldAnswer:
     """Read an error into memory and release its connection.
 
     Raises:

@@ -53,6 +53,8 @@ class Prepared:
     """Which upstream serves it; None: the one that serves requests that name no model."""
     compressed: Compressed | None = None
     """What the compressor said; None where it was not asked, or failed."""
+    tenant: bytes = b""
+    """Who sends the request; empty where that cannot be told."""
 
 
 def mode_of(headers: Sequence[Header], default: Mode) -> Mode:
@@ -115,6 +117,7 @@ async def prepare(
             return Prepared(raw, mode, is_packed=plain is not raw)
         raise
     target = services.upstreams.resolve(parsed.model)
+    tenant = await _tenant(headers, services)
     # A local server's prefix cache is ours to care for; what is left out says nothing to a model.
     stabilised = wire.stabilised(parsed) if target.is_local and parsed.spans is not None else {}
     untouched = Prepared(
@@ -123,15 +126,18 @@ async def prepare(
         parsed=parsed,
         messages_out=parsed.messages,
         target=target,
+        tenant=tenant,
     )
     if mode is Mode.OFF or wire.dialect is None:
         return untouched
     if parsed.spans is None:
         return replace(untouched, bypass="duplicate-key")
+    if not tenant:
+        return replace(untouched, bypass="state")
     try:
         async with asyncio.timeout(services.settings.compress_timeout_s):
             bound = max_tokens or services.windows.bound(target.origin, parsed.model)
-            compressed = await _compress(parsed, headers, wire, mode, target, services, bound, dry=dry)
+            compressed = await _compress(parsed, headers, wire, mode, target, tenant, services, bound, dry=dry)
         return _forwarded(untouched, compressed, wire, stabilised, services)
     except StateError:
         bypass = "state"
@@ -141,6 +147,13 @@ async def prepare(
         bypass = "error"
         logger.error(fields("compression_failed", error=where(error)))
     return replace(untouched, bypass=bypass)
+
+
+async def _tenant(headers: Sequence[Header], services: Services) -> bytes:
+    try:
+        return tenant_of(headers, await services.store.secret())
+    except StateError:
+        return b""
 
 
 async def shrink(
@@ -168,7 +181,7 @@ async def shrink(
     try:
         async with asyncio.timeout(services.settings.compress_timeout_s):
             compressed = await _compress(
-                parsed, headers, wire, prepared.mode, target, services, max_tokens, is_refused=True
+                parsed, headers, wire, prepared.mode, target, prepared.tenant, services, max_tokens, is_refused=True
             )
         again = _forwarded(prepared, compressed, wire, stabilised, services)
     except Exception as error:  # the upstream's refusal stands
@@ -192,6 +205,7 @@ async def _compress(
     wire: Wire,
     mode: Mode,
     target: Target,
+    tenant: bytes,
     services: Services,
     max_tokens: int | None,
     *,
@@ -204,11 +218,13 @@ async def _compress(
         compressor.compress,
         dialect=wire.dialect,
         mode=mode,
-        tenant=tenant_of(headers, await services.store.secret()),
+        tenant=tenant,
         upstream=target.origin,
         max_tokens=max_tokens,
         context=wire.context(parsed),
         profile=target.profile,
+        # Where each message is compressed for itself, there is no conversation that could be held out.
+        holdout=0.0 if wire.edits_history(parsed) else services.settings.holdout,
         session=session_of(headers, parsed) if services.settings.max_reattached_chars else b"",
     )
     if wire.edits_history(parsed):

@@ -12,6 +12,7 @@ from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
 
 from sluice.compressor import StateError
+from sluice.proxy.backend_stats import read_backends
 from sluice.proxy.body import ClientGoneError
 from sluice.proxy.errors import UpstreamError
 from sluice.proxy.exchange import target_of
@@ -86,9 +87,11 @@ async def readyz(request: Request) -> Response:
 
 
 async def metrics(request: Request) -> Response:
-    """`GET /metrics`: counters in Prometheus' form."""
+    """`GET /metrics`: counters in Prometheus' form, ours and then those of self-hosted backends."""
     services: Services = request.app.state.services
-    return Response(services.metrics.render(), media_type=CONTENT_TYPE)
+    backends = await read_backends(services.upstreams.local_urls)
+    theirs = "".join(figures.prometheus(name) for name, figures in backends.items())
+    return Response(services.metrics.render() + theirs.encode(), media_type=CONTENT_TYPE)
 
 
 async def _check(ping: Coroutine[Any, Any, None]) -> str:

@@ -1,4 +1,4 @@
-"""Runs the proxy: binds, starts the embedded backend where it is wanted, serves, and ends all of it."""
+"""Runs the proxy: binds, starts a backend where one is wanted, serves, and ends all of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 import signal
 import socket
 from collections.abc import Callable, Coroutine, Iterator
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import click
 import uvicorn
@@ -16,12 +16,10 @@ from starlette.types import ASGIApp
 
 from sluice.proxy.access.hosts import is_loopback
 from sluice.proxy.app import create_app
+from sluice.proxy.backends import Backend, make_backend, start_backend
 from sluice.proxy.errors import ConfigError, StartError
 from sluice.proxy.log import set_up_logging
 from sluice.proxy.settings import Settings
-
-if TYPE_CHECKING:
-    from sluice.backend.process import EngineProcess
 
 _BACKLOG = 2048
 _KEEP_ALIVE_S = 75
@@ -46,7 +44,7 @@ def run(settings: Settings) -> None:
     if not settings.all_upstreams and settings.backend == "none":
         raise ConfigError(
             "nowhere to forward requests to: give --upstream URL (e.g. https://api.openai.com), "
-            "or --backend embedded for the bundled model"
+            "or --backend embedded for the bundled model, or --backend vllm"
         )
     set_up_logging(settings.log_level)
     _allow_many_connections()
@@ -106,11 +104,11 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
     if settings.backend == "none":
         await serve(settings, listener, running)
         return
-    engine = await _start_engine(settings)
+    backend = await _start_backend(settings)
     try:
-        await serve(settings.model_copy(update={"upstream": engine.base_url}), listener, running)
+        await serve(settings.model_copy(update={"upstream": backend.base_url}), listener, running)
     finally:
-        await _finish(engine.stop())
+        await _finish(backend.stop())
 
 
 class _Server(uvicorn.Server):
@@ -153,20 +151,14 @@ async def _finish(work: Coroutine[Any, Any, None]) -> None:
     task.result()
 
 
-async def _start_engine(settings: Settings) -> EngineProcess:
-    from sluice.backend.errors import BackendError
-    from sluice.backend.process import EngineProcess
-
-    engine = EngineProcess(model=settings.model, on_progress=lambda line: click.echo(line, err=True))
-    click.echo("starting the embedded backend …", err=True)
+async def _start_backend(settings: Settings) -> Backend:
+    backend = make_backend(settings)
     try:
-        await engine.start()
-    except BackendError as error:
-        raise StartError(f"the embedded backend does not start: {error}") from None
+        await start_backend(backend, settings.backend)
     except BaseException:
-        await _finish(engine.stop())
+        await _finish(backend.stop())
         raise
-    return engine
+    return backend
 
 
 async def _serve_http(settings: Settings, listener: socket.socket, running: list[_Ending]) -> None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from sluice.compressor import Compressor, StateStore
 from sluice.proxy.access import Access
+from sluice.proxy.answers import Answers
+from sluice.proxy.meter import Meter, StatsReader
 from sluice.proxy.metrics import Metrics
 from sluice.proxy.settings import Settings
 from sluice.proxy.tokens import TokenCounter
@@ -26,6 +28,10 @@ class Services:
     counter: TokenCounter
     metrics: Metrics
     access: Access
+    meter: Meter
+    stats: StatsReader
+    answers: Answers | None
+    """The prompt cache; None where it is switched off."""
     windows: Windows = field(default_factory=Windows)
 
     async def aclose(self) -> None:
@@ -33,4 +39,7 @@ class Services:
         self.counter.close()
         await self.upstreams.aclose()
         await self.access.aclose()
+        await self.meter.aclose()
+        if self.answers is not None:
+            await self.answers.aclose()
         await self.store.aclose()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -30,7 +30,7 @@ from sluice.compressor.types import Mode
 from sluice.proxy.access.keys import ProxyKey
 from sluice.proxy.errors import ConfigError
 from sluice.proxy.upstreams.http import HttpLimits
-from sluice.proxy.upstreams.presets import EMBEDDED, preset_of, profile_of
+from sluice.proxy.upstreams.presets import EMBEDDED, PRESETS, preset_of, profile_of
 from sluice.proxy.upstreams.settings import DEFAULT_UPSTREAM, Origin, UpstreamSettings, check_upstreams
 from sluice.proxy.upstreams.upstreams import Policy
 
@@ -50,10 +50,14 @@ class Settings(BaseSettings):
     """TCP port to listen on; 0 takes a free one."""
     upstream: Origin | None = None
     """Where requests go: an origin such as `https://api.openai.com`, a trailing `/v1` is cut. None: see `backend`."""
-    backend: Literal["embedded", "none"] = "none"
-    """`embedded` starts the bundled inference backend and makes it the upstream; `none` starts nothing."""
+    backend: Literal["embedded", "vllm", "none"] = "none"
+    """`embedded` starts the bundled engine, `vllm` a vLLM, and makes it the upstream; `none` starts nothing."""
     model: str | None = None
-    """Weights that the embedded backend serves; None takes its default."""
+    """Weights that the backend serves; None takes its default."""
+    vllm: dict[str, Any] = {}
+    """The table `[vllm]`: how vLLM is run (docs/deploy.md); checked when it is started."""
+    backend_args: tuple[str, ...] = ()
+    """Passed on to `vllm serve` as they are; on the command line they stand behind `--`."""
     mode: Mode = Mode.BALANCED
     """How much may be dropped where the request does not say (`x-sluice-mode`)."""
     provider: str = "auto"
@@ -119,6 +123,23 @@ class Settings(BaseSettings):
     messages are forwarded as, and prefixes would change from turn to turn."""
     drain_s: float = Field(default=10.0, ge=0)
     """Seconds that answers in progress get when the proxy is told to end; told twice, it ends at once."""
+    holdout: float = Field(default=0.0, ge=0, le=1)
+    """Share of new conversations that go through untouched, so that what the others save is a measured difference."""
+    prices_file: Path | None = None
+    """Prices of your own, in the form of the shipped `prices.toml`; asked before it."""
+    otlp_endpoint: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("otlp_endpoint", "SLUICE_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+    )
+    """Where traces and metrics are sent over OTLP (HTTP), such as `http://localhost:4318`; None sends none. Needs the
+    extra `otel`."""
+    answer_cache_ttl_s: float = Field(default=0.0, ge=0)
+    """Seconds for which an answer to a repeatable request (temperature 0, or a seed) is given again to the same
+    request; 0 switches the prompt cache off."""
+    answer_cache_max_bytes: int = Field(default=64 * 2**20, ge=2**20)
+    """Bound on the answers that this process holds, in bytes; in Redis its own `maxmemory` counts."""
+    answer_max_bytes: int = Field(default=2**20, ge=1024)
+    """Longest answer that is kept, in bytes."""
     cache_breakpoints: bool = False
     """Whether requests on Anthropic's wire that set no `cache_control` get one at the end of their newest message, from
     the second turn on. It makes a conversation cheaper and costs a quarter more of what no later turn reads."""
@@ -159,7 +180,8 @@ class Settings(BaseSettings):
         """Every upstream, in the order in which their patterns count; the one of `upstream` comes last."""
         if self.upstream is None:
             return self.upstreams
-        preset = EMBEDDED if self.backend != "none" else preset_of(self.upstream)
+        backends = {"embedded": EMBEDDED, "vllm": PRESETS["vllm"]}
+        preset = backends.get(self.backend) or preset_of(self.upstream)
         is_local = self.backend != "none" or self.provider == "self-hosted"
         default = UpstreamSettings(
             name=DEFAULT_UPSTREAM,

@@ -26,12 +26,7 @@ from sluice.backend.settings import default_cache_dir
 _ENGINE, _NO_SPECULATION, _TRANSFORMERS = "engine", "engine, no speculation", "transformers"
 
 
-@click.group()
-def bench() -> None:
-    """Measurements."""
-
-
-@bench.command()
+@click.command()
 @click.option("--model", help="As for `sluice engine serve`.")
 @click.option("--device", default="auto", show_default=True)
 @click.option("--dtype", default="auto", show_default=True)

@@ -23,6 +23,9 @@ from sluice.eval.progress import shown
 from sluice.eval.replay import Options
 from sluice.eval.runner import Selection
 
+MIN_TABLE_WIDTH = 140
+"""Columns where no terminal says how many there are."""
+
 
 @click.command(short_help="Ask a model how well it expects the agent's real next message.")
 @click.argument("traces", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -124,6 +127,8 @@ def _print(found: Found, rows: list[Fidelity], probability: float) -> None:
     num_traces = len({case.trace for case in found.cases})
     with_facts = sum(case.num_facts > 0 for case in found.cases)
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, MIN_TABLE_WIDTH)
     title = (
         f"{len(found.cases)} turns of {num_traces} conversations ({with_facts} that needed facts), drawn from "
         f"{found.num_changed} that were changed, of {found.num_fitting} that fit; nats a token, with 95 % intervals"

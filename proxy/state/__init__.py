@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from sluice.compressor.state import MemoryStore, StateStore
 from sluice.proxy.settings import Settings
 
-__all__ = ["make_store"]
+if TYPE_CHECKING:
+    from sluice.backend.router.placements import Placements
+
+__all__ = ["make_placements", "make_store"]
 
 
 def make_store(settings: Settings) -> StateStore:
@@ -19,3 +24,18 @@ def make_store(settings: Settings) -> StateStore:
     url = settings.redis_url.get_secret_value()
     remote = RedisStore(url, ttl_s=settings.ttl_s, timeout_s=settings.redis_timeout_s)
     return FrontedStore(remote, memory, ttl_s=settings.ttl_s)
+
+
+def make_placements(settings: Settings) -> Placements | None:
+    """Make what proxies tell each other of replicas through; None where no upstream has any, or there is no Redis."""
+    if settings.redis_url is None or not any(upstream.replicas for upstream in settings.all_upstreams):
+        return None
+    from redis.asyncio import Redis
+
+    from sluice.backend.router.placements import RedisPlacements
+
+    timeout_s = settings.redis_timeout_s
+    client = Redis.from_url(
+        settings.redis_url.get_secret_value(), socket_timeout=timeout_s, socket_connect_timeout=timeout_s
+    )
+    return RedisPlacements(client)

@@ -44,8 +44,9 @@ class EventParser:
         Raises:
             AnswerTooLargeError: an event is larger than the limit.
         """
-        if self._skip_lf and data:
-            self._skip_lf = False
+        if not data:
+            return []
+        if self._skip_lf:
             data = data.removeprefix(b"\n")
         events = []
         # A CR at the very end ends its line now; the LF that may follow in the next bytes is skipped there.

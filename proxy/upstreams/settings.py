@@ -51,6 +51,12 @@ class UpstreamSettings(BaseModel):
     embedded; None: nothing is known of it."""
     origin: Origin | None = None
     """Where it is; None takes what the preset knows."""
+    replicas: tuple[Origin, ...] = ()
+    """Origins of several servers that serve the same models: a conversation goes where its prefix is cached. `origin`
+    is then but the name that decisions are kept under; None takes the first replica's."""
+    kv_events: tuple[str, ...] = ()
+    """Where the replicas publish their KV events (`tcp://host:port`), in the same order; empty: what was sent where is
+    remembered instead."""
     models: tuple[str, ...] = ("*",)
     """Models that it serves: names, or patterns such as `gpt-*`. A name counts before a pattern, an earlier upstream
     before a later one. None at all: it is a fallback of others alone."""
@@ -129,7 +135,11 @@ class UpstreamSettings(BaseModel):
 
     @validator(mode="after")
     def _resolve(self) -> Self:
-        if self.origin is None and self.known.origin is None:
+        if self.kv_events and len(self.kv_events) != len(self.replicas):
+            raise ValueError(
+                f"upstream {self.name!r} has {len(self.replicas)} replicas and {len(self.kv_events)} kv_events"
+            )
+        if self.origin is None and self.known.origin is None and not self.replicas:
             raise ValueError(f"upstream {self.name!r} needs an origin, or a preset that has one")
         kind, _, where = (self.credential or "").partition(":")
         if kind == "env":

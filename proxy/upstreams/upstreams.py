@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from sluice.compressor.profiles import PROFILES, Profile
 from sluice.proxy.breaker import Breaker
@@ -28,6 +29,7 @@ from sluice.proxy.upstreams.http import HttpLimits, HttpUpstream
 from sluice.proxy.upstreams.metrics import UpstreamMetrics
 from sluice.proxy.upstreams.models import Routing, merge_lists, rename_model
 from sluice.proxy.upstreams.presets import ANY, CHAT, MESSAGES, RESPONSES, provider_of_key
+from sluice.proxy.upstreams.replicas import ReplicaUpstream, Upstream
 from sluice.proxy.upstreams.retries import (
     FAILED_STATUSES,
     RETRIED_STATUSES,
@@ -41,6 +43,9 @@ from sluice.proxy.upstreams.retries import (
 from sluice.proxy.upstreams.settings import UpstreamSettings
 from sluice.proxy.upstreams.types import Answer, Target, Translator
 from sluice.proxy.wire import Outgoing, WireName
+
+if TYPE_CHECKING:
+    from sluice.backend.router.placements import Placements
 
 _HUBS = (CHAT, MESSAGES, RESPONSES)
 """Formats that a request is translated to, the most widely spoken first."""
@@ -68,7 +73,7 @@ class Policy:
 class _Upstream:
     settings: UpstreamSettings
     target: Target
-    http: HttpUpstream
+    http: Upstream
     breaker: Breaker
     max_retries: int
 
@@ -106,6 +111,7 @@ class Upstreams:
         cache_ttl_s: life of their prompt caches, in seconds; None takes what is known of them.
         translator: puts requests into formats that an upstream speaks; None sends them as they came.
         metrics: counts what was sent again.
+        placements: where conversations were sent, shared with other proxies; None: there are none.
         draw: random numbers in [0, 1).
     """
 
@@ -118,6 +124,7 @@ class Upstreams:
         cache_ttl_s: float | None = None,
         translator: Translator | None = None,
         metrics: UpstreamMetrics | None = None,
+        placements: Placements | None = None,
         draw: Callable[[], float] = random.random,
     ) -> None:
         self._policy = policy = policy or Policy()
@@ -125,8 +132,10 @@ class Upstreams:
         self._translator = translator
         self._metrics = metrics or UpstreamMetrics()
         self._draw = draw
+        self._placements = placements
         self._upstreams = {
-            settings.name: _make(settings, limits or HttpLimits(), policy, cache_ttl_s) for settings in upstreams
+            settings.name: _make(settings, limits or HttpLimits(), policy, cache_ttl_s, placements)
+            for settings in upstreams
         }
         for name in self._upstreams:
             self._metrics.set_open(name, is_open=False)
@@ -135,6 +144,17 @@ class Upstreams:
     def names(self) -> list[str]:
         """Names of all upstreams."""
         return list(self._upstreams)
+
+    @property
+    def local_urls(self) -> dict[str, str]:
+        """Origins of the self-hosted ones by name; of one with replicas each under a name of its own."""
+        found: dict[str, str] = {}
+        for name, upstream in self._upstreams.items():
+            if not upstream.target.is_local:
+                continue
+            replicas = [replica.removesuffix(upstream.settings.known.base) for replica in upstream.settings.replicas]
+            found |= {f"{name}/{index}": url for index, url in enumerate(replicas)} or {name: upstream.target.origin}
+        return found
 
     def resolve(self, model: str) -> Target:
         """Say which upstream serves a model; an empty name stands for requests that name none.
@@ -228,6 +248,8 @@ class Upstreams:
         """Close all connections."""
         for upstream in self._upstreams.values():
             await upstream.http.aclose()
+        if self._placements is not None:
+            await self._placements.aclose()
 
     async def _ask_in_turn(self, primary: _Upstream, outgoing: Outgoing) -> list[_Outcome]:
         """Ask an upstream and then its fallbacks, until there is an answer to go by; what came of each."""
@@ -408,9 +430,30 @@ class Upstreams:
         return answer or UpstreamError(f"upstream {upstream.target.origin} gives no usable list of models")
 
 
-def _make(settings: UpstreamSettings, limits: HttpLimits, policy: Policy, cache_ttl_s: float | None) -> _Upstream:
+def _connect(settings: UpstreamSettings, origin: str, limits: HttpLimits, placements: Placements | None) -> Upstream:
+    if not settings.replicas:
+        return HttpUpstream(origin, limits)
+    base = settings.known.base
+    return ReplicaUpstream(
+        origin,
+        [replica.removesuffix(base) for replica in settings.replicas],
+        limits,
+        kv_events=settings.kv_events,
+        health_path=settings.known.health or "/health",
+        placements=placements,
+    )
+
+
+def _make(
+    settings: UpstreamSettings,
+    limits: HttpLimits,
+    policy: Policy,
+    cache_ttl_s: float | None,
+    placements: Placements | None,
+) -> _Upstream:
     preset = settings.known
-    origin = (settings.origin or preset.origin or "").removesuffix(preset.base)
+    named = settings.origin or (settings.replicas[0] if settings.replicas else preset.origin)
+    origin = (named or "").removesuffix(preset.base)
     profile: Profile = PROFILES[settings.profile_name]
     if cache_ttl_s is not None:
         profile = replace(profile, ttl_s=cache_ttl_s)
@@ -424,7 +467,7 @@ def _make(settings: UpstreamSettings, limits: HttpLimits, policy: Policy, cache_
             settings.wires if settings.wires is not None else preset.wires,
             settings.is_local if settings.is_local is not None else preset.is_local,
         ),
-        HttpUpstream(origin, replace(limits, **own)),
+        _connect(settings, origin, replace(limits, **own), placements),
         Breaker(max_failures=policy.breaker_failures, retry_s=policy.breaker_retry_s),
         policy.max_retries if settings.max_retries is None else settings.max_retries,
     )

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sluice.backend.bench import bounds, gpu, workload
 from sluice.backend.bench.bounds import Machine
-from sluice.backend.bench.cli import bench
+from sluice.backend.bench.cli import engine
 from sluice.backend.bench.intervals import interval, ratio
 from sluice.backend.bench.recorded import recorded_edits
 from sluice.backend.errors import BackendError
@@ -40,9 +40,9 @@ def test_every_round_asks_for_something_new() -> None:
 def test_it_measures_the_engine_and_the_baseline(wide_tiny_folder: Path, tmp_path: Path) -> None:
     file, recorded = tmp_path / "out.json", tmp_path / "conversations.jsonl"
     recorded.write_text(conversation({"new": READ[:400]}))
-    arguments = ["engine", "--model", str(wide_tiny_folder), "--streams", "1,2", "--tokens", "4", "--rounds", "2"]
+    arguments = ["--model", str(wide_tiny_folder), "--streams", "1,2", "--tokens", "4", "--rounds", "2"]
     arguments += ["--prompt-tokens", "40", "--transformers", "--json", str(file), "--conversations", str(recorded)]
-    result = CliRunner().invoke(bench, arguments, catch_exceptions=False)
+    result = CliRunner().invoke(engine, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     values = json.loads(file.read_text())["values"]
     assert set(values) == {"engine", "engine, no speculation", "transformers"}
@@ -56,14 +56,14 @@ def test_it_measures_the_engine_and_the_baseline(wide_tiny_folder: Path, tmp_pat
 
 
 def test_a_server_that_is_none_is_named(wide_tiny_folder: Path) -> None:
-    arguments = ["engine", "--model", str(wide_tiny_folder), "--streams", "1", "--rounds", "1"]
-    result = CliRunner().invoke(bench, [*arguments, "--url", "http://127.0.0.1:9"])
+    arguments = ["--model", str(wide_tiny_folder), "--streams", "1", "--rounds", "1"]
+    result = CliRunner().invoke(engine, [*arguments, "--url", "http://127.0.0.1:9"])
     assert result.exit_code == 1
     assert "http://127.0.0.1:9 serves no model list" in result.output
 
 
 def test_a_wrong_number_of_streams_is_named() -> None:
-    result = CliRunner().invoke(bench, ["engine", "--streams", "many"])
+    result = CliRunner().invoke(engine, ["--streams", "many"])
     assert result.exit_code == 2
     assert "'many'" in result.output
 

@@ -143,8 +143,8 @@ class ScriptedUpstream:
 
 
 @asynccontextmanager
-async def serving(app: Any) -> AsyncIterator[str]:
-    """Serve an application on a free port; its URL."""
+async def serving(app: Any, *, port: int = 0) -> AsyncIterator[str]:
+    """Serve an application on a port, a free one if it is 0; its URL."""
     config = uvicorn.Config(
         app,
         http="httptools",
@@ -157,7 +157,7 @@ async def serving(app: Any) -> AsyncIterator[str]:
         timeout_graceful_shutdown=1,
     )
     server = uvicorn.Server(config)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with socket.create_server(("127.0.0.1", port)) as listener:
         task = asyncio.create_task(server._serve([listener]))
         while not server.started:
             assert not task.done(), "the server did not start"

@@ -44,7 +44,9 @@ def start(url: str) -> subprocess.Popen[str]:
         "--mode",
         "safe",
     ]
-    return subprocess.Popen([*command, "--upstream", url], stderr=subprocess.PIPE, text=True)
+    # The first answers wait for the tokenizer, so that its memory counts as the proxy's own and not as the streams'.
+    env = {**os.environ, "SLUICE_TOKENS_WAIT_S": "60"}
+    return subprocess.Popen([*command, "--upstream", url], stderr=subprocess.PIPE, text=True, env=env)
 
 
 @pytest.mark.usefixtures("_many_files")

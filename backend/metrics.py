@@ -1,0 +1,220 @@
+"""What a backend's `/metrics` says, read alike from vLLM and from the embedded engine. Knows no routes of ours.
+
+Names are those of vLLM 0.32 (with earlier ones beside them) and the embedded engine's own. What a backend does not
+tell is None: an absent figure is not a zero.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+
+import httpx
+
+_SAMPLE = re.compile(r"^([A-Za-z_:][\w:]*)(?:\{(.*)\})?\s+(\S+)")
+_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+
+Samples = Mapping[str, list[tuple[dict[str, str], float]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """A distribution of times, in seconds."""
+
+    count: float
+    sum_s: float
+    buckets: tuple[tuple[float, float], ...]
+    """Upper bound in seconds, and how many lie at or below it; ascending."""
+
+    @property
+    def mean_ms(self) -> float | None:
+        """Mean in milliseconds; None where there is none."""
+        return 1e3 * self.sum_s / self.count if self.count else None
+
+    def percentile_ms(self, percent: float) -> float | None:
+        """A percentile in milliseconds, straight lines within buckets (as Prometheus does); None without data."""
+        if not self.count or not self.buckets:
+            return None
+        rank, low, below = self.count * percent / 100, 0.0, 0.0
+        for high, at_most in self.buckets:
+            if at_most >= rank:
+                if high == float("inf"):
+                    return 1e3 * low
+                share = (rank - below) / (at_most - below) if at_most > below else 1.0
+                return 1e3 * (low + (high - low) * share)
+            low, below = high, at_most
+        return 1e3 * low
+
+
+@dataclass(frozen=True, slots=True)
+class BackendMetrics:
+    """The figures that matter; counters are since the backend's start."""
+
+    num_running: float | None = None
+    num_waiting: float | None = None
+    kv_usage: float | None = None
+    """Share of KV blocks in use, 0 to 1."""
+    kv_capacity_tokens: int | None = None
+    prompt_tokens: float | None = None
+    cached_tokens: float | None = None
+    """Of the prompts' tokens, those found in the prefix cache."""
+    output_tokens: float | None = None
+    draft_tokens: float | None = None
+    accepted_tokens: float | None = None
+    """Of the drafted tokens, those that the model agreed with."""
+    preemptions: float | None = None
+    ttft: Histogram | None = None
+    """Time to the first token."""
+    itl: Histogram | None = None
+    """Time between tokens."""
+
+    @property
+    def prefill_tokens(self) -> float | None:
+        """Prompt tokens that were computed."""
+        if self.prompt_tokens is None or self.cached_tokens is None:
+            return None
+        return self.prompt_tokens - self.cached_tokens
+
+    @property
+    def prefix_hit_rate(self) -> float | None:
+        """Share of prompt tokens found in the cache; None before any."""
+        return (
+            self.cached_tokens / self.prompt_tokens if self.prompt_tokens and self.cached_tokens is not None else None
+        )
+
+    @property
+    def draft_acceptance(self) -> float | None:
+        """Share of drafted tokens that were accepted; None where none were drafted."""
+        if not self.draft_tokens or self.accepted_tokens is None:
+            return None
+        return self.accepted_tokens / self.draft_tokens
+
+    def as_json(self) -> dict[str, float | int | None]:
+        """Flat figures for `/v1/stats`."""
+        plain = {key: value for key, value in asdict(self).items() if key not in ("ttft", "itl")}
+        for name, histogram in (("ttft", self.ttft), ("itl", self.itl)):
+            plain[f"{name}_mean_ms"] = histogram.mean_ms if histogram else None
+            plain[f"{name}_p50_ms"] = histogram.percentile_ms(50) if histogram else None
+            plain[f"{name}_p95_ms"] = histogram.percentile_ms(95) if histogram else None
+        for name in ("prefill_tokens", "prefix_hit_rate", "draft_acceptance"):
+            plain[name] = getattr(self, name)
+        return plain
+
+    def prometheus(self, backend: str) -> str:
+        """The same in Prometheus' text form, as `sluice_backend_*` with the label `backend`."""
+        label = backend.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        lines = [
+            f'sluice_backend_{name}{{backend="{label}"}} {value:g}'
+            for name, value in self.as_json().items()
+            if value is not None
+        ]
+        return "\n".join(lines) + "\n" if lines else ""
+
+
+def parse(text: str) -> Samples:
+    """Read Prometheus' text form: samples by name; lines that are none are skipped."""
+    found: dict[str, list[tuple[dict[str, str], float]]] = {}
+    for line in text.splitlines():
+        if line.startswith("#") or (match := _SAMPLE.match(line)) is None:
+            continue
+        try:
+            value = float(match[3])
+        except ValueError:
+            continue
+        found.setdefault(match[1], []).append((dict(_LABEL.findall(match[2] or "")), value))
+    return found
+
+
+def backend_metrics(text: str) -> BackendMetrics:
+    """Pick the figures out of what `/metrics` answered; several engines behind one port are added up."""
+    samples = parse(text)
+    return BackendMetrics(
+        num_running=_sum(samples, "vllm:num_requests_running", "sluice_engine_running"),
+        num_waiting=_sum(samples, "vllm:num_requests_waiting", "sluice_engine_waiting"),
+        kv_usage=_kv_usage(samples),
+        kv_capacity_tokens=_kv_capacity(samples),
+        prompt_tokens=_sum(samples, "vllm:prompt_tokens_total", "sluice_engine_prompt_tokens_total"),
+        cached_tokens=_sum(
+            samples,
+            "vllm:prompt_tokens_cached_total",
+            "vllm:prefix_cache_hits_total",
+            "vllm:gpu_prefix_cache_hits_total",
+            "sluice_engine_cached_tokens_total",
+        ),
+        output_tokens=_sum(samples, "vllm:generation_tokens_total", "sluice_engine_output_tokens_total"),
+        draft_tokens=_sum(samples, "vllm:spec_decode_num_draft_tokens_total", "sluice_engine_draft_tokens_total"),
+        accepted_tokens=_sum(
+            samples, "vllm:spec_decode_num_accepted_tokens_total", "sluice_engine_accepted_tokens_total"
+        ),
+        preemptions=_sum(samples, "vllm:num_preemptions_total", "sluice_engine_preemptions_total"),
+        ttft=_histogram(samples, "vllm:time_to_first_token_seconds", "sluice_engine_ttft_seconds"),
+        itl=_histogram(
+            samples,
+            "vllm:inter_token_latency_seconds",
+            "vllm:time_per_output_token_seconds",
+            "sluice_engine_itl_seconds",
+        ),
+    )
+
+
+async def read_metrics(url: str, *, timeout_s: float = 2.0) -> BackendMetrics:
+    """Ask a backend.
+
+    Args:
+        url: its origin, without `/v1`.
+        timeout_s: longest wait, in seconds.
+
+    Raises:
+        httpx.HTTPError: it does not answer, or not with 200.
+    """
+    async with httpx.AsyncClient(timeout=timeout_s, trust_env=False) as client:
+        response = await client.get(f"{url}/metrics")
+        response.raise_for_status()
+        return backend_metrics(response.text)
+
+
+def _values(samples: Samples, names: Iterable[str]) -> list[float]:
+    """Values of the first of the names that is there."""
+    return next(([value for _, value in samples[name]] for name in names if name in samples), [])
+
+
+def _sum(samples: Samples, *names: str) -> float | None:
+    values = _values(samples, names)
+    return sum(values) if values else None
+
+
+def _kv_usage(samples: Samples) -> float | None:
+    values = _values(samples, ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"))
+    if values:
+        return sum(values) / len(values)
+    in_use, blocks = _sum(samples, "sluice_engine_blocks_in_use"), _sum(samples, "sluice_engine_blocks")
+    return in_use / blocks if in_use is not None and blocks else None
+
+
+def _kv_capacity(samples: Samples) -> int | None:
+    total = 0
+    for labels, _ in samples.get("vllm:cache_config_info", []):
+        size = labels.get("kv_cache_size_tokens", "")
+        blocks, block_tokens = labels.get("num_gpu_blocks", ""), labels.get("block_size", "")
+        if size.isdigit():
+            total += int(size)
+        elif blocks.isdigit() and block_tokens.isdigit():
+            total += int(blocks) * int(block_tokens)
+    return total or None
+
+
+def _histogram(samples: Samples, *names: str) -> Histogram | None:
+    for name in names:
+        if f"{name}_count" not in samples:
+            continue
+        buckets: dict[float, float] = {}
+        for labels, value in samples.get(f"{name}_bucket", []):
+            bound = float(labels.get("le", "inf"))
+            buckets[bound] = buckets.get(bound, 0.0) + value
+        return Histogram(
+            count=_sum(samples, f"{name}_count") or 0.0,
+            sum_s=_sum(samples, f"{name}_sum") or 0.0,
+            buckets=tuple(sorted(buckets.items())),
+        )
+    return None

@@ -1,0 +1,193 @@
+"""The router's edge: asks replicas for health, hears what they hold, shares with other proxies; decides nothing itself.
+
+Requests are sent by its caller, which says how they went. What is learned here never holds up a request: a source that
+fails leaves the router with what it knew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import httpx
+import msgspec
+
+from sluice.backend.errors import RouterError
+from sluice.backend.metrics import backend_metrics
+from sluice.backend.router.block_index import BlockIndex, ConversationBlocks
+from sluice.backend.router.kv_events import KvEvent, KvEventSubscriber
+from sluice.backend.router.placements import Placements
+from sluice.backend.router.policy import RouterSettings
+from sluice.backend.router.prompt import Prompt
+from sluice.backend.router.router import Route, Router
+
+_TOKENIZED_KEYS = ("model", "messages", "tools", "prompt", "chat_template_kwargs")
+_MAX_LEARNING = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One server among several that serve the same model."""
+
+    url: str
+    """Origin, without `/v1`; its name for all proxies."""
+    kv_events: str | None = None
+    """Where it publishes its KV events (`tcp://host:port`, `ipc:///path`); None: it does not."""
+    health_path: str = "/health"
+    """What answers 200 while it is well; `/healthz` for the embedded engine."""
+
+
+class ReplicaSet:
+    """Replicas, and a router over them that is kept informed.
+
+    Args:
+        replicas: at least one.
+        settings: of the router.
+        placements: shared with other proxies; None: there are none.
+        check_s: time between two questions for health, in seconds.
+        on_change: called with a line when a replica is ejected or admitted.
+    """
+
+    def __init__(
+        self,
+        replicas: Sequence[Replica],
+        settings: RouterSettings | None = None,
+        *,
+        placements: Placements | None = None,
+        check_s: float = 2.0,
+        on_change: Callable[[str], None] | None = None,
+    ) -> None:
+        self.replicas = {replica.url: replica for replica in replicas}
+        self.router = Router([replica.url for replica in replicas], settings)
+        self.index = BlockIndex()
+        self.blocks = ConversationBlocks()
+        self._placements = placements
+        self._check_s = check_s
+        self._on_change = on_change or (lambda _: None)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._learning: set[asyncio.Task[None]] = set()
+        self._client = httpx.AsyncClient(timeout=httpx.Timeout(5.0), trust_env=False)
+
+    async def start(self) -> None:
+        """Ask each replica once, and keep asking and hearing from then on."""
+        await asyncio.gather(*(self._check(replica) for replica in self.replicas.values()))
+        self._tasks = [asyncio.create_task(self._watch(replica)) for replica in self.replicas.values()]
+        self._tasks += [asyncio.create_task(self._hear(r)) for r in self.replicas.values() if r.kv_events is not None]
+        if self._placements is not None:
+            self._tasks.append(asyncio.create_task(self._share(self._placements)))
+
+    async def aclose(self) -> None:
+        """Stop all of that. Idempotent."""
+        tasks = [*self._tasks, *self._learning]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._tasks = []
+        await self._client.aclose()
+
+    async def choose(self, prompt: Prompt | None, *, exclude: Collection[str] = ()) -> Route:
+        """Choose a replica for a request and count it as queued there; `begun` has to follow.
+
+        Raises:
+            NoReplicaError: none is left.
+        """
+        placed = await self._placements.find(prompt) if self._placements is not None and prompt is not None else None
+        held = self.held(prompt) if prompt is not None else None
+        route = self.router.route(prompt, time.monotonic(), exclude=exclude, held=held, placed=placed)
+        if self._placements is not None and prompt is not None:
+            self._spawn(self._placements.put(prompt, route.replica))
+        return route
+
+    def begun(self, route: Route, body: bytes = b"") -> None:
+        """The answer has begun, or there will be none; `body` (the request's) lets its blocks be learned."""
+        self.router.begun(route)
+        if body and route.prompt is not None and self.index.block_tokens(route.replica) is not None:
+            self._spawn(self._learn(route.replica, route.prompt, body))
+
+    def lost(self, replica: str) -> None:
+        """A replica refused or dropped a connection: it gets nothing until it is found well again."""
+        self._set_up(replica, False, "dropped a connection")
+
+    def held(self, prompt: Prompt) -> dict[str, int] | None:
+        """Tokens of the prompt, as estimated, that each replica holds by its own account; None: not known."""
+        known = self.blocks.find(prompt)
+        if known is None:
+            return None
+        digests, scale = known
+        found: dict[str, int] = {}
+        for url in self.replicas:
+            block_tokens = self.index.block_tokens(url)
+            if block_tokens is None:
+                return None  # one of them does not publish: what is remembered is the better account
+            found[url] = int(self.index.match(url, digests) * block_tokens * scale)
+        return found
+
+    async def _watch(self, replica: Replica) -> None:
+        while True:
+            await asyncio.sleep(self._check_s)
+            await self._check(replica)
+
+    async def _check(self, replica: Replica) -> None:
+        try:
+            status = (await self._client.get(f"{replica.url}{replica.health_path}")).status_code
+            why = f"answered {status} on {replica.health_path}"
+        except httpx.HTTPError as error:
+            status, why = 0, f"does not answer ({type(error).__name__})"
+        was_up = self.router.is_up(replica.url)
+        self._set_up(replica.url, status == 200, why)
+        if status == 200 and (not was_up or not self._tasks):
+            with contextlib.suppress(httpx.HTTPError):
+                told = backend_metrics((await self._client.get(f"{replica.url}/metrics")).text)
+                if told.kv_capacity_tokens is not None:
+                    self.router.set_capacity(replica.url, told.kv_capacity_tokens)
+
+    def _set_up(self, url: str, is_up: bool, why: str) -> None:
+        if self.router.is_up(url) != is_up:
+            self.router.set_up(url, is_up)
+            if not is_up:
+                self.index.clear(url)
+            self._on_change(f"replica {url} is used again" if is_up else f"replica {url} is left out: it {why}")
+
+    async def _hear(self, replica: Replica) -> None:
+        assert replica.kv_events is not None
+
+        def on_event(event: KvEvent) -> None:
+            self.index.apply(replica.url, event)
+
+        subscriber = KvEventSubscriber(replica.kv_events, on_event, partial(self.index.clear, replica.url))
+        try:
+            await subscriber.run()
+        except RouterError as error:
+            self._on_change(str(error))
+
+    async def _share(self, placements: Placements) -> None:
+        while True:
+            self.router.set_elsewhere(await placements.share(self.router.queued()))
+            await asyncio.sleep(1.0)
+
+    async def _learn(self, url: str, prompt: Prompt, body: bytes) -> None:
+        """Have the replica say which tokens the prompt is, and remember its blocks."""
+        block_tokens = self.index.block_tokens(url)
+        with contextlib.suppress(httpx.HTTPError, msgspec.DecodeError, LookupError, TypeError):
+            fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+            wanted = {key: fields[key] for key in _TOKENIZED_KEYS if key in fields}
+            answer = await self._client.post(
+                f"{url}/tokenize", content=msgspec.json.encode(wanted), headers={"content-type": "application/json"}
+            )
+            answer.raise_for_status()
+            if block_tokens is not None:
+                self.blocks.learn(prompt, answer.json()["tokens"], block_tokens)
+
+    def _spawn(self, work: Any) -> None:
+        """Run something beside; what is too much is left out."""
+        if len(self._learning) >= _MAX_LEARNING:
+            work.close()
+            return
+        task = asyncio.create_task(work)
+        self._learning.add(task)
+        task.add_done_callback(self._learning.discard)

@@ -1,0 +1,184 @@
+"""The router: what it knows of each replica (prefixes, work, health), and the decision made on it.
+
+Everything here is in memory and at once; who hears of events, asks for health and shares with other proxies calls it.
+Times are given to it, so that a simulation can run it as fast as it likes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sluice.backend.errors import NoReplicaError
+from sluice.backend.router.policy import RouterSettings, Tokens, choose, costs, rendezvous
+from sluice.backend.router.prefix_cache import PrefixCache
+from sluice.backend.router.prompt import Prompt
+
+_RESCALE_AT = 1e12
+
+
+@dataclass(slots=True)
+class Route:
+    """One request at one replica, from the choice to the end."""
+
+    replica: str
+    prompt: Prompt | None
+    num_cached_tokens: int
+    """Of the prompt, as far as is known."""
+    work_tokens: float
+    """What it was counted as."""
+    is_queued: bool = True
+
+
+class Router:
+    """Chooses a replica for each request.
+
+    Args:
+        names: the replicas; their names are what proxies agree on, so give all proxies the same.
+        settings: how things are weighed.
+    """
+
+    def __init__(self, names: Sequence[str], settings: RouterSettings | None = None) -> None:
+        if not names or len(set(names)) != len(names):
+            raise ValueError(f"replicas need names that differ: {list(names)!r}")
+        self.names = tuple(names)
+        self.settings = settings or RouterSettings()
+        self._index = {name: index for index, name in enumerate(self.names)}
+        self._caches = [PrefixCache(self.settings.capacity_tokens, self.settings.block_tokens) for _ in self.names]
+        self._holders: dict[bytes, set[int]] = {}
+        self._queued: Tokens = np.zeros(len(self.names))
+        self._elsewhere: Tokens = np.zeros(len(self.names))
+        self._recent: Tokens = np.zeros(len(self.names))  # scaled by exp(time / recent_s), so that decay costs nothing
+        self._began_s: float | None = None
+        self._is_up = np.ones(len(self.names), dtype=np.bool_)
+
+    def route(
+        self,
+        prompt: Prompt | None,
+        now_s: float,
+        *,
+        exclude: Collection[str] = (),
+        held: Mapping[str, int] | None = None,
+        placed: tuple[str, int] | None = None,
+    ) -> Route:
+        """Choose a replica and count the request as queued there.
+
+        Args:
+            prompt: None where none is to be seen: the least loaded replica is taken.
+            now_s: any steady clock, in seconds.
+            exclude: replicas that have failed this request already.
+            held: tokens of the prompt that replicas are known to hold; where given, it stands for what is remembered.
+            placed: where another proxy has sent this conversation last, and how many of these tokens it had then.
+
+        Raises:
+            NoReplicaError: none is left.
+        """
+        is_up = self._is_up.copy()
+        for name in exclude:
+            is_up[self._index[name]] = False
+        if not is_up.any():
+            # A replica that was found dead may have come back since; better to try it than to refuse.
+            is_up = np.array([name not in exclude for name in self.names], dtype=np.bool_)
+            if not is_up.any():
+                raise NoReplicaError(f"none of {len(self.names)} replicas answers")
+        cached = self._cached(prompt, held, placed)
+        num_tokens = prompt.num_tokens if prompt else 0
+        recent = self._recent_at(now_s)
+        found = costs(num_tokens, cached, self._queued + self._elsewhere, recent, is_up, self.settings)
+        names = [name for index, name in enumerate(self.names) if is_up[index]] if not recent.any() else []
+        home = self._index[rendezvous(prompt.hashes[-1] if prompt else b"", names)[0]] if names else 0
+        index = choose(found, recent, home)
+        work = max(0.0, num_tokens - cached[index]) + self.settings.request_tokens
+        self._queued[index] += work
+        self._recent[index] += work * self._scale(now_s)
+        if prompt is not None:
+            self._remember(index, prompt)
+        return Route(self.names[index], prompt, int(cached[index]), work)
+
+    def begun(self, route: Route) -> None:
+        """The answer has begun, or there will be none: nothing is queued any more. Idempotent."""
+        if route.is_queued:
+            route.is_queued = False
+            index = self._index[route.replica]
+            self._queued[index] = max(0.0, self._queued[index] - route.work_tokens)
+
+    def set_up(self, name: str, is_up: bool) -> None:
+        """Admit or eject a replica; one that is ejected is taken to have lost its cache."""
+        index = self._index[name]
+        if self._is_up[index] and not is_up:
+            self._drop(index, self._caches[index].clear())
+        self._is_up[index] = is_up
+
+    def is_up(self, name: str) -> bool:
+        """Whether the replica is used."""
+        return bool(self._is_up[self._index[name]])
+
+    def set_capacity(self, name: str, capacity_tokens: int) -> None:
+        """Tell the room of a replica's KV cache, in tokens."""
+        index = self._index[name]
+        self._drop(index, self._caches[index].resize(capacity_tokens))
+
+    def set_elsewhere(self, queued: Mapping[str, float]) -> None:
+        """Work queued at replicas by other proxies, in tokens; replicas not named have none."""
+        self._elsewhere = np.array([queued.get(name, 0.0) for name in self.names])
+
+    def queued(self) -> dict[str, float]:
+        """Work queued at each replica by this proxy, in tokens."""
+        return dict(zip(self.names, self._queued.tolist(), strict=True))
+
+    def recent(self, now_s: float) -> dict[str, float]:
+        """Work given lately to each replica by this proxy, in tokens, decayed."""
+        return dict(zip(self.names, self._recent_at(now_s).tolist(), strict=True))
+
+    def _cached(self, prompt: Prompt | None, held: Mapping[str, int] | None, placed: tuple[str, int] | None) -> Tokens:
+        cached = np.zeros(len(self.names))
+        if prompt is None:
+            return cached
+        if held is not None:
+            for name, num_tokens in held.items():
+                cached[self._index[name]] = min(num_tokens, prompt.num_tokens)
+            return cached
+        if placed is not None and placed[0] in self._index:
+            cached[self._index[placed[0]]] = placed[1]
+        unseen = None
+        for part, end in zip(reversed(prompt.hashes), reversed(prompt.ends), strict=True):
+            holders = self._holders.get(part)
+            if holders is not None and holders != unseen:
+                unseen = holders
+                for index in holders:
+                    cached[index] = max(cached[index], end)
+        return cached
+
+    def _remember(self, index: int, prompt: Prompt) -> None:
+        gone = self._caches[index].insert(prompt)
+        for part in prompt.hashes:
+            holders = self._holders.get(part)
+            if holders is None:
+                self._holders[part] = {index}
+            elif index not in holders:
+                holders.add(index)
+        self._drop(index, gone)
+
+    def _drop(self, index: int, gone: Iterable[bytes]) -> None:
+        for part in gone:
+            holders = self._holders.get(part)
+            if holders is not None:
+                holders.discard(index)
+                if not holders:
+                    del self._holders[part]
+
+    def _scale(self, now_s: float) -> float:
+        if self._began_s is None:
+            self._began_s = now_s
+        scale = math.exp((now_s - self._began_s) / self.settings.recent_s)
+        if scale > _RESCALE_AT:
+            self._recent /= scale
+            self._began_s, scale = now_s, 1.0
+        return scale
+
+    def _recent_at(self, now_s: float) -> Tokens:
+        scale = self._scale(now_s)
+        return self._recent / scale

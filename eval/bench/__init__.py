@@ -1,0 +1,1 @@
+"""What the proxy costs, beside the alternatives, on this machine."""

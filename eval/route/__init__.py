@@ -1,0 +1,1 @@
+"""`sluice eval route`: how routers spread recorded conversations over replicas, simulated."""

@@ -1,0 +1,75 @@
+"""`GET /v1/stats` and the recent conversations behind it, as JSON. Counts and ids, never content."""
+
+from __future__ import annotations
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from sluice.proxy.backend_stats import read_backends
+from sluice.proxy.errors import InvalidFieldError, UnknownConversationError
+from sluice.proxy.meter.stats_reader import StatsReader
+from sluice.proxy.meter.store import MAX_CONVERSATIONS, MAX_DAYS, TurnRow
+
+
+async def stats(request: Request) -> Response:
+    """`GET /v1/stats?days=30`: what was spent and saved, and how self-hosted backends are doing.
+
+    Raises:
+        InvalidFieldError: `days` is no whole number in range.
+    """
+    found = await _reader(request).stats(_number(request, "days", 30, 1, MAX_DAYS))
+    backends = await read_backends(request.app.state.services.upstreams.local_urls)
+    return _json(
+        {**msgspec.to_builtins(found), "backends": {name: figures.as_json() for name, figures in backends.items()}}
+    )
+
+
+async def conversations(request: Request) -> Response:
+    """`GET /v1/stats/conversations?start=0&limit=100`: the newest first.
+
+    Raises:
+        InvalidFieldError: a number is out of range.
+    """
+    start = _number(request, "start", 0, 0, MAX_CONVERSATIONS)
+    limit = _number(request, "limit", 100, 1, MAX_CONVERSATIONS)
+    found = await _reader(request).conversations(start, limit)
+    return _json(
+        {"conversations": [{"id": one.id, **_fields(one.about), **_fields(one, "id", "about")} for one in found]}
+    )
+
+
+async def conversation(request: Request) -> Response:
+    """`GET /v1/stats/conversations/{id}`: the turns of one.
+
+    Raises:
+        UnknownConversationError: none is kept under this id.
+    """
+    name: str = request.path_params["conversation_id"]
+    rows: list[TurnRow] = [*await _reader(request).turns(name)]
+    if not rows:
+        raise UnknownConversationError(name)
+    return _json({"id": name, "turns": [_fields(row) for row in rows]})
+
+
+def _reader(request: Request) -> StatsReader:
+    reader: StatsReader = request.app.state.services.stats
+    return reader
+
+
+def _number(request: Request, name: str, default: int, low: int, high: int) -> int:
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdecimal()) or len(text) > 9 or not low <= int(text) <= high:
+        raise InvalidFieldError(f"{name} must be a whole number from {low} to {high}, not {text[:20]!r}", param=name)
+    return int(text)
+
+
+def _fields(record: msgspec.Struct, *but: str) -> dict[str, object]:
+    """A record's fields by name: in the store it is an array."""
+    return {name: getattr(record, name) for name in record.__struct_fields__ if name not in but}
+
+
+def _json(value: object) -> Response:
+    return Response(msgspec.json.encode(value), media_type="application/json", headers={"cache-control": "no-store"})

