@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-import httpx
-
-from sluice.backend.metrics import BackendMetrics, read_metrics
+if TYPE_CHECKING:
+    from sluice.backend.metrics import BackendMetrics
 
 TIMEOUT_S = 1.0
 
@@ -27,6 +27,10 @@ async def read_backends(urls: Mapping[str, str]) -> dict[str, BackendMetrics]:
 
 
 async def _read(url: str) -> BackendMetrics | None:
+    import httpx
+
+    from sluice.backend.metrics import BackendMetrics, read_metrics
+
     try:
         figures = await read_metrics(url, timeout_s=TIMEOUT_S)
     except (httpx.HTTPError, httpx.InvalidURL):

@@ -6,7 +6,6 @@ Help texts are read from a command's source, so that listing commands imports no
 from __future__ import annotations
 
 import ast
-import importlib.util
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, cast
@@ -66,13 +65,11 @@ def _load(entry_point: EntryPoint) -> click.Command:
 
 def summary_of(entry_point: EntryPoint) -> str:
     """First line of a command's docstring, from its source; empty where it cannot be read."""
-    try:
-        spec = importlib.util.find_spec(entry_point.module)
-    except ModuleNotFoundError:
+    # Found by its name: importlib would import the packages around it, and all that these import.
+    file = Path(sluice.__file__).parents[1].joinpath(*entry_point.module.split(".")).with_suffix(".py")
+    if not file.is_file():
         return ""
-    if spec is None or spec.origin is None:
-        return ""
-    tree = ast.parse(Path(spec.origin).read_text("utf-8"))
+    tree = ast.parse(file.read_text("utf-8"))
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == entry_point.attr:
             return (ast.get_docstring(node) or "").partition("\n")[0]
