@@ -6,6 +6,7 @@ Help texts are read from a command's source, so that listing commands imports no
 from __future__ import annotations
 
 import ast
+import sys
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, cast
@@ -66,8 +67,10 @@ def _load(entry_point: EntryPoint) -> click.Command:
 def summary_of(entry_point: EntryPoint) -> str:
     """First line of a command's docstring, from its source; empty where it cannot be read."""
     # Found by its name: importlib would import the packages around it, and all that these import.
-    file = Path(sluice.__file__).parents[1].joinpath(*entry_point.module.split(".")).with_suffix(".py")
-    if not file.is_file():
+    name = Path(*entry_point.module.split(".")).with_suffix(".py")
+    roots = (Path(sluice.__file__).parents[1], *map(Path, sys.path))
+    file = next((root / name for root in roots if (root / name).is_file()), None)
+    if file is None:
         return ""
     tree = ast.parse(file.read_text("utf-8"))
     for node in tree.body:

@@ -119,6 +119,7 @@ async def test_without_its_model_search_goes_on(root, caplog):
 
 
 def test_a_model_that_is_not_there_is_named(monkeypatch):
+    pytest.importorskip("model2vec", reason="the extra `dense` is not installed")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ModelError, match="/no/such/model"):
         make_embedder("static:/no/such/model")
