@@ -10,22 +10,11 @@ import re
 
 from sluice.proxy.translation.deltas import Fault
 from sluice.proxy.translation.json_codec import Json, decode, mapping, text
+from sluice.proxy.wire.render_errors import ANTHROPIC_TYPES
 
 CONTEXT_LENGTH = "context_length_exceeded"
 TOO_LONG = "prompt is too long"
 _OVERFLOW = re.compile(r"maximum context length|context window|context length|prompt is too long|too many tokens", re.I)
-_ANTHROPIC_TYPES = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    402: "billing_error",
-    403: "permission_error",
-    404: "not_found_error",
-    413: "request_too_large",
-    429: "rate_limit_error",
-    503: "overloaded_error",
-    504: "timeout_error",
-    529: "overloaded_error",
-}
 _STATUSES = {
     "invalid_request_error": 400,
     "authentication_error": 401,
@@ -99,7 +88,7 @@ def anthropic_error(fault: Fault) -> Json:
     message = fault.message
     if fault.code == CONTEXT_LENGTH and TOO_LONG not in message.lower():
         message = f"{TOO_LONG}: {message}"
-    kind = _ANTHROPIC_TYPES.get(fault.status, "api_error" if fault.status >= 500 else "invalid_request_error")
+    kind = ANTHROPIC_TYPES.get(fault.status, "api_error" if fault.status >= 500 else "invalid_request_error")
     return {"type": "error", "error": {"type": kind, "message": message}}
 
 

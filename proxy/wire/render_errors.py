@@ -6,7 +6,7 @@ import msgspec
 
 from sluice.proxy.errors import describe, error_json
 
-_ANTHROPIC_TYPES = {
+ANTHROPIC_TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
     402: "billing_error",
@@ -16,7 +16,9 @@ _ANTHROPIC_TYPES = {
     429: "rate_limit_error",
     503: "overloaded_error",
     504: "timeout_error",
+    529: "overloaded_error",
 }
+"""Anthropic's error types by status."""
 
 
 def anthropic_error(error: Exception) -> tuple[int, bytes]:
@@ -26,7 +28,7 @@ def anthropic_error(error: Exception) -> tuple[int, bytes]:
         The HTTP status, and `{"type": "error", "error": {type, message}}`, with our `code` beside them.
     """
     told = describe(error)
-    type_ = _ANTHROPIC_TYPES.get(told.status, "invalid_request_error" if told.status < 500 else "api_error")
+    type_ = ANTHROPIC_TYPES.get(told.status, "invalid_request_error" if told.status < 500 else "api_error")
     fields = {"type": type_, "message": told.message, "code": told.code}
     return told.status, msgspec.json.encode({"type": "error", "error": fields})
 

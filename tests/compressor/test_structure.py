@@ -96,7 +96,7 @@ def test_what_is_no_code_is_left_as_it_is() -> None:
     st.randoms(use_true_random=False),
     st.sampled_from(["a.py", "a.ts", "a.go", "a.rs", "a.json", "a.md"]),
 )
-def test_completing_only_adds_lines_and_twice_is_once(texts: list[str], random: object, path: str) -> None:
+def test_completing_only_adds_lines_and_nothing_to_nothing(texts: list[str], random: object, path: str) -> None:
     lines = split("\n".join(texts))
     structure = structure_of(lines, Provenance(Kind.READ, path=path))
     keep = [random.random() < 0.3 for _ in lines.texts]  # type: ignore[attr-defined]  # a random.Random by hypothesis
