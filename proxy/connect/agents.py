@@ -130,7 +130,7 @@ def _aider(place: Place, origin: str, model: str | None) -> Setup:
 
 
 def _cline(_place: Place, origin: str, model: str | None) -> Setup:
-    # https://docs.cline.bot/provider-config/openai-compatible: the editor keeps these, in no file that is to be edited.
+    # https://docs.cline.bot/provider-config/openai-compatible: the editor keeps these, in no file to be edited.
     return Setup(
         steps=(
             "In the editor: Cline's settings (the gear), API Provider: OpenAI Compatible,",
@@ -144,7 +144,7 @@ def _cline(_place: Place, origin: str, model: str | None) -> Setup:
 
 
 def _openhands(place: Place, origin: str, model: str | None) -> Setup:
-    # https://docs.openhands.dev/openhands/usage/environment-variables; the command reads them with --override-with-envs.
+    # https://docs.openhands.dev/openhands/usage/environment-variables; read with --override-with-envs alone.
     named = f"openai/{model or 'NAME'}"
     file = place.home / ".openhands" / "agent_settings.json"
     steps = (

@@ -82,7 +82,9 @@ def _write(agent: Agent, setup: Setup) -> None:
     from sluice.proxy.connect.write import write
 
     if not setup.changes:
-        raise click.ClickException(f"{agent.title} keeps its settings in no file that can be edited: see the steps above")
+        raise click.ClickException(
+            f"{agent.title} keeps its settings in no file that can be edited: see the steps above"
+        )
     try:
         files = write(agent.name, setup.changes, Journal.of_user())
     except (UnreadableSettingsError, OSError) as error:

@@ -4,8 +4,6 @@ import socket
 
 import pytest
 
-from tests.proxy.conftest import upstream as upstream  # the same upstream
-
 
 @pytest.fixture
 def free_port() -> int:

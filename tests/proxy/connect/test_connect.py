@@ -28,6 +28,10 @@ async def run(*arguments: str) -> Result:
     return await asyncio.to_thread(CliRunner().invoke, connect, list(arguments))
 
 
+def files_in(folder: Path) -> list[Path]:
+    return [file for file in folder.rglob("*") if file.is_file()]
+
+
 async def refuse_the_model(exchange: Exchange) -> None:
     await exchange.whole(b'{"error": {"message": "no such model", "type": "invalid_request_error"}}', 404)
 
@@ -51,9 +55,13 @@ async def test_each_agents_settings_are_printed_and_its_way_is_tried(
     assert done.exit_code == 0, done.output
     assert url in done.stdout
     assert "works: the proxy passes requests on" in done.stderr
-    path = {WireName.CHAT: "/v1/chat/completions", WireName.RESPONSES: "/v1/responses", WireName.MESSAGES: "/v1/messages"}
+    path = {
+        WireName.CHAT: "/v1/chat/completions",
+        WireName.RESPONSES: "/v1/responses",
+        WireName.MESSAGES: "/v1/messages",
+    }
     assert upstream.last.path == path[AGENTS[name].wire]
-    assert not [file for file in home.rglob("*") if file.is_file()]
+    assert not files_in(home)
 
 
 async def test_a_model_that_is_named_is_asked(home: Path, upstream: ScriptedUpstream) -> None:
