@@ -13,14 +13,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 
-from sluice.compressor import instructions, ledger
+from sluice.compressor import instructions, ledger, pins
 from sluice.compressor.conversation import Conversation
 from sluice.compressor.dialects.base import Dialect
-from sluice.compressor.errors import AmbiguousRecallError, StateError, UnknownRecallError
+from sluice.compressor.errors import AmbiguousRecallError, StateError, TooManyPinsError, UnknownRecallError
 from sluice.compressor.judge import Judge, KeepAll
 from sluice.compressor.ledger import Rendition
 from sluice.compressor.line_judge import LineJudge
 from sluice.compressor.lru import LRU
+from sluice.compressor.pins import Pin
 from sluice.compressor.profiles import PROFILES, Profile
 from sluice.compressor.scoring import ModelFileError, load_default
 from sluice.compressor.settings import CompressorSettings
@@ -119,7 +120,9 @@ class Compressor:
         identities = [digest.identity for digest in digests[num_leading:]]
         hashes = ledger.chain(ledger.chain_start(tenant, upstream), identities)
         recent = range(max(0, len(hashes) - _MAX_NEW_MESSAGES), len(hashes))
-        found, lost = await self._look_up([*hashes, *(ledger.refusal(hashes[index]) for index in recent)])
+        first_pin = [pins.slot(hashes[0], 0)] if self._settings.max_pins and hashes else []
+        found, lost = await self._look_up([*hashes, *(ledger.refusal(hashes[index]) for index in recent), *first_pin])
+        is_pinned = bool(first_pin) and found.pop() is not None
         refusals = zip(recent, found[len(hashes) :], strict=True)
         found = found[: len(hashes)]
         if lost and not any(found):
@@ -158,6 +161,8 @@ class Compressor:
         turn.is_holdout = before.is_holdout if before else bool(hashes) and ledger.is_held_out(hashes[0], holdout)
         if session and self._settings.max_reattached_chars and not lost:
             await self._reattach(turn, session, tenant)
+        if is_pinned and not lost and not turn.is_holdout:
+            turn.pins = await self.pins(hashes[0])
         if turn.new:
             judge = self._judge(mode)
             await self._decide(turn, judge, profile)
@@ -183,6 +188,30 @@ class Compressor:
         if len(found) > 1:
             raise AmbiguousRecallError(recall_id, sorted(found))
         return next(iter(found.values()))
+
+    async def pin(self, conversation: bytes, pin: Pin) -> None:
+        """Have lines kept from now on, and given back with the next tool result where they were dropped.
+
+        Args:
+            conversation: chain hash of its first message: `Compressed.conversation`, as bytes.
+            pin: the lines; a pin that is there already stays one.
+
+        Raises:
+            TooManyPinsError: the conversation may have no more.
+            StateError: the store did not answer.
+        """
+        record = pins.encode(pin)
+        for number in range(self._settings.max_pins):
+            key = pins.slot(conversation, number)
+            if (await self._store.put_new({key: record}))[key] == record:
+                return
+        raise TooManyPinsError(self._settings.max_pins)
+
+    async def pins(self, conversation: bytes) -> list[Pin]:
+        """The pins of a conversation, in the order in which they were set; none where the store does not answer."""
+        slots, _ = await self._look_up([pins.slot(conversation, number) for number in range(self._settings.max_pins)])
+        found = (pins.decode(record) for record in slots if record is not None)
+        return [pin for pin in found if pin is not None]
 
     def load(self, mode: Mode) -> None:
         """Load what a mode needs, so that its first request does not wait for it. Takes a fraction of a second."""
@@ -358,5 +387,6 @@ def _forwarded(turn: Turn, as_sent: Compressed) -> Compressed:
         num_markers=sum(rendition.num_markers for rendition in renditions),
         num_lines_omitted=sum(rendition.num_lines_omitted for rendition in renditions),
         num_chars_out=as_sent.num_chars_in - sum(rendition.num_chars_saved for rendition in renditions),
+        renditions=renditions,
         originals=turn.originals,
     )

@@ -106,6 +106,19 @@ def affordable(gaps: Sequence[Gap], to_spend: float, price_per_char: float) -> t
     return chosen[::-1], to_spend
 
 
+def without(gaps: Iterable[Gap], given: Sequence[Gap]) -> list[Gap]:
+    """What is left of some gaps where others are given back anyway."""
+    left = list(gaps)
+    for other in given:
+        place = (other.position, other.text_index)
+        left = [
+            rest
+            for gap in left
+            for rest in (less(gap, other.start, other.stop) if (gap.position, gap.text_index) == place else (gap,))
+        ]
+    return left
+
+
 def render(gaps: Sequence[Gap]) -> str:
     """The lines of these gaps, each passage under a heading, to stand at the end of a result."""
     parts: list[str] = []

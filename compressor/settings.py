@@ -46,6 +46,8 @@ class CompressorSettings:
     max_reattached_chars: int = 0
     """Characters of the user's own words that are given back where an agent replaced its history by a summary, if the
     request names its session; 0 gives back none."""
+    max_pins: int = 0
+    """Ranges of lines that a person may pin in one conversation; 0: nobody may, and none are looked for."""
     max_scored_lines: int = 10_000
     """A result with more lines is not scored, some 25 µs a line: it goes out as in mode `safe`."""
     state_timeout_s: float = 0.5

@@ -23,6 +23,7 @@ from sluice.compressor.instructions import is_summary
 from sluice.compressor.judge import Judge, Keep, Verdict
 from sluice.compressor.ledger import RECORD_VERSION, Override, Reason, Rendition, TurnRecord
 from sluice.compressor.lines import split
+from sluice.compressor.pins import Pin, pinned_gaps
 from sluice.compressor.profiles import Profile
 from sluice.compressor.recovery import Gap
 from sluice.compressor.settings import POLICY_VERSION, CompressorSettings
@@ -58,6 +59,8 @@ class Turn:
     refused: Mapping[int, Rendition] = field(default_factory=dict)
     """By index of a request's newest message: the epoch that began when the upstream refused that request, and the
     turn as it was then. Found for the last few messages alone: later turns carry it on."""
+    pins: Sequence[Pin] = ()
+    """Lines that a person wants kept."""
     addition: str = ""
     """What stands behind a summary that is new in this request; see `instructions.py`."""
     max_tokens: int | None = None
@@ -212,6 +215,7 @@ def advance(
 def _advance(
     turn: Turn, conversation: Conversation, judge: Judge, profile: Profile, settings: CompressorSettings
 ) -> Conversation:
+    conversation.pins = turn.pins
     _replay(turn, conversation, turn.num_old)
     before = turn.before
     is_newest = turn.records[-1] is None
@@ -239,7 +243,14 @@ def _advance(
             continue
         keep = judge.at_arrival(conversation, incoming)
         gaps = recovery.touched(conversation.gaps, conversation.touch(incoming)) if incoming.segments else []
-        gaps, to_spend = recovery.affordable(gaps, to_spend, price_per_char)
+        if turn.pins and incoming.segments:
+            # What a person asks for is given back whatever it costs, and leaves the less for what nobody asked for.
+            pinned = pinned_gaps(conversation.gaps, turn.pins)
+            gaps, to_spend = recovery.affordable(recovery.without(gaps, pinned), to_spend, price_per_char)
+            to_spend -= len(recovery.render(pinned)) * price_per_char
+            gaps = [*pinned, *gaps]
+        else:
+            gaps, to_spend = recovery.affordable(gaps, to_spend, price_per_char)
         decision = decide(incoming, turn.raws[index], turn.dialect, conversation, keep, gaps, settings)
         turn.renditions[index] = decision.rendition
         turn.originals.update(decision.originals)
@@ -314,6 +325,7 @@ def _rewrite(
 ) -> tuple[Conversation, dict[int, Override]]:
     """Decide the old messages from `start` on anew, as if they came now; what is not judged stays."""
     conversation = judge.new_conversation(settings)
+    conversation.pins = turn.pins
     _replay(turn, conversation, start)
     epoch: dict[int, Override] = {}
     last_judged = max(verdicts, default=-1)
@@ -340,9 +352,10 @@ def _drop_again(message: Message, frozen: Rendition, keep: dict[int, Keep]) -> N
         if omitted.reason is not Reason.NOT_NEEDED:
             continue
         index = omitted.text_index
-        lines = list(keep.get(index) or [True] * len(split(message.texts[index].text)))
+        judged = keep.get(index) or Keep([True] * len(split(message.texts[index].text)))
+        lines = list(judged.is_worth)
         lines[omitted.start : omitted.stop] = [False] * (omitted.stop - omitted.start)
-        keep[index] = lines
+        keep[index] = Keep(lines, judged.losses)
 
 
 def _given_back(gaps: Sequence[Gap], frozen: Rendition) -> list[Gap]:

@@ -31,8 +31,8 @@ from sluice.proxy.access.keys import ProxyKey
 from sluice.proxy.errors import ConfigError
 from sluice.proxy.upstreams.http import HttpLimits
 from sluice.proxy.upstreams.presets import EMBEDDED, PRESETS, preset_of, profile_of
+from sluice.proxy.upstreams.retries import Policy
 from sluice.proxy.upstreams.settings import DEFAULT_UPSTREAM, Origin, UpstreamSettings, check_upstreams
-from sluice.proxy.upstreams.upstreams import Policy
 
 DEFAULT_CONFIG_FILE = Path("sluice.toml")
 
