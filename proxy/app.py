@@ -38,6 +38,9 @@ from sluice.proxy.wire.render_errors import error_for_path
 from sluice.proxy.wire.wires import WIRES
 from sluice.search import SearchError
 
+_STATE_MARGIN_S = 2.0
+"""By how much the compressor waits longer for a store than the store itself for an answer, which says more."""
+
 
 def create_app(settings: Settings, *, store: StateStore | None = None, compressor: Compressor | None = None) -> FastAPI:
     """Make the application.
@@ -58,9 +61,8 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         kept = store or make_store(settings)
-        # The compressor's own limit stands behind the store's, which says more when it runs out.
         limits = CompressorSettings(
-            state_timeout_s=2 * settings.redis_timeout_s,
+            state_timeout_s=settings.redis_timeout_s + _STATE_MARGIN_S,
             # What is left of the time is the store's.
             decide_timeout_s=0.7 * settings.compress_timeout_s,
             max_reattached_chars=settings.max_reattached_chars,
