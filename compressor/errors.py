@@ -4,7 +4,8 @@ CompressorError
 ├── MalformedMessageError   a message is not of its dialect's form
 ├── StateError              the store did not answer, or not in time
 ├── UnknownRecallError      no original is kept under this id
-└── AmbiguousRecallError    the short id fits several originals
+├── AmbiguousRecallError    the short id fits several originals
+└── TooManyPinsError        a conversation has as many pins as it may have
 """
 
 from __future__ import annotations
@@ -50,3 +51,10 @@ class AmbiguousRecallError(CompressorError):
         super().__init__(f"id {recall_id!r} fits {len(full_ids)} originals; name one in full: {', '.join(full_ids)}")
         self.recall_id = recall_id
         self.full_ids = full_ids
+
+
+class TooManyPinsError(CompressorError):
+    """A conversation has as many pins as it may have."""
+
+    def __init__(self, max_pins: int) -> None:
+        super().__init__(f"this conversation has {max_pins} pins, which is as many as one may have")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sluice.compressor.scoring.feature_scorer import HEADS
+from sluice.compressor.scoring.base import HEADS
 from sluice.compressor.scoring.features import FEATURES
 from sluice.compressor.scoring.forest import MAX_LEAVES, Forest
 from sluice.eval.scorer.data import Examples
