@@ -17,7 +17,7 @@ class HeadNorms:
 
 
 class Ops(Protocol):
-    """Steps of one decoder over one cache; activations in, activations out, in the dtype of the weights."""
+    """Steps of one decoder over one cache: activations to activations, in the dtype of the weights, all contiguous."""
 
     def add_norm(
         self, hidden: torch.Tensor, change: torch.Tensor | None, weight: torch.Tensor
