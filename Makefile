@@ -23,7 +23,6 @@ test-full: $(VENV)/.test-installed ## the same with thirty times as many generat
 
 test-agents: $(VENV)/.test-installed $(AGENTS)/.installed ## real agents through the proxy, before a scripted model; needs npm
 	SLUICE_TEST_AGENTS=1 $(BIN)/python -m pytest -s tests/agents
-	touch $@
 
 test-vllm: $(VENV)/.test-installed $(VLLM)/.installed ## the tests against a real vLLM on the CPU (3.5 GB, minutes)
 	SLUICE_VLLM_ENV=$(VLLM) $(BIN)/python -m pytest -s -m vllm tests/vllm
