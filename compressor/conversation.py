@@ -141,6 +141,7 @@ class Conversation:
                     recall_id=recall_id(message.identity, omitted.text_index),
                     path=segment.provenance.path,
                     first_line=segment.provenance.first_line if segment.provenance.kind is Kind.READ else None,
+                    num_head_lines=segment.provenance.num_head_lines,
                 )
             )
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 
@@ -26,6 +27,7 @@ from sluice.compressor.lines import split
 from sluice.compressor.pins import Pin, pinned_gaps
 from sluice.compressor.profiles import Profile
 from sluice.compressor.recovery import Gap
+from sluice.compressor.replies import joined
 from sluice.compressor.settings import POLICY_VERSION, CompressorSettings
 from sluice.compressor.types import Message
 
@@ -36,8 +38,8 @@ logger = logging.getLogger(__name__)
 class Turn:
     """The messages of one request, less the leading system messages, and what becomes of them."""
 
-    raws: Sequence[bytes]
-    """As the client sent them."""
+    raws: Sequence[Sequence[bytes]]
+    """As the client sent them: one JSON text each, or several for a reply that came in pieces."""
     hashes: Sequence[bytes]
     """Chain hash of each."""
     identities: Sequence[bytes]
@@ -84,6 +86,16 @@ class Turn:
             self.renditions = settle(self.records, epochs, self.identities)
             self._forget()
         self.new = [index for index, record in enumerate(self.records) if record is None]
+
+    def message(self, index: int) -> Message:
+        """A message, read."""
+        return joined([parse(raw, self.dialect) for raw in self.raws[index]])
+
+    def forked(self) -> Turn:
+        """A copy to be decided elsewhere, while this one may still be decided otherwise."""
+        fork = copy(self)
+        fork.renditions, fork.originals = list(self.renditions), {}
+        return fork
 
     @property
     def num_old(self) -> int:
@@ -149,7 +161,7 @@ def leave_untouched(turn: Turn) -> None:
     """Decide that all that is not decided yet goes out as it came."""
     for index, rendition in enumerate(turn.renditions):
         if rendition is None:
-            turn.renditions[index] = untouched(parse(turn.raws[index], turn.dialect)).rendition
+            turn.renditions[index] = untouched(turn.message(index)).rendition
 
 
 def hold_out(turn: Turn, profile: Profile) -> None:
@@ -234,9 +246,11 @@ def _advance(
         if rendition is not None:
             _replay(turn, conversation, index + 1)
             continue
-        incoming = conversation.receive(parse(turn.raws[index], turn.dialect))
+        incoming = conversation.receive(turn.message(index))
+        # What is shortened or extended came in one piece: replies go out as they came.
+        raw = turn.raws[index][0]
         if turn.addition and is_summary(incoming.message):
-            decision = extended(incoming.message, turn.raws[index], turn.dialect, turn.addition)
+            decision = extended(incoming.message, raw, turn.dialect, turn.addition)
             turn.addition = ""
             turn.renditions[index] = decision.rendition
             conversation.forward(incoming, decision.texts, decision.rendition)
@@ -251,7 +265,7 @@ def _advance(
             gaps = [*pinned, *gaps]
         else:
             gaps, to_spend = recovery.affordable(gaps, to_spend, price_per_char)
-        decision = decide(incoming, turn.raws[index], turn.dialect, conversation, keep, gaps, settings)
+        decision = decide(incoming, raw, turn.dialect, conversation, keep, gaps, settings)
         turn.renditions[index] = decision.rendition
         turn.originals.update(decision.originals)
         conversation.forward(incoming, decision.texts, decision.rendition)
@@ -265,7 +279,7 @@ def _replay(turn: Turn, conversation: Conversation, stop: int) -> None:
     for index in range(conversation.num_messages, stop):
         rendition = turn.renditions[index]
         assert rendition is not None, "only what is decided is replayed"
-        incoming = conversation.receive(parse(turn.raws[index], turn.dialect))
+        incoming = conversation.receive(turn.message(index))
         conversation.forward(incoming, replayed(incoming.message, rendition, turn.dialect).texts, rendition)
 
 
@@ -332,12 +346,12 @@ def _rewrite(
     for index in range(start, turn.num_old):
         frozen = turn.renditions[index]
         assert frozen is not None
-        incoming = conversation.receive(parse(turn.raws[index], turn.dialect))
+        incoming = conversation.receive(turn.message(index))
         keep = dict(verdicts[index].keep) if index in verdicts else {}
         _drop_again(incoming.message, frozen, keep)
         # What was given back goes the way of the results around it.
         gaps = _given_back(conversation.gaps, frozen) if index > last_judged else []
-        decision = decide(incoming, turn.raws[index], turn.dialect, conversation, keep, gaps, settings)
+        decision = decide(incoming, turn.raws[index][0], turn.dialect, conversation, keep, gaps, settings)
         if decision.rendition.body != frozen.body:
             turn.renditions[index] = decision.rendition
             epoch[index] = Override(turn.identities[index], decision.rendition)

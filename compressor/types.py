@@ -62,6 +62,9 @@ class Message:
     """16-byte digest of the message less what clients move about from turn to turn (`cache_control`)."""
     num_chars: int
     """Characters of its texts and of its calls' names and arguments."""
+    pieces: tuple[bytes, ...] = ()
+    """16-byte digests of what an assistant message consists of, where clients spread the same over several messages or
+    put it together again; empty where they do not. See `replies.py`."""
 
 
 @dataclass(frozen=True, slots=True)

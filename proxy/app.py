@@ -60,7 +60,10 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
         kept = store or make_store(settings)
         # The compressor's own limit stands behind the store's, which says more when it runs out.
         limits = CompressorSettings(
-            state_timeout_s=2 * settings.redis_timeout_s, max_reattached_chars=settings.max_reattached_chars
+            state_timeout_s=2 * settings.redis_timeout_s,
+            # What is left of the time is the store's.
+            decide_timeout_s=0.7 * settings.compress_timeout_s,
+            max_reattached_chars=settings.max_reattached_chars,
         )
         metrics = Metrics(is_shared=settings.workers > 1)
         meter = make_meter(settings, [metrics.meter])

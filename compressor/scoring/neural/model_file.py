@@ -1,13 +1,8 @@
-"""A trained model on disk: a folder with what was added to a base, how windows are laid out, and a card.
-
-`card.json` (shape, base, figures), `adapter.safetensors` (adapters, head), `combination.npz` (the last layer's trees).
-"""
+"""A trained model's weights on disk: what was added to a base, as `card.py` has it, folded into that base."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -17,63 +12,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from sluice.compressor.scoring.base import HEADS
 from sluice.compressor.scoring.errors import ModelFileError
-from sluice.compressor.scoring.forest import read_forest
-from sluice.compressor.scoring.neural.bases import Base, find_base
-from sluice.compressor.scoring.neural.combine import COLUMNS, Combination
+from sluice.compressor.scoring.neural.bases import find_base
+from sluice.compressor.scoring.neural.card import ADAPTER, read_card
 from sluice.compressor.scoring.neural.errors import MissingBaseError
 from sluice.compressor.scoring.neural.lora import adapters, merge
 from sluice.compressor.scoring.neural.network import LineNetwork, load_network
-from sluice.compressor.scoring.neural.windows import WindowShape
-
-_CARD, _ADAPTER, COMBINATION = "card.json", "adapter.safetensors", "combination.npz"
-
-
-@dataclass(frozen=True, slots=True)
-class Card:
-    """What is known of a model without its weights."""
-
-    name: str
-    version: str
-    """A digest of the adapter and the shape."""
-    base: str
-    """See `find_base`."""
-    num_layers: int | None
-    """Of the base's layers, from below; None: all."""
-    base_digest: str
-    """Of the base's embedding, as far as it was trained on: tells whether another base bears that name."""
-    shape: WindowShape
-    note: Mapping[str, Any]
-    """Data, splits, command, seed, figures, limits: for people."""
-
-
-def read_card(folder: Path) -> Card:
-    """Read a model's card; cheap, and needs no base.
-
-    Raises:
-        ModelFileError: it is not there or is no card.
-    """
-    file = folder / _CARD
-    try:
-        value = json.loads(file.read_text())
-        shape = WindowShape.from_json(value.pop("shape"))
-        names = ("name", "version", "base", "num_layers", "base_digest")
-        return Card(**{name: value.pop(name) for name in names}, shape=shape, note=value)
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ModelFileError(str(file), str(error)) from error
-
-
-def read_combination(folder: Path) -> Combination:
-    """Read a model's last layer; cheap, and needs no base.
-
-    Raises:
-        ModelFileError: it is not there, or was trained on other columns.
-    """
-    forest, _ = read_forest(folder / COMBINATION)
-    if forest.features != COLUMNS or forest.heads != HEADS:
-        raise ModelFileError(str(folder / COMBINATION), "it was trained on other columns than this version reads")
-    return Combination(forest)
 
 
 def read_network(
@@ -95,7 +39,7 @@ def read_network(
         MissingBaseError: the base is not installed, or is another one.
         ModelFileError: the adapter is not there or does not fit.
     """
-    card, file = read_card(folder), folder / _ADAPTER
+    card, file = read_card(folder), folder / ADAPTER
     network = load_network(find_base(card.base, folders), num_layers=card.num_layers)
     if base_digest(network) != card.base_digest:
         raise MissingBaseError(card.base, "these are other weights than the adapter was trained on")
@@ -117,34 +61,7 @@ def write_adapter(folder: Path, network: LineNetwork) -> None:
     for name, tensor in network.state_dict().items():
         if name.startswith(("norm.", "head.")):
             tensors[name] = tensor.to("cpu", torch.float32).contiguous()
-    save_file(tensors, folder / _ADAPTER)
-
-
-def write_card(
-    folder: Path,
-    *,
-    name: str,
-    base: Base,
-    num_layers: int | None,
-    digest: str,
-    shape: WindowShape,
-    note: dict[str, Any],
-) -> Card:
-    """Write the card beside an adapter, which gives the model its version."""
-    found = blake2b((folder / _ADAPTER).read_bytes(), digest_size=4)
-    found.update(json.dumps(shape.to_json()).encode())
-    card = Card(name, found.hexdigest(), base.name, num_layers, digest, shape, note)
-    value = {
-        "name": card.name,
-        "version": card.version,
-        "base": card.base,
-        "num_layers": card.num_layers,
-        "base_digest": card.base_digest,
-        "shape": shape.to_json(),
-        **note,
-    }
-    (folder / _CARD).write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
-    return card
+    save_file(tensors, folder / ADAPTER)
 
 
 def base_digest(network: LineNetwork) -> str:

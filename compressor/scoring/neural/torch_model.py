@@ -9,7 +9,7 @@ import torch
 
 from sluice.compressor.scoring.base import HEADS
 from sluice.compressor.scoring.neural.batch import batches, tensors_of
-from sluice.compressor.scoring.neural.model_file import Card
+from sluice.compressor.scoring.neural.card import Card
 from sluice.compressor.scoring.neural.network import LineNetwork
 from sluice.compressor.scoring.neural.types import Floats, Window
 
