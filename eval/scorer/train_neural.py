@@ -18,8 +18,9 @@ import numpy.typing as npt
 import torch
 
 from sluice.compressor.scoring.neural.bases import Base
+from sluice.compressor.scoring.neural.card import write_card
 from sluice.compressor.scoring.neural.lora import add_adapters
-from sluice.compressor.scoring.neural.model_file import base_digest, write_adapter, write_card
+from sluice.compressor.scoring.neural.model_file import base_digest, write_adapter
 from sluice.compressor.scoring.neural.network import LineNetwork, load_network
 from sluice.eval.scorer.corpus import Corpus, concatenated, read_corpus
 from sluice.eval.scorer.device import DeviceCorpus
@@ -88,12 +89,14 @@ def train_neural(
         if (out / f"{run}.logits.npz").exists():
             continue
         torch.manual_seed(seed)
-        network = fresh_network(found, layers, plan, device)
+        network = load_network(found, num_layers=layers)
+        digest = base_digest(network)
+        ready(network, plan, device)
         hidden = left_out(run, train) | (np.random.default_rng(seed).random(len(train.groups)) >= share)
         is_hidden = hidden[train.windows[:, 0]]
         say(f"{run}: trains on {int((~hidden).sum())} conversations, {int((~is_hidden).sum()):,} windows")
         fit(network, train, on_device, np.flatnonzero(~is_hidden), plan, out / f"{run}.checkpoint", say)
-        _write(out / run, network, found, layers, train, run, plan)
+        _write(out / run, network, found, layers, digest, train, run, plan)
         unseen = np.flatnonzero(left_out(run, train)[train.windows[:, 0]])
         logits: dict[str, Any] = {"train": score(network, on_device, unseen, batch_tokens), "train_windows": unseen}
         for path, corpus in held_on_device:
@@ -104,9 +107,8 @@ def train_neural(
         say(f"{run}: done")
 
 
-def fresh_network(base: Base, num_layers: int | None, plan: Plan, device: torch.device) -> LineNetwork:
-    """A base with adapters and a head that nothing was trained on yet."""
-    network = load_network(base, num_layers=num_layers)
+def ready(network: LineNetwork, plan: Plan, device: torch.device) -> None:
+    """Put adapters beside a base's layers and set the head to where it begins, on a device."""
     network.base.requires_grad_(False)
     add_adapters(network.base, plan.rank, plan.alpha)
     with torch.no_grad():
@@ -117,7 +119,6 @@ def fresh_network(base: Base, num_layers: int | None, plan: Plan, device: torch.
         for name, value in network.base.named_parameters():
             if not name.endswith((".a", ".b")):
                 value.data = value.data.to(torch.bfloat16)
-    return network
 
 
 def line_weights(corpus: Corpus) -> npt.NDArray[np.float32]:
@@ -158,7 +159,14 @@ def _corpus(path: Path, base: Base, out: Path, seed: int) -> Corpus:
 
 
 def _write(
-    folder: Path, network: LineNetwork, base: Base, num_layers: int | None, corpus: Corpus, run: str, plan: Plan
+    folder: Path,
+    network: LineNetwork,
+    base: Base,
+    num_layers: int | None,
+    digest: str,
+    corpus: Corpus,
+    run: str,
+    plan: Plan,
 ) -> None:
     write_adapter(folder, network)
     note = {"run": run, "epochs": plan.epochs, "seed": plan.seed, "num_conversations": len(corpus.groups)}
@@ -167,7 +175,7 @@ def _write(
         name=f"{base.name}-{run}",
         base=base,
         num_layers=num_layers,
-        digest=base_digest(network),
+        digest=digest,
         shape=corpus.shape,
         note=note,
     )
