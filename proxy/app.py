@@ -20,7 +20,7 @@ from sluice.proxy.compact import compact
 from sluice.proxy.count_tokens import CountTokens
 from sluice.proxy.errors import ConfigError, ProxyError
 from sluice.proxy.exchange import Endpoint
-from sluice.proxy.meter import StatsReader, make_meter
+from sluice.proxy.meter import StatsReader, load_prices, make_meter
 from sluice.proxy.meter import routes as stats_routes
 from sluice.proxy.metrics import Metrics
 from sluice.proxy.openapi import openapi
@@ -68,7 +68,8 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
             max_reattached_chars=settings.max_reattached_chars,
         )
         metrics = Metrics(is_shared=settings.workers > 1)
-        meter = make_meter(settings, [metrics.meter])
+        prices = load_prices(settings.prices_file)
+        meter = make_meter(settings, prices, [metrics.meter])
         services = app.state.services = Services(
             settings=settings,
             store=kept,
@@ -86,6 +87,7 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
             counter=TokenCounter(),
             metrics=metrics,
             access=access,
+            prices=prices,
             meter=meter,
             stats=StatsReader(meter),
             answers=make_answers(settings),
