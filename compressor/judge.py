@@ -9,8 +9,19 @@ from typing import Protocol
 from sluice.compressor.conversation import Conversation, Incoming
 from sluice.compressor.settings import CompressorSettings
 
-Keep = Sequence[bool]
-"""For each line of a text whether it is worth its tokens."""
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """What is thought of the lines of one text."""
+
+    is_worth: Sequence[bool]
+    """For each line whether it is worth its tokens."""
+    losses: Sequence[float] = ()
+    """For each line the facts that its loss would cost; empty where lines were not scored."""
+
+    def score(self, start: int, stop: int) -> float | None:
+        """The highest loss among lines `start` to `stop` (exclusive), to four digits; None where none was scored."""
+        return round(float(max(self.losses[start:stop])), 4) if len(self.losses) else None
 
 
 @dataclass(frozen=True, slots=True)

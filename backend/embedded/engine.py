@@ -69,6 +69,8 @@ class EmbeddedEngine:
         self._inbox: queue.SimpleQueue[Request | _Cancel | None] = queue.SimpleQueue()
         self._requests: dict[Sequence, Request] = {}
         self._drafters: dict[Sequence, Drafter] = {}
+        self._outputs: list[tuple[Request, TokenOutput | Exception]] = []
+        """Not sent yet: what a step brings goes out while the next one is computed."""
         self._stats = EngineStats()
         self._num_open = 0
         self._is_closed = False
@@ -176,11 +178,14 @@ class EmbeddedEngine:
         while not self._inbox.empty():
             if isinstance(item := self._inbox.get(), Request):
                 self._requests |= dict.fromkeys(item.sequences, item)
-        send([(request, kind(message)) for request in set(self._requests.values())])
+        self._outputs += [(request, kind(message)) for request in set(self._requests.values())]
+        self._send()
 
     def _receive(self) -> bool:
         """Take what is in the inbox, waiting for it if there is nothing else to do; False when the engine is closed."""
         while not (self._scheduler.has_work and self._inbox.empty()):
+            if not self._scheduler.has_work:
+                self._send()
             match self._inbox.get():
                 case None:
                     return False
@@ -203,18 +208,17 @@ class EmbeddedEngine:
             and len(request.sequences) > 1
         }
         try:
-            results = self._runner.run(step, forks)
+            results = self._runner.run(step, forks, self._send)
         except Exception as error:
             _log.exception("a step failed")
             failed = {self._requests[item.sequence] for item in step.scheduled}
-            send([(request, EngineError(f"the model failed: {error!r}")) for request in failed])
+            self._outputs += [(request, EngineError(f"the model failed: {error!r}")) for request in failed]
             for request in failed:
                 self._drop(request)
             return
         self._count(step, results)
         for sequence in forks:  # now, as the first of them may end with this step
             self._requests[sequence].is_forked = True
-        outputs: list[tuple[Request, TokenOutput | Exception]] = []
         for item in step.scheduled:
             sequence, chosen = item.sequence, results[item.sequence]
             if item.draft:
@@ -224,11 +228,15 @@ class EmbeddedEngine:
             for fork in forks.get(sequence, ()):
                 self._scheduler.fork(sequence, fork)
             if chosen:
-                outputs.append(self._finish(sequence, tokens, chosen, reason))
+                self._finish(sequence, tokens, chosen, reason)
             for fork in forks.get(sequence, ()):
                 tokens, reason = self._cut(fork, results[fork])
                 fork.tokens += tokens
-                outputs.append(self._finish(fork, tokens, results[fork], reason))
+                self._finish(fork, tokens, results[fork], reason)
+
+    def _send(self) -> None:
+        """Hand the callers what they have not had yet."""
+        outputs, self._outputs = self._outputs, []
         send(outputs)
 
     def _count(self, step: Step, results: Mapping[Sequence, Many[Sampled]]) -> None:
@@ -295,17 +303,17 @@ class EmbeddedEngine:
 
     def _finish(
         self, sequence: Sequence, tokens: list[int], chosen: list[Sampled], reason: FinishReason | None
-    ) -> tuple[Request, TokenOutput]:
-        """The output of a step; a sequence that ends gives up its blocks."""
+    ) -> None:
+        """Note the output of a step; a sequence that ends gives up its blocks."""
         request = self._requests[sequence]
         logprobs: list[TokenLogprobs] = [item.logprobs for item in chosen[: len(tokens)] if item.logprobs is not None]
         index = request.sequences.index(sequence)
         if tokens:
             self._time(request, index, len(tokens))
         output = TokenOutput(tuple(tokens), reason, sequence.num_cached_tokens, index, tuple(logprobs))
+        self._outputs.append((request, output))
         if reason is not None:
             self._forget(sequence)
-        return request, output
 
     def _time(self, request: Request, index: int, num_tokens: int) -> None:
         """Note how long a continuation waited for its tokens."""

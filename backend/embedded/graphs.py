@@ -78,7 +78,7 @@ class DecodeGraphs:
         attend = self._attention.decode(inputs[:, _TABLE:], inputs[:, _LENGTH])
 
         def forward() -> torch.Tensor:
-            token_ids, positions, slots = inputs[:, :_LENGTH].long().unbind(dim=1)
+            token_ids, positions, slots = inputs[:, :_LENGTH].t().contiguous().long().unbind()
             return self._decoder.forward(token_ids, positions, slots, attend)
 
         return forward

@@ -11,6 +11,9 @@ from typing import Protocol
 
 from sluice.compressor.evidence import Evidence, SegmentEvidence
 
+HEADS = ("line", "word")
+"""What models predict: that the line is quoted later, that a name which it alone shows is needed later."""
+
 
 class Moment(StrEnum):
     """When lines are scored."""

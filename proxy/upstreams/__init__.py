@@ -5,9 +5,10 @@ from sluice.proxy.upstreams.http import HttpLimits
 from sluice.proxy.upstreams.metrics import UpstreamMetrics
 from sluice.proxy.upstreams.overflow import is_context_overflow
 from sluice.proxy.upstreams.presets import PRESETS, Preset
+from sluice.proxy.upstreams.retries import Policy
 from sluice.proxy.upstreams.settings import UpstreamSettings
 from sluice.proxy.upstreams.types import Answer, Target, Translator
-from sluice.proxy.upstreams.upstreams import Policy, Upstreams
+from sluice.proxy.upstreams.upstreams import Upstreams
 
 __all__ = [
     "PRESETS",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import email.utils
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from sluice.proxy.errors import (
     UpstreamConnectTimeoutError,
@@ -27,6 +28,20 @@ BASE_S = 0.25
 """Bound on the first wait, in seconds."""
 CAP_S = 4.0
 """Bound that the others double up to, in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How failures are dealt with."""
+
+    max_retries: int = 2
+    """How often a request is sent to the same upstream again."""
+    max_wait_s: float = 8.0
+    """Longest wait before it is, in seconds."""
+    breaker_failures: int = 5
+    """Failures in a row after which an upstream is passed over."""
+    breaker_retry_s: float = 10.0
+    """Seconds until one request tries it again."""
 
 
 def retry_wait_s(num_retries: int, draw: float, asked_s: float | None, max_wait_s: float) -> float | None:

@@ -1,6 +1,6 @@
 """All upstreams of one proxy: which serves a model, and sending a request there, again or elsewhere where that is safe.
 
-Decisions are plain functions beside (`retries.py`, `models.py`, `credentials.py`); here they meet sockets and clocks.
+Decisions are plain functions beside (`retries.py`, `models.py`, `addressing.py`); here they meet sockets and clocks.
 Nothing is sent again once an answer's head went to the client: `send` returns at the head.
 """
 
@@ -10,29 +10,22 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sluice.compressor.profiles import PROFILES, Profile
-from sluice.proxy.breaker import Breaker
-from sluice.proxy.errors import ForeignCredentialError, RequestError, UpstreamError, rendering_of
+from sluice.proxy.errors import ForeignCredentialError, UpstreamError, rendering_of
 from sluice.proxy.headers import Header
 from sluice.proxy.log import fields, logger
+from sluice.proxy.upstreams.addressing import Addressed, Addressing
 from sluice.proxy.upstreams.answers import HeldAnswer, RoutedAnswer, hold
-from sluice.proxy.upstreams.credentials import (
-    path_without_credential,
-    token_of,
-    with_credential,
-    without_credential,
-)
-from sluice.proxy.upstreams.http import HttpLimits, HttpUpstream
+from sluice.proxy.upstreams.http import HttpLimits
+from sluice.proxy.upstreams.member import Member, make_member
 from sluice.proxy.upstreams.metrics import UpstreamMetrics
-from sluice.proxy.upstreams.models import Routing, merge_lists, rename_model
-from sluice.proxy.upstreams.presets import ANY, CHAT, MESSAGES, RESPONSES, provider_of_key
-from sluice.proxy.upstreams.replicas import ReplicaUpstream, Upstream
+from sluice.proxy.upstreams.models import Routing, merge_lists
 from sluice.proxy.upstreams.retries import (
     FAILED_STATUSES,
     RETRIED_STATUSES,
+    Policy,
     asked_wait_s,
     forbids_retry,
     is_retried_error,
@@ -42,59 +35,21 @@ from sluice.proxy.upstreams.retries import (
 )
 from sluice.proxy.upstreams.settings import UpstreamSettings
 from sluice.proxy.upstreams.types import Answer, Target, Translator
-from sluice.proxy.wire import Outgoing, WireName
+from sluice.proxy.wire import Outgoing
 
 if TYPE_CHECKING:
     from sluice.backend.router.placements import Placements
 
-_HUBS = (CHAT, MESSAGES, RESPONSES)
-"""Formats that a request is translated to, the most widely spoken first."""
-_MESSAGES_PATH = "/v1/messages"
-_VERSION = (b"anthropic-version", b"2023-06-01")
 _LIST_TIMEOUT_S = 10.0
 _MAX_LIST_BYTES = 8 * 2**20
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """How failures are dealt with."""
-
-    max_retries: int = 2
-    """How often a request is sent to the same upstream again."""
-    max_wait_s: float = 8.0
-    """Longest wait before it is, in seconds."""
-    breaker_failures: int = 5
-    """Failures in a row after which an upstream is passed over."""
-    breaker_retry_s: float = 10.0
-    """Seconds until one request tries it again."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Upstream:
-    settings: UpstreamSettings
-    target: Target
-    http: Upstream
-    breaker: Breaker
-    max_retries: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Addressed:
-    """A request in the form that one upstream takes."""
-
-    path: str
-    headers: Sequence[Header]
-    body: bytes
-    translated_to: WireName | None
-    """The format that it was translated to; None where it is the client's."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
     """What came of asking one upstream."""
 
-    upstream: _Upstream
-    request: _Addressed
+    upstream: Member
+    request: Addressed
     num_sends: int
     answer: Answer | None
     error: UpstreamError | None
@@ -130,11 +85,12 @@ class Upstreams:
         self._policy = policy = policy or Policy()
         self._routing = Routing(upstreams)
         self._translator = translator
+        self._addressing = Addressing(translator)
         self._metrics = metrics or UpstreamMetrics()
         self._draw = draw
         self._placements = placements
         self._upstreams = {
-            settings.name: _make(settings, limits or HttpLimits(), policy, cache_ttl_s, placements)
+            settings.name: make_member(settings, limits or HttpLimits(), policy, cache_ttl_s, placements)
             for settings in upstreams
         }
         for name in self._upstreams:
@@ -163,6 +119,10 @@ class Upstreams:
             UnknownModelError: none does.
         """
         return self._upstreams[self._routing.find(model)].target
+
+    def target(self, name: str) -> Target:
+        """The upstream of this name, which an answer says it came from."""
+        return self._upstreams[name].target
 
     async def send(self, target: Target, outgoing: Outgoing) -> RoutedAnswer:
         """Send a request to an upstream, or, where that certainly has not worked on it, to its fallbacks.
@@ -217,7 +177,7 @@ class Upstreams:
         if len(everyone) == 1:
             return await self.send(everyone[0].target, Outgoing("GET", path, headers))
         plain = [(name, value) for name, value in headers if name != b"accept-encoding"]
-        asked = Outgoing("GET", "/v1/models", [*plain, (b"accept-encoding", b"identity")])
+        asked = [*plain, (b"accept-encoding", b"identity")]
         answers = await asyncio.gather(*(self._list(upstream, asked) for upstream in everyone))
         held = [answer for answer in answers if isinstance(answer, HeldAnswer)]
         if not held:
@@ -251,12 +211,12 @@ class Upstreams:
         if self._placements is not None:
             await self._placements.aclose()
 
-    async def _ask_in_turn(self, primary: _Upstream, outgoing: Outgoing) -> list[_Outcome]:
+    async def _ask_in_turn(self, primary: Member, outgoing: Outgoing) -> list[_Outcome]:
         """Ask an upstream and then its fallbacks, until there is an answer to go by; what came of each."""
         outcomes: list[_Outcome] = []
         chain = [primary, *(self._upstreams[name] for name in primary.settings.fallback)]
         for position, upstream in enumerate(chain):
-            request = self._address(upstream, outgoing, primary)
+            request = self._addressing.address(upstream, outgoing, primary)
             if request is None or not upstream.breaker.admits():
                 continue
             if upstream is not primary:
@@ -268,13 +228,13 @@ class Upstreams:
             if not outcomes[-1].may_fall_back:
                 return outcomes
         if not outcomes:
-            request = self._address(primary, outgoing, primary)
+            request = self._addressing.address(primary, outgoing, primary)
             assert request is not None
             outcomes.append(await self._ask(primary, outgoing.method, request, 0, has_fallback=False))
         return outcomes
 
     async def _ask(
-        self, upstream: _Upstream, method: str, request: _Addressed, max_retries: int, has_fallback: bool
+        self, upstream: Member, method: str, request: Addressed, max_retries: int, has_fallback: bool
     ) -> _Outcome:
         """Ask one upstream, again where that is safe and worth it."""
         for num_retries in range(max_retries + 1):
@@ -318,7 +278,7 @@ class Upstreams:
         asked_s = asked_wait_s(headers, time.time())
         return retry_wait_s(num_retries, self._draw(), asked_s, self._policy.max_wait_s)
 
-    def _note(self, upstream: _Upstream, *, is_good: bool) -> None:
+    def _note(self, upstream: Member, *, is_good: bool) -> None:
         """Tell the breaker, and whoever watches it."""
         breaker, name = upstream.breaker, upstream.target.name
         was_open = breaker.is_open
@@ -330,144 +290,19 @@ class Upstreams:
             self._metrics.set_open(name, is_open=breaker.is_open)
             logger.warning(fields("upstream_passed_over" if breaker.is_open else "upstream_is_back", upstream=name))
 
-    def _address(self, upstream: _Upstream, outgoing: Outgoing, primary: _Upstream) -> _Addressed | None:
-        """Put a request into the form that an upstream takes; None where it must not or cannot be sent there.
-
-        Raises:
-            RequestError: the request is meant for this upstream, and its credential is not, or its format cannot be
-                translated.
-        """
-        settings, is_primary = upstream.settings, upstream is primary
-        wire, path, body = outgoing.wire, outgoing.path, outgoing.body
-        spoken = self._spoken(upstream, wire, path)
-        if spoken is None and wire is not None and not is_primary:
-            return None
-        translated_to = spoken if spoken != wire else None
-        if translated_to is not None:
-            assert self._translator is not None
-            assert wire is not None
-            try:
-                body = self._translator.request(wire, translated_to, body)
-            except RequestError:
-                if is_primary:
-                    raise
-                return None
-            path = self._translator.path(translated_to)
-        if outgoing.model in settings.rename and body:
-            body = rename_model(body, settings.rename)
-        headers = self._headers(upstream, outgoing, spoken or wire, primary, translated_to)
-        if headers is None:
-            return None
-        if upstream.target.origin != primary.target.origin:
-            path = path_without_credential(path)
-        family = MESSAGES if path.startswith(_MESSAGES_PATH) else spoken or wire
-        path = settings.known.base_of(family) + path.removeprefix("/v1")
-        return _Addressed(path, headers, body, translated_to)
-
-    def _spoken(self, upstream: _Upstream, wire: WireName | None, path: str) -> WireName | None:
-        """The format in which an upstream is spoken to; None where it knows none that the request can be put in."""
-        if wire is None or wire in upstream.target.wires:
-            return wire
-        # Of a format's routes, such as that which only counts tokens, the main one alone can be translated.
-        if self._translator is not None and path.partition("?")[0] == self._translator.path(wire):
-            for other in _HUBS:
-                if other in upstream.target.wires and self._translator.can(wire, other):
-                    return other
-        return None
-
-    def _headers(
-        self,
-        upstream: _Upstream,
-        outgoing: Outgoing,
-        wire: WireName | None,
-        primary: _Upstream,
-        translated_to: WireName | None,
-    ) -> list[Header] | None:
-        """Headers for an upstream, with the credential that is meant for it; None where there is none to be had."""
-        settings, known = upstream.settings, upstream.settings.known
-        headers = list(outgoing.headers)
-        if translated_to is not None:
-            assert self._translator is not None
-            headers = self._translator.headers(translated_to, headers)
-        if settings.secret is not None:
-            headers = with_credential(headers, settings.secret.get_secret_value(), known.auth_of(wire))
-        elif not settings.takes_clients_credential:
-            headers = without_credential(headers)
-        elif upstream.target.origin != primary.target.origin:
-            return None
-        elif (token := token_of(headers)) is not None:
-            owner = provider_of_key(token)
-            if owner is not None and not known.is_local and known is not ANY and owner != known.name:
-                raise ForeignCredentialError(owner, settings.name)
-            if translated_to is not None:
-                headers = with_credential(headers, token, known.auth_of(wire))
-        if wire is MESSAGES and all(name != _VERSION[0] for name, _ in headers):
-            headers.append(_VERSION)
-        return headers
-
-    async def _list(self, upstream: _Upstream, asked: Outgoing) -> HeldAnswer | UpstreamError:
+    async def _list(self, upstream: Member, headers: Sequence[Header]) -> HeldAnswer | UpstreamError:
         """Ask one upstream for its models."""
         try:
-            request = self._address(upstream, asked, upstream)
-            assert request is not None
+            request = self._addressing.address_list(upstream, "/v1/models", headers)
         except ForeignCredentialError as error:
             return UpstreamError(str(error))
-        # Anthropic gives twenty at a time unless it is asked for more, and takes no bearer token for a key.
-        path, headers = request.path, list(request.headers)
-        if upstream.settings.known.wires == {MESSAGES}:
-            path += "?limit=1000"
-            if upstream.settings.secret is not None:
-                form = upstream.settings.known.auth_of(MESSAGES)
-                headers = with_credential(headers, upstream.settings.secret.get_secret_value(), form)
-            headers = [*(header for header in headers if header[0] != _VERSION[0]), _VERSION]
         try:
             async with asyncio.timeout(_LIST_TIMEOUT_S):
-                answer = await hold(await upstream.http.send("GET", path, headers), max_bytes=_MAX_LIST_BYTES)
+                answer = await hold(
+                    await upstream.http.send("GET", request.path, request.headers), max_bytes=_MAX_LIST_BYTES
+                )
         except TimeoutError:
             return UpstreamError(f"upstream {upstream.target.origin} lists no models within {_LIST_TIMEOUT_S:g} s")
         except UpstreamError as error:
             return error
         return answer or UpstreamError(f"upstream {upstream.target.origin} gives no usable list of models")
-
-
-def _connect(settings: UpstreamSettings, origin: str, limits: HttpLimits, placements: Placements | None) -> Upstream:
-    if not settings.replicas:
-        return HttpUpstream(origin, limits)
-    base = settings.known.base
-    return ReplicaUpstream(
-        origin,
-        [replica.removesuffix(base) for replica in settings.replicas],
-        limits,
-        kv_events=settings.kv_events,
-        health_path=settings.known.health or "/health",
-        placements=placements,
-    )
-
-
-def _make(
-    settings: UpstreamSettings,
-    limits: HttpLimits,
-    policy: Policy,
-    cache_ttl_s: float | None,
-    placements: Placements | None,
-) -> _Upstream:
-    preset = settings.known
-    named = settings.origin or (settings.replicas[0] if settings.replicas else preset.origin)
-    origin = (named or "").removesuffix(preset.base)
-    profile: Profile = PROFILES[settings.profile_name]
-    if cache_ttl_s is not None:
-        profile = replace(profile, ttl_s=cache_ttl_s)
-    own = {name: value for name in HttpLimits.__slots__ if (value := getattr(settings, name)) is not None}
-    return _Upstream(
-        settings,
-        Target(
-            settings.name,
-            origin,
-            profile,
-            settings.wires if settings.wires is not None else preset.wires,
-            settings.is_local if settings.is_local is not None else preset.is_local,
-        ),
-        _connect(settings, origin, replace(limits, **own), placements),
-        Breaker(max_failures=policy.breaker_failures, retry_s=policy.breaker_retry_s),
-        policy.max_retries if settings.max_retries is None else settings.max_retries,
-    )

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from sluice.backend.base import Engine, FinishReason, SamplingParams
-from sluice.backend.bench.gpu import SHAPES
+from sluice.backend.bench.gpu.shapes import SHAPES
 from sluice.backend.embedded.config import EngineConfig
 from sluice.backend.embedded.engine import EmbeddedEngine
 from sluice.backend.embedded.loading import gpu_kv_bytes, load_engine
