@@ -120,6 +120,10 @@ class Upstreams:
         """
         return self._upstreams[self._routing.find(model)].target
 
+    def target(self, name: str) -> Target:
+        """The upstream of this name, which an answer says it came from."""
+        return self._upstreams[name].target
+
     async def send(self, target: Target, outgoing: Outgoing) -> RoutedAnswer:
         """Send a request to an upstream, or, where that certainly has not worked on it, to its fallbacks.
 
