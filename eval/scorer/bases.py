@@ -7,7 +7,6 @@ from pathlib import Path
 from sluice.compressor.scoring.neural.bases import Base, BaseTokenizer, find_base
 from sluice.compressor.scoring.neural.windows import WindowShape
 
-
 SMOLLM2 = "SmolLM2-135M-Instruct"
 """The embedded engine's default weights, which are converted where they are asked for first."""
 
