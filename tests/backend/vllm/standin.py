@@ -79,6 +79,7 @@ class Handler(BaseHTTPRequestHandler):
     state: State
     model: str
     dies = False
+    is_draining = False
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -140,6 +141,7 @@ class Handler(BaseHTTPRequestHandler):
             self.reply({"id": "x", "model": self.model, "choices": [{"index": 0, **choice}], "usage": usage})
         with LOCK:
             state.num_running -= 1
+        self.close_connection |= self.is_draining
         return None
 
     def stream(self, body: dict[str, Any], text: str) -> None:
@@ -217,6 +219,7 @@ def main() -> None:
 
     def drain(*_: Any) -> None:
         print("INFO draining", flush=True)
+        Handler.is_draining = True
         threading.Thread(target=server.shutdown).start()
 
     signal.signal(signal.SIGTERM, drain)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import random
+from itertools import accumulate
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -21,7 +22,8 @@ from sluice.eval.traces import trace_file
 def script(num_turns: int = 10, tokens: int = 1000) -> Script:
     """A system prompt, then in turn what was asked (or shown) and an answer."""
     parts = [Part(500, b"system"), *(Part(tokens if index % 2 == 0 else 100) for index in range(2 * num_turns))]
-    requests = [Request(tuple(range(2 * turn + 2)), 2 * turn + 2) for turn in range(num_turns)]
+    ends = tuple(accumulate(part.num_tokens for part in parts))
+    requests = [Request(tuple(range(size)), ends[:size], size) for size in range(2, 2 * num_turns + 2, 2)]
     return Script(tuple(parts), tuple(requests))
 
 
