@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from sluice.backend.settings import default_cache_dir
-from sluice.backend.weights import DEFAULT_MODEL, default_weights
+from pathlib import Path
+
 from sluice.compressor.scoring.neural.bases import Base, BaseTokenizer, find_base
 from sluice.compressor.scoring.neural.windows import WindowShape
 
+SMOLLM2 = "SmolLM2-135M-Instruct"
+"""The embedded engine's default weights, which are converted where they are asked for first."""
+
 
 def base_named(name: str) -> Base:
-    """A base by name; the embedded engine's default weights are converted where they are asked for first.
+    """A base by name, or a folder that holds one, with its name in a file `NAME` if it is not the folder's.
 
     Raises:
         MissingBaseError: there is none of that name.
         MissingWeightsError: the package of the default weights is not installed.
     """
-    if name == DEFAULT_MODEL:
+    if (label := Path(name) / "NAME").is_file():
+        return Base(label.read_text().strip(), label.parent)
+    if name == SMOLLM2:
+        from sluice.backend.settings import default_cache_dir
+        from sluice.backend.weights import default_weights
+
         return find_base(name, {name: default_weights(default_cache_dir(), lambda _: None)})
     return find_base(name)
 

@@ -89,7 +89,8 @@ def fit(
     begun = time.monotonic() - spent_s
     saved = reported = time.monotonic()
     num_tokens, sums = 0, torch.zeros(2, device=device_corpus.device)
-    network.train()
+    # Without dropout: hardly a window is seen twice, and a run that goes on ends where it would have ended.
+    network.eval()
     while step < len(batches):
         spent_s = time.monotonic() - begun
         progress = seen / total
@@ -122,7 +123,6 @@ def fit(
             torch.save(state, checkpoint.with_suffix(".part"))
             checkpoint.with_suffix(".part").replace(checkpoint)
             saved = now
-    network.eval()
 
 
 @torch.inference_mode()

@@ -62,7 +62,7 @@ def prepare_file(path: Path, bases: Sequence[Base], out: Path, seed: int) -> Non
 
 def corpus_file(folder: Path, stem: str, base: str) -> Path:
     """Where the windows of a file of conversations are."""
-    return folder / f"{stem}.{base}.corpus"
+    return folder / f"{stem}.{Path(base).name}.corpus"
 
 
 def examples_file(folder: Path, stem: str) -> Path:

@@ -22,6 +22,7 @@ from sluice.compressor.scoring.neural.card import write_card
 from sluice.compressor.scoring.neural.lora import add_adapters
 from sluice.compressor.scoring.neural.model_file import base_digest, write_adapter
 from sluice.compressor.scoring.neural.network import LineNetwork, load_network
+from sluice.eval.scorer.bases import base_named
 from sluice.eval.scorer.corpus import Corpus, concatenated, read_corpus
 from sluice.eval.scorer.device import DeviceCorpus
 from sluice.eval.scorer.fit import Plan, fit, score
@@ -42,6 +43,7 @@ PRIOR_LOGIT = -3.0
 @click.option("--epochs", default=Plan().epochs, show_default=True)
 @click.option("--minutes", type=float, help="Of each run's training, at most.")
 @click.option("--share", default=1.0, show_default=True, help="Of the conversations: for learning curves.")
+@click.option("--idle-share", default=Plan().idle_share, show_default=True, help="Of windows without a needed line.")
 @click.option("--learning-rate", default=Plan().learning_rate, show_default=True)
 @click.option("--batch-tokens", default=Plan().batch_tokens, show_default=True)
 @click.option("--rank", default=Plan().rank, show_default=True, help="Of the adapters.")
@@ -56,6 +58,7 @@ def train_neural(
     epochs: float,
     minutes: float | None,
     share: float,
+    idle_share: float,
     learning_rate: float,
     batch_tokens: int,
     rank: int,
@@ -72,6 +75,7 @@ def train_neural(
     plan = Plan(
         epochs=epochs,
         minutes=minutes,
+        idle_share=idle_share,
         learning_rate=learning_rate,
         head_rate=2 * learning_rate,
         batch_tokens=batch_tokens,
@@ -79,7 +83,7 @@ def train_neural(
         alpha=2.0 * rank,
         seed=seed,
     )
-    found = _base(base)
+    found = base_named(base)
     train = concatenated([_corpus(path, found, out, seed) for path in traces])
     held = [(path, _corpus(path, found, out, seed)) for path in look_at]
     on_device = DeviceCorpus(train, line_weights(train), device)
@@ -135,15 +139,6 @@ def line_weights(corpus: Corpus) -> npt.NDArray[np.float32]:
     totals = np.maximum(np.bincount(of_line, minlength=len(agents)), 1)
     weights: npt.NDArray[np.float64] = np.sqrt(np.minimum(sizes, 32) / 12 * (totals.mean() / totals)[of_line])
     return weights.astype(np.float32)
-
-
-def _base(name: str) -> Base:
-    folder = Path(name)
-    if folder.is_dir():
-        return Base((folder / "NAME").read_text().strip() if (folder / "NAME").is_file() else name, folder)
-    from sluice.eval.scorer.bases import base_named  # the engine's packages are needed for its weights alone
-
-    return base_named(name)
 
 
 def _corpus(path: Path, base: Base, out: Path, seed: int) -> Corpus:
