@@ -128,7 +128,9 @@ class Compressor:
         is_pinned = bool(first_pin) and found.pop() is not None
         refusals = zip(recent, found[len(hashes) :], strict=True)
         found = found[: len(hashes)]
-        if lost and not any(found):
+        # Where the model has said nothing yet there is nothing to be known: what goes out now is what is frozen.
+        is_begun = any(digest.role == "assistant" for digest in said)
+        if lost and is_begun and not any(found):
             return replace(as_sent, bypass="state")
         records = [self._rendition(key, record) for key, record in zip(hashes, found, strict=True)]
         unknown = [index for index, record in enumerate(records) if record is None]

@@ -3,6 +3,7 @@
 CompressorError
 ├── MalformedMessageError   a message is not of its dialect's form
 ├── StateError              the store did not answer, or not in time
+│   └── StateRefusedError   the store answered, and takes nothing: it is full, or may only be read
 ├── UnknownRecallError      no original is kept under this id
 ├── AmbiguousRecallError    the short id fits several originals
 └── TooManyPinsError        a conversation has as many pins as it may have
@@ -32,6 +33,10 @@ class StateError(CompressorError):
     def __init__(self, message: str, known: Mapping[bytes, bytes] | None = None) -> None:
         super().__init__(message)
         self.known = known or {}
+
+
+class StateRefusedError(StateError):
+    """The store answered that it does not do this: it is full, or may only be read. What it holds is still there."""
 
 
 class UnknownRecallError(CompressorError):

@@ -71,8 +71,9 @@ class Settings(BaseSettings):
     """Where state is kept, `redis://`, `rediss://` or `unix://`; None keeps it in this process."""
     redis_timeout_s: float = Field(default=0.25, gt=0)
     """Longest wait for Redis in one step, connecting included, in seconds."""
-    ttl_s: float = Field(default=86_400.0, ge=1)
-    """Seconds after which state that nobody asked for is gone. Keep it above twice the provider's cache life."""
+    ttl_s: float = Field(default=172_800.0, ge=1)
+    """Seconds after which state that nobody asked for is gone. Keep it above twice the provider's cache life, which is
+    up to a day."""
     state_max_bytes: int = Field(default=256 * 2**20, ge=2**20)
     """Bound on the state that this process holds, in bytes; the least recently used goes first."""
     compress_timeout_s: float = Field(default=5.0, gt=0)

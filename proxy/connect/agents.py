@@ -77,12 +77,9 @@ def _codex(place: Place, origin: str, model: str | None) -> Setup:
         "env_key": "OPENAI_API_KEY",
         "wire_api": WireName.RESPONSES.value,
     }
-    changes = [
-        Change(file, Form.TOML, ("model_provider",), "sluice"),
-        Change(file, Form.TOML, ("model_providers", "sluice"), provider),
-    ]
-    if model:
-        changes.insert(0, Change(file, Form.TOML, ("model",), model))
+    changes = [Change(file, Form.TOML, ("model",), model)] if model else []
+    changes.append(Change(file, Form.TOML, ("model_provider",), "sluice"))
+    changes += [Change(file, Form.TOML, ("model_providers", "sluice", key), value) for key, value in provider.items()]
     return Setup(tuple(changes), ("Codex takes the upstream's key from OPENAI_API_KEY.",))
 
 
@@ -99,15 +96,13 @@ def _opencode(place: Place, origin: str, model: str | None) -> Setup:
             ),
             ("A provider other than anthropic and openai: name a model, as in --model gpt-4o.",),
         )
-    provider = {
-        "npm": "@ai-sdk/openai-compatible",
-        "name": "Sluice",
-        "options": {"baseURL": f"{origin}/v1"},
-        "models": {model: {"name": model}},
-    }
+    ours = ("provider", "sluice")
     return Setup(
         (
-            Change(file, Form.JSON, ("provider", "sluice"), provider),
+            Change(file, Form.JSON, (*ours, "npm"), "@ai-sdk/openai-compatible"),
+            Change(file, Form.JSON, (*ours, "name"), "Sluice"),
+            Change(file, Form.JSON, (*ours, "options", "baseURL"), f"{origin}/v1"),
+            Change(file, Form.JSON, (*ours, "models", model, "name"), model),
             Change(file, Form.JSON, ("model",), f"sluice/{model}"),
         ),
         ("Give the upstream's key once: opencode auth login, then Other, then sluice.",),

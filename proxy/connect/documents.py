@@ -21,8 +21,6 @@ from ruamel.yaml.error import YAMLError
 from tomlkit.exceptions import TOMLKitError
 
 Tree = MutableMapping[str, Any]
-Value = str | Mapping[str, Any]
-"""What a setting can be set to: a text, or a table of such."""
 
 
 class Form(StrEnum):
@@ -53,7 +51,7 @@ class Change:
     form: Form
     keys: tuple[str, ...]
     """Where it stands, outermost first."""
-    value: Value
+    value: str
 
 
 def parse(text: str, form: Form) -> Tree:
@@ -110,7 +108,7 @@ def find(tree: Tree, keys: tuple[str, ...]) -> object:
     return plain(here)
 
 
-def put(tree: Tree, keys: tuple[str, ...], value: Value) -> None:
+def put(tree: Tree, keys: tuple[str, ...], value: object) -> None:
     """Set the value at a place, making the tables above it.
 
     Raises:
@@ -123,7 +121,7 @@ def put(tree: Tree, keys: tuple[str, ...], value: Value) -> None:
         here = here[key]
         if not isinstance(here, MutableMapping):
             raise UnreadableSettingsError(f"{'.'.join(keys[:depth])} in it is no table")
-    here[keys[-1]] = dict(value) if isinstance(value, Mapping) else value
+    here[keys[-1]] = value
 
 
 def remove(tree: Tree, keys: tuple[str, ...]) -> None:

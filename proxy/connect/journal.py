@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sluice.proxy.connect.documents import Form, Value
+from sluice.proxy.connect.documents import Form
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Entry:
     file: Path
     form: Form
     keys: tuple[str, ...]
-    value: Value
+    value: str
     """What it was set to."""
     was_there: bool
     before: Any

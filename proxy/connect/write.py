@@ -19,7 +19,6 @@ from sluice.proxy.connect.documents import (
     UnreadableSettingsError,
     find,
     parse,
-    plain,
     put,
     remove,
     render,
@@ -56,7 +55,7 @@ def write(agent: str, changes: Sequence[Change], journal: Journal) -> list[Path]
                 before = find(tree, change.keys)
                 put(tree, change.keys, change.value)
                 known = remembered.get((file, change.keys))
-                if known is not None and before != plain(known.value):
+                if known is not None and before != known.value:
                     known = None  # somebody set it otherwise since: that is what to go back to
                 was_there = before is not MISSING
                 remembered[file, change.keys] = Entry(
@@ -116,7 +115,7 @@ def _undo_file(file: Path, form: Form, entries: Iterable[Entry]) -> tuple[str | 
     is_ours = False
     for entry in entries:
         is_ours = is_ours or entry.made_file
-        is_same = find(tree, entry.keys) == plain(entry.value)
+        is_same = find(tree, entry.keys) == entry.value
         if is_same and entry.was_there:
             put(tree, entry.keys, entry.before)
         elif is_same:

@@ -325,6 +325,24 @@ async def test_a_lost_store_without_a_copy_forwards_the_clients_bytes() -> None:
     assert compressed.bypass == "state"
 
 
+async def test_a_conversation_that_begins_while_the_store_is_lost_stays_as_it_went_out() -> None:
+    class OnlyReadsFail(LostStore):
+        async def put_new(self, records: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+            return await MemoryStore.put_new(self, records)
+
+    store = OnlyReadsFail()
+    compressor = Compressor(store)
+    repeats = {"role": "user", "content": [{"type": "text", "text": "go"}]}
+    log = result("c0", "\n".join(["waiting for the server"] * 50))
+    store.lost, store.known = True, {}
+    first = await send(compressor, [repeats, log])
+    assert (first.messages, first.bypass) == ([encode(repeats), encode(log)], "state")
+    store.lost = False
+    later = await send(compressor, [repeats, log, call("c1", "bash", command="x"), result("c1", log["content"])])
+    assert later.messages[:2] == first.messages
+    assert later.num_markers == 1
+
+
 async def test_a_lost_store_with_a_copy_replays_what_is_known_and_leaves_the_rest() -> None:
     store = LostStore()
     compressor = Compressor(store)

@@ -81,9 +81,21 @@ def load_network(base: Base, *, num_layers: int | None = None, dtype: torch.dtyp
         module.pooler = None
     else:
         module.config.use_cache = False
+        _fuse_norms(module)
     if num_layers is not None:
         _keep_layers(module, num_layers)
     return LineNetwork(module, int(module.config.hidden_size))
+
+
+def _fuse_norms(module: nn.Module) -> None:
+    """Put torch's one kernel where Llama's norm takes five: a fifth of the time goes there otherwise."""
+    for name, norm in list(module.named_modules()):
+        if type(norm).__name__ == "LlamaRMSNorm":
+            weight, epsilon = norm.weight, float(norm.variance_epsilon)
+            fused = nn.RMSNorm(weight.shape[-1], epsilon)
+            fused.weight = weight
+            parent, _, own = name.rpartition(".")
+            setattr(module.get_submodule(parent), own, fused)
 
 
 def _keep_layers(module: Any, num_layers: int) -> None:

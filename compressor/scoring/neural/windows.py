@@ -132,8 +132,8 @@ class WindowMaker:
         said = [one for one in evidence.said if one.position < segment.position]
         users = [one.prose for one in said if one.role == "user" and one.prose]
         texts = [
-            _clipped(f"Task: {users[0]}", shape.task) if users else "",
-            _clipped(f"User: {users[-1]}", shape.user) if len(users) > 1 else "",
+            _clipped(f"Task: {users[0]}\n", shape.task) if users else "",
+            _clipped(f"User: {users[-1]}\n", shape.user) if len(users) > 1 else "",
             _clipped(f"Result: {_described(segment)}", shape.call),
             *_newest(said, shape.history),
         ]
@@ -176,7 +176,8 @@ def _newest(said: Sequence[Said], max_tokens: int) -> list[str]:
         if num_chars >= _MAX_CHARS_PER_TOKEN * max_tokens:
             break
         if one.role == "assistant":
-            texts.append(_clipped(" ".join([one.prose, *(f"> {call}" for call in one.calls)]), max_tokens // 2))
+            text = "\n".join([one.prose, *(f"> {call}" for call in one.calls)])
+            texts.append(f"{_clipped(text, max_tokens // 2)}\n")
             num_chars += len(texts[-1])
     return texts[::-1]
 

@@ -52,13 +52,13 @@ def test_toml_keeps_comments_and_order() -> None:
     text = '# mine\nmodel = "gpt-5"  # the good one\n\n[tui]\ntheme = "dark"\n'
     document = parse(text, Form.TOML)
     put(document, ("model_provider",), "sluice")
-    put(document, ("model_providers", "sluice"), {"base_url": "http://127.0.0.1:8790/v1"})
+    put(document, ("model_providers", "sluice", "base_url"), "http://127.0.0.1:8790/v1")
     shown = render(document, Form.TOML, text)
     assert '# mine\nmodel = "gpt-5"  # the good one\n' in shown
     # A key behind a table would belong to it.
     assert shown.index("model_provider =") < shown.index("[tui]")
     remove(document, ("model_provider",))
-    remove(document, ("model_providers", "sluice"))
+    remove(document, ("model_providers", "sluice", "base_url"))
     assert render(document, Form.TOML, text).strip() == text.strip()
 
 
