@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from sluice.backend.embedded.matrix import DenseMatrix, Matrix, MatrixMaker, eight_bits, four_bits
+from sluice.backend.embedded.matrix import Matrix, MatrixMaker, dense, eight_bits, four_bits
 from sluice.backend.embedded.model import LayerWeights, Weights
 from sluice.backend.embedded.model_config import ModelConfig
 from sluice.backend.embedded.ops import HeadNorms
@@ -28,8 +28,8 @@ class WeightForm:
     dtype: torch.dtype
     """Of embedding and norms, of dense matrices, and of what the packed ones give."""
     device: torch.device
-    matrix: MatrixMaker = DenseMatrix
-    head: MatrixMaker = DenseMatrix
+    matrix: MatrixMaker = dense
+    head: MatrixMaker = dense
     """The output layer's: every token depends on it most."""
 
     @classmethod

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 
 from sluice.backend.embedded.attention import AttentionBackend, Span
+from sluice.backend.embedded.device import to_device
 from sluice.backend.embedded.kv_cache import KVCache
 from sluice.backend.embedded.model import Decoder
 from sluice.backend.embedded.sampler import Row, Sampled, sample
 from sluice.backend.embedded.scheduler import Scheduled, Step
 from sluice.backend.embedded.sequence import Sequence
-from sluice.backend.embedded.transfer import to_device
 
 if TYPE_CHECKING:  # CUDA's alone
     from sluice.backend.embedded.graphs import DecodeGraphs

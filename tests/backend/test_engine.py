@@ -298,8 +298,8 @@ async def test_random_requests_with_cancellations_leave_every_block_free(tiny_fo
         await asyncio.gather(*(one() for _ in range(min(25, num_requests - start))))
     await collect(engine, [5], SamplingParams(max_tokens=1))
     assert num_held_blocks(engine) == 0
-    assert not engine._requests
-    assert not engine._drafters
+    assert not engine._worker._requests
+    assert not engine._worker._drafting._drafters
     await engine.aclose()
 
 

@@ -31,6 +31,7 @@ from sluice.backend.errors import BackendError
 )
 @click.option("--kv-dtype", default="auto", show_default=True, type=click.Choice(["auto", "int8", "fp8"]))
 @click.option("--rounds", "num_rounds", default=3, show_default=True, type=click.IntRange(1))
+@click.option("--cuda-graphs/--no-cuda-graphs", default=True, show_default=True, help="Record decoding steps.")
 @click.option("--kernels", "with_kernels", is_flag=True, help="List what the device spends its time on.")
 @click.option("--transformers/--no-transformers", "with_transformers", default=True, show_default=True)
 def main(
@@ -39,6 +40,7 @@ def main(
     dtype: str,
     kv_dtype: str,
     num_rounds: int,
+    cuda_graphs: bool,
     with_kernels: bool,
     with_transformers: bool,
 ) -> None:
@@ -51,6 +53,7 @@ def main(
         kv_memory_bytes=64 << 20 if shape_name == "tiny" else None,
         max_num_sequences=shape.num_streams,
         max_num_draft_tokens=0,
+        use_cuda_graphs=cuda_graphs,
     )
     try:
         many = asyncio.run(_measure(shape, config, num_rounds, with_kernels))

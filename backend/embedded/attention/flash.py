@@ -12,8 +12,8 @@ import torch
 
 from sluice.backend.embedded.attention.base import Span
 from sluice.backend.embedded.attention.gathered import slots_of
+from sluice.backend.embedded.device import to_device
 from sluice.backend.embedded.kv_cache import KVCache
-from sluice.backend.embedded.transfer import to_device
 
 _MAX_HEAD_DIM = 256
 

@@ -13,8 +13,8 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from sluice.backend.embedded.attention.base import Span
+from sluice.backend.embedded.device import to_device
 from sluice.backend.embedded.kv_cache import KVCache
-from sluice.backend.embedded.transfer import to_device
 
 
 class GatheredAttention:

@@ -16,8 +16,8 @@ from sluice.backend.embedded.attention.base import Span
 from sluice.backend.embedded.attention.flash import FlashPass, has_flash
 from sluice.backend.embedded.attention.gathered import GatheredPass
 from sluice.backend.embedded.attention.paged_kernel import attend_split, join_splits
+from sluice.backend.embedded.device import to_device
 from sluice.backend.embedded.kv_cache import KVCache
-from sluice.backend.embedded.transfer import to_device
 
 _FEW_QUERIES = 16
 _TILE = 64

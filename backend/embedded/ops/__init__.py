@@ -1,7 +1,6 @@
 """What a decoder computes between its matrix products: one interface, one module for each way."""
 
-from importlib.util import find_spec
-
+from sluice.backend.embedded.device import has_kernels
 from sluice.backend.embedded.kv_cache import KVCache
 from sluice.backend.embedded.model_config import ModelConfig
 from sluice.backend.embedded.ops.base import HeadNorms, Ops
@@ -12,7 +11,7 @@ __all__ = ["HeadNorms", "Ops", "PlainOps", "make_ops"]
 
 def make_ops(config: ModelConfig, cache: KVCache) -> Ops:
     """The fastest that can be used with this cache."""
-    if cache.device.type == "cuda" and find_spec("triton") is not None:
+    if has_kernels(cache.device):
         from sluice.backend.embedded.ops.fused import FusedOps
 
         return FusedOps(config, cache)
