@@ -23,7 +23,7 @@ from sluice.compressor.line_judge import LineJudge
 from sluice.compressor.lru import LRU
 from sluice.compressor.pins import Pin
 from sluice.compressor.profiles import PROFILES, Profile
-from sluice.compressor.scoring import ModelFileError, load_default
+from sluice.compressor.scoring import ModelFileError, Scorer, load_default
 from sluice.compressor.settings import CompressorSettings
 from sluice.compressor.state import RECALL_PREFIX_CHARS, StateStore
 from sluice.compressor.turn import Turn, advance, hold_out, leave_untouched, parse, shed
@@ -54,6 +54,7 @@ class Compressor:
         profile: what the provider's cache costs.
         clock: the wall clock, in seconds: by it the provider's cache expires.
         judges: in place of the modes' own.
+        scorer: by what they go, in place of the shipped one.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Compressor:
         profile: Profile = PROFILES["anthropic"],
         clock: Callable[[], float] = time.time,
         judges: Mapping[Mode, Judge] | None = None,
+        scorer: Scorer | None = None,
     ) -> None:
         self._store = store
         self._settings = settings or CompressorSettings()
@@ -72,6 +74,7 @@ class Compressor:
         self._digests: LRU[bytes, _Digest] = LRU(self._settings.max_digests)
         self._renditions: LRU[bytes, tuple[bytes, Rendition]] = LRU(self._settings.max_renditions)
         self._conversations: LRU[tuple[Judge, bytes], Conversation] = LRU(self._settings.max_conversations)
+        self._scorer = scorer
         self._judges: dict[Mode, Judge] = {Mode.SAFE: KeepAll(), **(judges or {})}
 
     async def compress(
@@ -228,7 +231,7 @@ class Compressor:
         if judge is None:
             prices = self._settings.balanced if mode is Mode.BALANCED else self._settings.aggressive
             try:
-                judge = LineJudge(load_default(), prices, self._settings)
+                judge = LineJudge(self._scorer or load_default(), prices, self._settings)
             except (ImportError, ModelFileError) as error:
                 logger.error("no scorer, so that mode %s drops no more than safe does: %s", mode, error)
                 judge = KeepAll()
@@ -299,20 +302,23 @@ class Compressor:
             record = turn.records[index - 1]
             if record is not None and record.epoch:
                 break  # what was held before an epoch shows what is no longer forwarded
+        turn_judge = judge.for_turn()
         num_bytes = sum(len(raw) for raws in turn.raws[conversation.num_messages :] for raw in raws)
         if num_bytes > self._settings.max_inline_bytes or not isinstance(judge, KeepAll):
             # A thread cannot be called back: it works on a copy, so that what it does too late is nobody's.
             fork = turn.forked()
             try:
                 async with asyncio.timeout(self._settings.decide_timeout_s):
-                    conversation = await asyncio.to_thread(advance, fork, conversation, judge, profile, self._settings)
+                    conversation = await asyncio.to_thread(
+                        advance, fork, conversation, turn_judge, profile, self._settings
+                    )
             except TimeoutError:
                 turn.bypass = "timeout"
                 leave_untouched(turn)
                 return turn
             turn = fork
         else:
-            conversation = advance(turn, conversation, judge, profile, self._settings)
+            conversation = advance(turn, conversation, turn_judge, profile, self._settings)
         if turn.bypass is None:
             self._conversations.put((judge, turn.hashes[-1]), conversation)
         return turn
@@ -337,7 +343,7 @@ class Compressor:
         """Rewrite the history of a request that the upstream refused, and freeze that beside the request's records."""
         conversation = judge.new_conversation(self._settings)
         try:
-            epoch = await asyncio.to_thread(shed, turn, conversation, judge, profile, self._settings)
+            epoch = await asyncio.to_thread(shed, turn, conversation, judge.for_turn(), profile, self._settings)
         except Exception:  # the upstream's refusal is then the answer
             logger.exception("a request that the upstream refused could not be made smaller")
             epoch = None

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from sluice.compressor.scoring.base import HEADS
 from sluice.compressor.scoring.neural.bases import Base
 from sluice.compressor.scoring.neural.card import write_card
 from sluice.compressor.scoring.neural.lora import add_adapters
@@ -26,7 +27,7 @@ from sluice.eval.scorer.bases import base_named
 from sluice.eval.scorer.corpus import Corpus, concatenated, read_corpus
 from sluice.eval.scorer.device import DeviceCorpus
 from sluice.eval.scorer.fit import Plan, fit, score
-from sluice.eval.scorer.splits import MAIN, left_out
+from sluice.eval.scorer.splits import MAIN, left_out, repository_of
 
 CORPUS = ".corpus"
 PRIOR_LOGIT = -3.0
@@ -85,9 +86,9 @@ def train_neural(
     )
     found = base_named(base)
     train = concatenated([_corpus(path, found, out, seed) for path in traces])
-    held = [(path, _corpus(path, found, out, seed)) for path in look_at]
+    held = concatenated([_corpus(path, found, out, seed) for path in look_at]) if look_at else None
     on_device = DeviceCorpus(train, line_weights(train), device)
-    held_on_device = [(path, DeviceCorpus(c, np.ones(len(c.flags), np.float32), device)) for path, c in held]
+    held_on_device = DeviceCorpus(held, np.ones(len(held.flags), np.float32), device) if held is not None else None
     say(f"{len(train):,} windows, {train.num_tokens.sum():,} tokens, {len(train.flags):,} lines; {device}")
     for run in runs:
         if (out / f"{run}.logits.npz").exists():
@@ -103,9 +104,8 @@ def train_neural(
         _write(out / run, network, found, layers, digest, train, run, plan)
         unseen = np.flatnonzero(left_out(run, train)[train.windows[:, 0]])
         logits: dict[str, Any] = {"train": score(network, on_device, unseen, batch_tokens), "train_windows": unseen}
-        for path, corpus in held_on_device:
-            everything = np.arange(len(corpus.num_tokens))
-            logits[path.name.split(".")[0]] = score(network, corpus, everything, batch_tokens)
+        if held is not None and held_on_device is not None:
+            logits["look_at"] = _looked_at(run, network, held, held_on_device, batch_tokens)
         np.savez(out / f"{run}.logits.npz", allow_pickle=False, **logits)
         (out / f"{run}.checkpoint").unlink(missing_ok=True)
         say(f"{run}: done")
@@ -125,18 +125,30 @@ def ready(network: LineNetwork, plan: Plan, device: torch.device) -> None:
                 value.data = value.data.to(torch.bfloat16)
 
 
+def _looked_at(
+    run: str, network: LineNetwork, held: Corpus, on_device: DeviceCorpus, batch_tokens: int
+) -> npt.NDArray[np.float16]:
+    """Logits of all lines that are only looked at; a run without an agent is asked about that agent's alone."""
+    agent = run.removeprefix("agent-")
+    asked = np.array([agent in (run, group.agent) for group in held.groups])[held.windows[:, 0]]
+    found = np.full((len(held.flags), len(HEADS)), np.nan, np.float16)
+    found[np.repeat(asked, np.diff(held.line_starts))] = score(network, on_device, np.flatnonzero(asked), batch_tokens)
+    return found
+
+
 def line_weights(corpus: Corpus) -> npt.NDArray[np.float32]:
-    """Of each line: long lines weigh more, for they are what is saved, and lines of agents with many of them less."""
+    """Of each line: long lines weigh more, for they are what is saved, and lines of repositories with many less."""
     num_lines = np.diff(corpus.line_starts)
     first = np.repeat(corpus.windows[:, 4] - 1, num_lines)
     before = np.concatenate([[0], corpus.line_ends[:-1]]).astype(np.int64)
     is_first = np.zeros(len(corpus.line_ends), dtype=bool)
     is_first[corpus.line_starts[:-1][num_lines > 0]] = True
     sizes = corpus.line_ends.astype(np.int64) - np.where(is_first, first, before)
-    agents = sorted({group.agent for group in corpus.groups})
-    agent = np.array([agents.index(group.agent) for group in corpus.groups])[corpus.windows[:, 0]]
-    of_line = np.repeat(agent, num_lines)
-    totals = np.maximum(np.bincount(of_line, minlength=len(agents)), 1)
+    names = [repository_of(group) for group in corpus.groups]
+    repositories = sorted(set(names))
+    numbers = np.array([repositories.index(name) for name in names])[corpus.windows[:, 0]]
+    of_line = np.repeat(numbers, num_lines)
+    totals = np.maximum(np.bincount(of_line, minlength=len(repositories)), 1)
     weights: npt.NDArray[np.float64] = np.sqrt(np.minimum(sizes, 32) / 12 * (totals.mean() / totals)[of_line])
     return weights.astype(np.float32)
 
