@@ -16,14 +16,17 @@ from sluice.compressor.scoring.neural.combine import COLUMNS
 from sluice.eval.scorer.crossval import HeldOut, held_out
 from sluice.eval.scorer.data import Examples, Source, concatenate
 from sluice.eval.scorer.logits import Said
-from sluice.eval.scorer.trees import Growth, grow, to_forest
+from sluice.eval.scorer.trees import Growth, added, grow, to_forest
+
+CORRECTION = Growth(num_trees=60, num_leaves=8, learning_rate=0.06)
+"""How the trees that look at logits are grown: few and small, for they only mend what the features' trees say."""
 
 
 def with_logits(named: Sequence[tuple[str, Source]], said: Mapping[str, Said]) -> list[Source]:
     """Examples with the columns of the logits behind their features; those without logits are left out."""
     found: list[Source] = []
     for name, source in named:
-        if name not in said:
+        if name not in said or not said[name].results:
             continue
         columns = said[name].columns(source.examples)
         known = ~np.isnan(columns[:, 0])
@@ -46,14 +49,17 @@ def selected(examples: Examples, mask: np.ndarray[tuple[int], np.dtype[np.bool_]
     return Examples(*(getattr(examples, name)[mask] for name in Examples.__dataclass_fields__))
 
 
-def forests(sources: Sequence[Source], growth: Growth) -> tuple[Forest, Forest]:
-    """Trees over features alone, and over both, of the same examples."""
-    alone = concatenate([source.examples for source in without_logits(sources)])
-    both = concatenate([source.examples for source in sources])
-    return (
-        to_forest(grow(alone, growth, FEATURES), FEATURES),
-        to_forest(grow(both, growth, COLUMNS), COLUMNS),
-    )
+def corrected(alone: Forest, sources: Sequence[Source], growth: Growth = CORRECTION) -> Forest:
+    """The features' trees, and trees that mend what they say by what the network said.
+
+    Args:
+        alone: over features.
+        sources: conversations with the logits of networks that had not seen them.
+        growth: of the added trees.
+    """
+    examples = concatenate([source.examples for source in sources])
+    margins = alone.margins(np.ascontiguousarray(examples.features[:, : len(FEATURES)]))
+    return added(alone, to_forest(grow(examples, growth, COLUMNS, margins), COLUMNS))
 
 
 def compare(group: str, held: Sequence[Source], trained: tuple[Forest, Forest]) -> Iterator[tuple[str, HeldOut]]:

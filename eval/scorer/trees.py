@@ -30,8 +30,20 @@ class Growth:
     seed: int = 0
 
 
-def grow(examples: Examples, growth: Growth, columns: Sequence[str] = FEATURES) -> dict[str, Any]:
-    """One booster for each head, over the named columns."""
+def grow(
+    examples: Examples,
+    growth: Growth,
+    columns: Sequence[str] = FEATURES,
+    margins: npt.NDArray[np.float32] | None = None,
+) -> dict[str, Any]:
+    """One booster for each head.
+
+    Args:
+        examples: to learn from.
+        growth: how.
+        columns: names of the examples' features.
+        margins: (examples, heads) of other trees, to which these are to be added; None: there are none.
+    """
     import lightgbm  # of the extra `train`: nothing else needs it
 
     boosters: dict[str, Any] = {}
@@ -41,6 +53,8 @@ def grow(examples: Examples, growth: Growth, columns: Sequence[str] = FEATURES) 
         data = lightgbm.Dataset(
             examples.features[rows], label[rows], weight=weight, feature_name=list(columns), free_raw_data=True
         )
+        if margins is not None:
+            data.set_init_score(margins[rows, HEADS.index(head)].astype(np.float64))
         options = {
             "objective": "binary",
             "learning_rate": growth.learning_rate,
@@ -103,6 +117,34 @@ def to_forest(boosters: Mapping[str, Any], columns: Sequence[str] = FEATURES) ->
             feature[row, column], threshold[row, column], clears[row, column] = number, at, mask
     heads = np.array([head for head, _ in trees], dtype=np.int64)
     return Forest(HEADS, tuple(columns), heads, feature, threshold, clears, leaf)
+
+
+def added(one: Forest, other: Forest) -> Forest:
+    """A forest whose margins are the sums of two; the columns of the first begin those of the other.
+
+    Raises:
+        ValueError: they have other heads or columns.
+    """
+    if one.heads != other.heads or other.features[: len(one.features)] != one.features:
+        raise ValueError("forests of other heads or columns cannot be added")
+    num_nodes, num_leaves = (max(len(a), len(b)) for a, b in ((one.feature, other.feature), (one.leaf.T, other.leaf.T)))
+
+    def nodes(name: str, fill: float) -> npt.NDArray[Any]:
+        parts = [getattr(forest, name) for forest in (one, other)]
+        return np.concatenate(
+            [np.pad(part, ((0, num_nodes - len(part)), (0, 0)), constant_values=fill) for part in parts], axis=1
+        )
+
+    leaf = np.concatenate([np.pad(f.leaf, ((0, 0), (0, num_leaves - f.leaf.shape[1]))) for f in (one, other)])
+    return Forest(
+        one.heads,
+        other.features,
+        np.concatenate([one.head_of_tree, other.head_of_tree]),
+        nodes("feature", 0),
+        nodes("threshold", np.inf),
+        nodes("clears", 0xFFFFFFFF),
+        leaf,
+    )
 
 
 def _num_leaves(tree: Mapping[str, Any]) -> int:
