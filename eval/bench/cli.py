@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import platform
@@ -14,15 +13,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
+import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from sluice.eval.bench.load import Taken, pin, send_all
+from sluice.eval.bench.cpu import pin
+from sluice.eval.bench.load import Taken, send_all
 from sluice.eval.bench.workload import Workload, standard
 from sluice.eval.child import ServerProcess
 from sluice.eval.errors import EvalError
 
-DIRECT, PLAIN = "direct", "FastAPI + httpx"
+DIRECT, FLOOR, PLAIN = "direct", "bare relay", "FastAPI + httpx"
 _MODES = ("off", "safe", "balanced")
 
 
@@ -56,7 +57,7 @@ def proxy(requests: int, rounds: int, urls: Sequence[str], wanted: Sequence[str]
         if not is_given or not url.startswith("http"):
             raise click.BadParameter(f"{name!r} is not of the form NAME=URL", param_hint="--url")
     try:
-        systems = asyncio.run(_run(requests, rounds, [(name, url) for name, _, url in others], wanted))
+        systems = uvloop.run(_run(requests, rounds, [(name, url) for name, _, url in others], wanted))
     except EvalError as error:
         raise click.ClickException(str(error)) from None
     rows = figures(systems)
@@ -77,13 +78,15 @@ async def _run(
         plain = await enter(
             ServerProcess([*stage, "passthrough", "{port}", upstream.url], name=PLAIN, ready_path="/healthz")
         )
+        floor = await enter(ServerProcess([*stage, "relay", "{port}", upstream.url], name=FLOOR, ready_path="/"))
         command = [sys.executable, "-m", "sluice.proxy.cli", "serve", "--upstream", upstream.url, "--port", "{port}"]
         ours = await enter(ServerProcess(command, name="sluice", ready_path="/healthz", env=quiet))
-        for server, core in ((upstream, 1), (plain, 0), (ours, 0)):
+        for server, core in ((upstream, 1), (floor, 0), (plain, 0), (ours, 0)):
             assert server.pid is not None
             pin(server.pid, core)
         pin(os.getpid(), 1)
-        systems = [_System(DIRECT, upstream.url), _System(PLAIN, plain.url, plain.pid)]
+        systems = [_System(DIRECT, upstream.url), _System(FLOOR, floor.url, floor.pid)]
+        systems += [_System(PLAIN, plain.url, plain.pid)]
         systems += [_System(f"sluice {mode}", ours.url, ours.pid, {"x-sluice-mode": mode}) for mode in _MODES]
         systems += [_System(name, url) for name, url in others]
         for number in range(rounds + 1):  # the first warms everything up
