@@ -25,6 +25,7 @@ from sluice.compressor.profiles import PROFILES, Profile
 from sluice.compressor.scoring import ModelFileError, load_default
 from sluice.compressor.settings import CompressorSettings
 from sluice.compressor.state import RECALL_PREFIX_CHARS, StateStore
+from sluice.compressor.trail import Trail, Trails
 from sluice.compressor.turn import Turn, advance, hold_out, leave_untouched, parse, shed
 from sluice.compressor.types import Compressed, Mode, Role
 
@@ -32,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 _MAX_NEW_MESSAGES = 32
 """More messages than arrive in one turn: among the last so many stands the newest one of the turn before."""
+_SLIDE_S = 600.0
+"""How often a conversation's records are all asked for in the store, by which they live on there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,7 @@ class Compressor:
         self._digests: LRU[bytes, _Digest] = LRU(self._settings.max_digests)
         self._renditions: LRU[bytes, tuple[bytes, Rendition]] = LRU(self._settings.max_renditions)
         self._conversations: LRU[tuple[Judge, bytes], Conversation] = LRU(self._settings.max_conversations)
+        self._trails = Trails(self._settings.max_conversations)
         self._judges: dict[Mode, Judge] = {Mode.SAFE: KeepAll(), **(judges or {})}
 
     async def compress(
@@ -109,48 +113,68 @@ class Compressor:
                 history; empty where that is not known. See `CompressorSettings.max_reattached_chars`.
         """
         profile = profile or self._profile
-        digests = [self._digest(raw, dialect) for raw in messages]
-        num_chars = [digest.num_chars for digest in digests]
-        as_sent = Compressed(list(messages), mode, num_chars_in=sum(num_chars), num_chars_out=sum(num_chars))
+        leading, body = self._parted(messages, dialect)
+        start = ledger.chain_start(tenant, upstream)
+        trail, num_same = Trail(), 0
+        if body and mode is not Mode.OFF:
+            (root,) = ledger.chain(start, [self._digest(body[0], dialect).identity])
+            trail = self._trails.find(root, body)
+            num_same = trail.num_same(body)
+        digests = [self._digest(raw, dialect) for raw in body[num_same:]]
+        num_chars = [*trail.num_chars[:num_same], *(digest.num_chars for digest in digests)]
+        num_chars_in = sum(digest.num_chars for digest in leading) + sum(num_chars)
+        as_sent = Compressed(list(messages), mode, num_chars_in=num_chars_in, num_chars_out=num_chars_in)
         if mode is Mode.OFF:
             return as_sent
-        # Leading system messages may change with every request (a date, a branch …), and so are no part of the chain.
-        num_leading = next((i for i, digest in enumerate(digests) if digest.role != "system"), len(digests))
-        identities = [digest.identity for digest in digests[num_leading:]]
-        hashes = ledger.chain(ledger.chain_start(tenant, upstream), identities)
-        recent = range(max(0, len(hashes) - _MAX_NEW_MESSAGES), len(hashes))
-        found, lost = await self._look_up([*hashes, *(ledger.refusal(hashes[index]) for index in recent)])
-        refusals = zip(recent, found[len(hashes) :], strict=True)
-        found = found[: len(hashes)]
-        if lost and not any(found):
+        identities = [*trail.identities[:num_same], *(digest.identity for digest in digests)]
+        num_known = trail.num_known(identities)
+        hashes = [*trail.hashes[:num_known]]
+        hashes += ledger.chain(hashes[-1] if hashes else start, identities[num_known:])
+        at_s = self._clock()
+        if not 0 <= at_s - trail.looked_up_s < _SLIDE_S:
+            num_known = 0
+        recent = range(max(0, len(hashes) - _MAX_NEW_MESSAGES, num_known - 1), len(hashes))
+        found, lost = await self._look_up([*hashes[num_known:], *(ledger.refusal(hashes[index]) for index in recent)])
+        num_asked = len(hashes) - num_known
+        if lost and not num_known and not any(found[:num_asked]):
             return replace(as_sent, bypass="state")
-        records = [self._rendition(key, record) for key, record in zip(hashes, found, strict=True)]
-        replies = [index for index, digest in enumerate(digests[num_leading:]) if digest.role == "assistant"]
-        unknown = {index for index, record in enumerate(records) if record is None}
+        records = [*trail.records[:num_known]]
+        records += map(self._rendition, hashes[num_known:], found[:num_asked])
+        unknown = {index for index in range(num_known, len(records)) if records[index] is None}
         if (
             not lost
             and records
             and records[0] is not None
-            and any(index > min(unknown, default=0) for index in unknown.intersection(replies))
+            and any(
+                index > min(unknown, default=0) and self._digest(body[index], dialect).role == "assistant"
+                for index in unknown
+            )
         ):
             # A turn's first new message is the reply to the turn before. An unknown reply behind another unknown
             # message, where the beginning is known, says that the client changed an earlier one.
             records = await self._find_again(records, hashes, identities)
+        refused = {
+            index: rendition
+            for index, record in zip(recent, found[num_asked:], strict=True)
+            if record and (rendition := ledger.decode(record)) is not None
+        }
+        first = max(0, len(hashes) - _MAX_NEW_MESSAGES)
+        refused |= {index: one for index, one in trail.refused.items() if first <= index < num_known}
+        is_continued = 0 < num_known == len(trail.raws) and all(
+            trail.refused.get(index) == refused.get(index) for index in recent if index < num_known
+        )
         turn = Turn(
-            raws=messages[num_leading:],
+            raws=body,
             hashes=hashes,
             identities=identities,
-            num_chars=num_chars[num_leading:],
+            num_chars=num_chars,
             dialect=dialect,
             records=records,
-            refused={
-                index: rendition
-                for index, record in refusals
-                if record and (rendition := ledger.decode(record)) is not None
-            },
-            moved=[index for index, record in enumerate(records) if record is not None and index in unknown],
-            at_s=self._clock(),
-            context=ledger.context_digest(context, (digest.identity for digest in digests[:num_leading])),
+            refused=refused,
+            moved=[index for index in unknown if records[index] is not None],
+            known=trail.renditions if is_continued else (),
+            at_s=at_s,
+            context=ledger.context_digest(context, (digest.identity for digest in leading)),
             max_tokens=max_tokens,
             bypass="state" if lost else None,
         )
@@ -158,13 +182,25 @@ class Compressor:
         turn.is_holdout = before.is_holdout if before else bool(hashes) and ledger.is_held_out(hashes[0], holdout)
         if session and self._settings.max_reattached_chars and not lost:
             await self._reattach(turn, session, tenant)
+        is_frozen = not lost and not turn.moved
         if turn.new:
             judge = self._judge(mode)
             await self._decide(turn, judge, profile)
-            await self._freeze(turn, judge, tenant)
+            is_frozen &= await self._freeze(turn, judge, tenant)
         elif is_refused and max_tokens is not None and not turn.is_holdout and hashes:
             await self._shed(turn, self._judge(mode), tenant, profile)
-        return _forwarded(turn, as_sent)
+            is_frozen = False
+        # An epoch, begun here or found, changes what stands for messages that have not changed.
+        is_same = turn.renditions[:num_same] == trail.renditions[:num_same]
+        same = trail.forwarded[:num_same] if is_same else ()
+        compressed = _forwarded(turn, as_sent, same)
+        if not hashes:
+            return compressed
+        if is_frozen and turn.bypass is None:
+            self._trails.put(_trail_of(turn, compressed, at_s if not num_known else trail.looked_up_s), trail)
+        else:
+            self._trails.drop(hashes[0])
+        return compressed
 
     async def recall(self, tenant: bytes, recall_id: str) -> str:
         """The original text under a recall id, or under the first digits of one, as a marker shows them.
@@ -201,6 +237,19 @@ class Compressor:
                 judge = KeepAll()
             self._judges[mode] = judge
         return judge
+
+    def _parted(self, messages: Sequence[bytes], dialect: Dialect) -> tuple[list[_Digest], Sequence[bytes]]:
+        """The leading system messages' digests, and the other messages.
+
+        The former may change with every request (a date, a branch …), and so are no part of the chain.
+        """
+        leading: list[_Digest] = []
+        for raw in messages:
+            digest = self._digest(raw, dialect)
+            if digest.role != "system":
+                break
+            leading.append(digest)
+        return leading, messages[len(leading) :]
 
     def _digest(self, raw: bytes, dialect: Dialect) -> _Digest:
         key = blake2b(raw, digest_size=16, person=dialect.name.encode()[:16]).digest()
@@ -311,8 +360,12 @@ class Compressor:
         turn.refused = {**turn.refused, len(turn.hashes) - 1: epoch}
         turn.renditions = turn.in_force()
 
-    async def _freeze(self, turn: Turn, judge: Judge, tenant: bytes) -> None:
-        """Write what was decided; where another worker was first, what it wrote stands."""
+    async def _freeze(self, turn: Turn, judge: Judge, tenant: bytes) -> bool:
+        """Write what was decided; where another worker was first, what it wrote stands.
+
+        Returns:
+            Whether it is written, and nobody was first.
+        """
         for index in turn.new:
             turn.records[index] = turn.renditions[index]
         for index in turn.moved:
@@ -331,22 +384,31 @@ class Compressor:
         except (StateError, TimeoutError) as error:
             # Not written: the next turn decides the same again, since decisions depend on the prefix alone.
             logger.warning("state store lost on write: %s", error or "no answer")
-            return
+            return False
         lost_race = [index for index in turn.new if standing[turn.hashes[index]] != records[turn.hashes[index]]]
         for index in lost_race:
             turn.records[index] = ledger.decode(standing[turn.hashes[index]]) or turn.records[index]
         if lost_race:
             turn.renditions = turn.in_force()
             self._conversations.pop((judge, turn.hashes[-1]))
+        return not lost_race
 
 
-def _forwarded(turn: Turn, as_sent: Compressed) -> Compressed:
+def _forwarded(turn: Turn, as_sent: Compressed, same: Sequence[bytes]) -> Compressed:
+    """What goes out.
+
+    Args:
+        turn: decided.
+        as_sent: the request as it came.
+        same: what the first messages went out as before, where neither they nor what is in force for them has changed.
+    """
     renditions = [rendition for rendition in turn.renditions if rendition is not None]
     assert len(renditions) == len(turn.raws), "every message is decided by now"
     num_leading = len(as_sent.messages) - len(turn.raws)
-    messages = as_sent.messages[:num_leading]
-    for raw, rendition in zip(turn.raws, renditions, strict=True):
+    messages = [*as_sent.messages[:num_leading], *same]
+    for raw, rendition in zip(turn.raws[len(same) :], renditions[len(same) :], strict=True):
         messages.append(raw if rendition.body is None else turn.dialect.carry(raw, rendition.body))
+    changed = [rendition for rendition in renditions if rendition.body is not None]
     return replace(
         as_sent,
         messages=messages,
@@ -355,8 +417,22 @@ def _forwarded(turn: Turn, as_sent: Compressed) -> Compressed:
         bypass=turn.bypass,
         epoch=turn.rewrite.reason if turn.rewrite else None,
         num_new=len(turn.new),
-        num_markers=sum(rendition.num_markers for rendition in renditions),
-        num_lines_omitted=sum(rendition.num_lines_omitted for rendition in renditions),
-        num_chars_out=as_sent.num_chars_in - sum(rendition.num_chars_saved for rendition in renditions),
+        num_markers=sum(rendition.num_markers for rendition in changed),
+        num_lines_omitted=sum(rendition.num_lines_omitted for rendition in changed),
+        num_chars_out=as_sent.num_chars_in - sum(rendition.num_chars_saved for rendition in changed),
         originals=turn.originals,
+    )
+
+
+def _trail_of(turn: Turn, compressed: Compressed, looked_up_s: float) -> Trail:
+    return Trail(
+        raws=turn.raws,
+        identities=turn.identities,
+        hashes=turn.hashes,
+        num_chars=turn.num_chars,
+        records=turn.records,
+        refused=turn.refused,
+        renditions=[rendition for rendition in turn.renditions if rendition is not None],
+        forwarded=compressed.messages[len(compressed.messages) - len(turn.raws) :],
+        looked_up_s=looked_up_s,
     )

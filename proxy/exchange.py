@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from starlette.types import Receive, Scope, Send
 
+from sluice.compressor import Mode
 from sluice.proxy.access.guard import STATE_KEY
 from sluice.proxy.answers import SourcedAnswer, Unshared, answer_key, may_keep, may_take
 from sluice.proxy.body import ClientGoneError, read_body
@@ -208,9 +209,12 @@ class Endpoint:
         return Unshared(await services.upstreams.send(target, outgoing_of(scope, shorter, self._wire)))
 
     def _count(self, prepared: Prepared, services: Services, exchange: Exchange) -> asyncio.Task[None] | None:
-        """Start counting tokens; the counters get them even where the answer's head does not wait for them."""
+        """Start counting tokens; the counters get them even where the answer's head does not wait for them.
+
+        In mode `off` nothing is counted: nothing is dropped, and what went out is in the upstream's own usage.
+        """
         parsed, dialect = prepared.parsed, self._wire.dialect
-        if parsed is None or dialect is None or parsed.spans is None:
+        if prepared.mode is Mode.OFF or parsed is None or dialect is None or parsed.spans is None:
             return None
 
         async def count() -> None:

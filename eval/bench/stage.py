@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
-import uvloop
+T = TypeVar("T")
 
 NUM_EVENTS = 64
 """Events of an answer, the last one beside them."""
@@ -124,6 +124,15 @@ def _value(head: bytes, name: str) -> str:
     return "0"
 
 
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run something on the fast event loop, where the platform has it."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(work)
+    return uvloop.run(work)
+
+
 async def _serve(make: Callable[[], asyncio.Protocol], port: int) -> None:
     server = await asyncio.get_running_loop().create_server(make, "127.0.0.1", port)
     async with server:
@@ -142,7 +151,7 @@ def main(role: str, port: str, origin: str = "") -> None:
         return
     parts = urlsplit(origin)
     make = _Upstream if role == "upstream" else lambda: _Relay(parts.hostname or "", parts.port or 80)
-    uvloop.run(_serve(make, int(port)))
+    run(_serve(make, int(port)))
 
 
 if __name__ == "__main__":
