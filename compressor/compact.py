@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from sluice.compressor import ledger, markers
 from sluice.compressor.conversation import Conversation
 from sluice.compressor.economics import CHARS_PER_TOKEN
-from sluice.compressor.judge import Keep
 from sluice.compressor.ledger import RECORD_VERSION, Omitted, Rendition
 from sluice.compressor.line_judge import MARKER_TOKENS
 from sluice.compressor.lines import join, split
@@ -176,7 +175,7 @@ def _judged(
     ratio: float | None,
     scorer: Scorer,
     settings: CompressorSettings,
-) -> Mapping[int, Mapping[int, Keep]]:
+) -> Mapping[int, Mapping[int, Sequence[bool]]]:
     """Which lines are worth their tokens, for each message by index of the text; seen from the end of it all."""
     conversation = Conversation(settings.min_run_lines, with_evidence=True)
     for message in messages:
@@ -215,7 +214,7 @@ def _judged(
                 ranges, high = tried, price
             else:
                 low = price
-    keeps: dict[int, dict[int, Keep]] = {}
+    keeps: dict[int, dict[int, Sequence[bool]]] = {}
     for segment, spans in zip(segments, ranges, strict=True):
         keep = [True] * len(segment.lines)
         for start, stop in spans:

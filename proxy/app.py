@@ -22,7 +22,7 @@ from sluice.proxy.compact import compact
 from sluice.proxy.count_tokens import CountTokens
 from sluice.proxy.errors import ConfigError, ProxyError
 from sluice.proxy.exchange import Endpoint
-from sluice.proxy.meter import StatsReader, make_meter
+from sluice.proxy.meter import StatsReader, load_prices, make_meter
 from sluice.proxy.meter import routes as stats_routes
 from sluice.proxy.metrics import Metrics
 from sluice.proxy.openapi import openapi
@@ -39,6 +39,9 @@ from sluice.proxy.upstreams import Upstreams
 from sluice.proxy.wire.render_errors import error_for_path
 from sluice.proxy.wire.wires import WIRES
 from sluice.search import SearchError
+
+_STATE_MARGIN_S = 2.0
+"""By how much the compressor waits longer for a store than the store itself for an answer, which says more."""
 
 
 def create_app(settings: Settings, *, store: StateStore | None = None, compressor: Compressor | None = None) -> FastAPI:
@@ -60,12 +63,15 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         kept = store or make_store(settings)
-        # The compressor's own limit stands behind the store's, which says more when it runs out.
         limits = CompressorSettings(
-            state_timeout_s=2 * settings.redis_timeout_s, max_reattached_chars=settings.max_reattached_chars
+            state_timeout_s=settings.redis_timeout_s + _STATE_MARGIN_S,
+            # What is left of the time is the store's.
+            decide_timeout_s=0.7 * settings.compress_timeout_s,
+            max_reattached_chars=settings.max_reattached_chars,
         )
         metrics = Metrics(is_shared=settings.workers > 1)
-        meter = make_meter(settings, [metrics.meter])
+        prices = load_prices(settings.prices_file)
+        meter = make_meter(settings, prices, [metrics.meter])
         services = app.state.services = Services(
             settings=settings,
             store=kept,
@@ -83,6 +89,7 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
             counter=TokenCounter(),
             metrics=metrics,
             access=access,
+            prices=prices,
             meter=meter,
             stats=StatsReader(meter),
             answers=make_answers(settings),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 from starlette.types import Receive
@@ -73,6 +73,14 @@ class Body:
     """Where the value of each of the outer object's fields lies; empty where `spans` is None."""
     messages: tuple[bytes, ...]
     """The JSON of each message, as the client sent it; empty where `spans` is None."""
+    _places: dict[bytes, int] = field(default_factory=dict, compare=False, repr=False)
+    """Where what was looked for lies; -1 for nowhere."""
+
+    def holds(self, part: bytes) -> bool:
+        """Whether these bytes are in the body: looked for once, and in what is new of a conversation alone."""
+        if part not in self._places:
+            self._places[part] = self.raw.find(part)
+        return self._places[part] >= 0
 
     def field(self, name: str) -> bytes:
         """The JSON of one of the outer object's fields; empty where it is not there."""
@@ -186,7 +194,11 @@ def parse_on(raw: bytes, shape: Shape, known: Body, num_known: int) -> Body | No
     found[shape.list_field] = (begun, found[shape.list_field][1])
     kept = known.messages[:num_known]
     messages_in = kept + tuple(raw[start:end] for start, end in new)
-    return Body(raw, model, stream, (*known.spans[:num_known], *new), {**head, **found}, messages_in)
+    places = {
+        part: at if 0 <= at <= cut - len(part) else raw.find(part, max(0, cut - len(part)))
+        for part, at in known._places.items()
+    }
+    return Body(raw, model, stream, (*known.spans[:num_known], *new), {**head, **found}, messages_in, places)
 
 
 def _body(raw: bytes, model: str, stream: bool, located: _Located | None) -> Body:

@@ -43,6 +43,8 @@ from sluice.compressor.errors import (
     CompressorError,
     MalformedMessageError,
     StateError,
+    StateRefusedError,
+    TooManyPinsError,
     UnknownRecallError,
 )
 from sluice.search.errors import (
@@ -305,7 +307,9 @@ ERROR_TABLE: dict[type[Exception], Rendering] = {
     CompressorError: Rendering(500, "server_error", "compressor_error"),
     MalformedMessageError: Rendering(400, "invalid_request_error", "malformed_message"),
     StateError: Rendering(503, "server_error", "state_unavailable"),
+    StateRefusedError: Rendering(503, "server_error", "state_refused"),
     UnknownRecallError: Rendering(404, "invalid_request_error", "unknown_recall_id"),
+    TooManyPinsError: Rendering(409, "invalid_request_error", "too_many_pins"),
     AmbiguousRecallError: Rendering(409, "invalid_request_error", "ambiguous_recall_id"),
     SearchError: Rendering(500, "server_error", "search_error"),
     QueryError: Rendering(400, "invalid_request_error", "invalid_query"),

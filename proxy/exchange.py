@@ -180,7 +180,7 @@ class Endpoint:
             usage=exchange.usage.usage() if exchange.usage is not None else None,
             own_s=exchange.own_s,
             total_s=total_s,
-            upstream=answer.upstream if answer is not None else "",
+            served_by=services.upstreams.target(answer.upstream) if answer is not None and answer.upstream else None,
             source=answer.source if answer is not None else Source.UPSTREAM,
             num_retries=answer.num_retries if answer is not None else 0,
             breakpoints=exchange.breakpoints,

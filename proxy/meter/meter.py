@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 from sluice.compressor import StateError
 from sluice.proxy.log import fields, logger, where
 from sluice.proxy.meter.counterfactual import Last
-from sluice.proxy.meter.prices import PriceTable
+from sluice.proxy.meter.prices import Price, PriceTable
 from sluice.proxy.meter.store import About, Cell, Entry, MemoryMeterStore, MeterStore, TurnRow
 from sluice.proxy.meter.turn import Charge, Source, Turn, charge, counters_of, day_of
 from sluice.proxy.meter.usage import Usage
@@ -86,7 +86,7 @@ class Meter:
                 self._worker = asyncio.get_running_loop().create_task(self._work(), name="sluice-meter")
             if turn.usage is None or turn.source is not Source.UPSTREAM:
                 return Spent()
-            price = self._prices.find(turn.model)
+            price = self._price(turn)
             dollars = price.cost(turn.usage) if price is not None else 0.0
             return Spent(turn.usage.num_prompt + turn.usage.output_tokens, dollars)
         except Exception as error:  # a count is never worth a request
@@ -136,7 +136,7 @@ class Meter:
         entries = []
         for turn in turns:
             try:
-                charged = charge(turn, self._prices.find(turn.model), lasts.get(turn.conversation))
+                charged = charge(turn, self._price(turn), lasts.get(turn.conversation))
                 if charged.last is not None:
                     lasts[turn.conversation] = charged.last
                 entries.append(_entry(turn, charged))
@@ -149,6 +149,9 @@ class Meter:
             if len(self._unwritten) == self._unwritten.maxlen:
                 self.num_lost += len(self._unwritten[0][1])
             self._unwritten.append((os.urandom(12).hex().encode(), entries))
+
+    def _price(self, turn: Turn) -> Price | None:
+        return self._prices.find(turn.upstream_model or turn.model, is_local=turn.is_local)
 
     async def _lasts(self, conversations: set[str]) -> dict[str, Last]:
         names = sorted(conversations)
