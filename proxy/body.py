@@ -102,14 +102,14 @@ class Body:
             if message is not own and message != own
         ]
         values += [(self.fields[name], value) for name, value in (fields or {}).items()]
-        parts: list[bytes] = []
-        done = 0
-        for (start, end), value in sorted(values):
-            parts += (self.raw[done:start], value)
-            done = end
-        if not parts:
+        if not values:
             return self.raw
-        parts.append(self.raw[done:])
+        view, done = memoryview(self.raw), 0
+        parts: list[bytes | memoryview] = []
+        for (start, end), value in sorted(values):
+            parts += (view[done:start], value)
+            done = end
+        parts.append(view[done:])
         return b"".join(parts)
 
 
