@@ -36,7 +36,7 @@ from sluice.proxy.state.dry import DryStore
 from sluice.proxy.tokens import TokenCounter
 from sluice.proxy.translation import Translation
 from sluice.proxy.upstreams import Upstreams
-from sluice.proxy.wire.render_errors import error_for_path
+from sluice.proxy.wire.render_errors import error_for_path, error_headers
 from sluice.proxy.wire.wires import WIRES
 from sluice.search import SearchError
 
@@ -166,5 +166,6 @@ async def _render_error(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException) and error.status_code in (404, 405):
         error = HTTPException(error.status_code, f"{error.detail}: {request.method} {request.url.path}", error.headers)
     status, body = error_for_path(error, request.url.path)
-    headers = getattr(error, "headers", None)
+    headers = dict(getattr(error, "headers", None) or {})
+    headers |= {name.decode(): value.decode() for name, value in error_headers(error)}
     return Response(body, status, headers=headers, media_type="application/json")
