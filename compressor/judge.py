@@ -37,10 +37,15 @@ class Verdict:
 class Judge(Protocol):
     """Judges the lines of tool results."""
 
+    def for_turn(self) -> Judge:
+        """This judge for one request, so that what takes time can be bounded over all that it is asked in it."""
+        ...
+
     def at_arrival(self, conversation: Conversation, incoming: Incoming) -> Mapping[int, Keep]:
         """What of the message received last is worth sending at all, by index of the text; what is not named stays.
 
-        Depends on the messages before it alone, so that the same prefix gives the same answer in every process.
+        Depends on the messages before it, so that the same prefix gives the same answer in every process; and, where a
+        model scores, on whether it did in time (see `scoring/neural/neural_scorer.py`).
         """
         ...
 
@@ -67,6 +72,10 @@ class Judge(Protocol):
 
 class KeepAll:
     """Every line is worth its tokens."""
+
+    def for_turn(self) -> KeepAll:
+        """See `Judge`."""
+        return self
 
     def at_arrival(self, conversation: Conversation, incoming: Incoming) -> Mapping[int, Keep]:
         """See `Judge`."""

@@ -7,6 +7,7 @@ a result yet, and higher for what is old.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from weakref import WeakKeyDictionary
@@ -77,6 +78,12 @@ class LineJudge:
         self._prices = prices
         self._settings = settings
         self._structures: WeakKeyDictionary[SegmentEvidence, Structure] = WeakKeyDictionary()
+
+    def for_turn(self) -> LineJudge:
+        """See `Judge`."""
+        judge = copy(self)
+        judge._scorer = self._scorer.for_turn()
+        return judge
 
     def new_conversation(self, settings: CompressorSettings) -> Conversation:
         """See `Judge`."""

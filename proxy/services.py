@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from sluice.compressor import Compressor, StateStore
 from sluice.proxy.access import Access
 from sluice.proxy.answers import Answers
+from sluice.proxy.known_bodies import KnownBodies
 from sluice.proxy.meter import Meter, PriceTable, StatsReader
 from sluice.proxy.metrics import Metrics
 from sluice.proxy.settings import Settings
@@ -33,6 +34,7 @@ class Services:
     stats: StatsReader
     answers: Answers | None
     """The prompt cache; None where it is switched off."""
+    bodies: KnownBodies = field(default_factory=KnownBodies)
     windows: Windows = field(default_factory=Windows)
 
     async def aclose(self) -> None:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
+from sluice.backend.doctor import Gpu, Machine, advise, shape_of_size
 from sluice.backend.vllm.environment import VLLM_VERSION
 from sluice.proxy.cli import main, serve
 from sluice.proxy.settings import Settings, load_settings
@@ -268,6 +269,24 @@ def test_the_guides_commands_are_ones_that_sluice_takes(file: str) -> None:
             assert sub is not None, arguments
             assert name is not None
             command, context = sub, sub.make_context(name, rest, parent=context)
+
+
+@pytest.mark.parametrize(
+    ("row", "billions", "weights", "kv"),
+    [
+        ("8B (Llama 3.1), 16 bits", 8.03, "16bit", "16bit"),
+        ("the same, fp8 cache", 8.03, "16bit", "fp8"),
+        ("30B-A3B (Qwen3-Coder), fp8, fp8 cache", 30.5, "fp8", "fp8"),
+        ("32B dense, fp8, fp8 cache", 32.8, "fp8", "fp8"),
+        ("70B, 4 bits, fp8 cache", 70.6, "4bit", "fp8"),
+    ],
+)
+def test_the_guides_sizes_are_the_doctors(row: str, billions: float, weights: str, kv: str) -> None:
+    gpu = Gpu("GPU", 80 * 2**30, 80 * 2**30, "580", 9.0)
+    found = advise(Machine((gpu,), 8, 2**38, 2**42, None), shape_of_size(billions), 65_536, weights=weights, kv=kv)
+    gib = found.weight_bytes / 2**30, found.kv_room_bytes / 2**30
+    shown = f"| {row} | {gib[0]:.0f} GiB | {found.kv_bytes_per_token / 1024:.0f} KiB | {gib[1]:.0f} GiB |"
+    assert f"{shown} {found.num_streams} |" in (ROOT / "docs" / "deploy.md").read_text()
 
 
 def test_the_readme_says_what_was_not_run() -> None:

@@ -37,6 +37,10 @@ class Scorer(Protocol):
         """Changes whenever the same lines could be scored otherwise."""
         ...
 
+    def for_turn(self) -> Scorer:
+        """This scorer for one request, so that what takes time can be bounded over all that is scored in it."""
+        ...
+
     def score(self, evidence: Evidence, segments: Sequence[SegmentEvidence], moment: Moment) -> list[Sequence[float]]:
         """For each segment the keep probability of each line, in [0, 1].
 

@@ -83,6 +83,10 @@ class CombinedScorer:
         self._word_weights = word_weights
         self._reader = FeatureReader()
 
+    def for_turn(self) -> CombinedScorer:
+        """See `Scorer`."""
+        return self
+
     def score(self, evidence: Evidence, segments: Sequence[SegmentEvidence], moment: Moment) -> list[Sequence[float]]:
         """See `Scorer`."""
         if not segments:
