@@ -166,6 +166,16 @@ class Compressor:
             await self._shed(turn, self._judge(mode), tenant, profile)
         return _forwarded(turn, as_sent)
 
+    def chain(
+        self, messages: Sequence[bytes], *, dialect: Dialect, tenant: bytes, upstream: str
+    ) -> tuple[list[Role], list[bytes]]:
+        """Who wrote each message, and the chain hash of each behind the leading system messages. See `compress`."""
+        digests = [self._digest(raw, dialect) for raw in messages]
+        roles = [digest.role for digest in digests]
+        num_leading = next((index for index, role in enumerate(roles) if role != "system"), len(roles))
+        identities = (digest.identity for digest in digests[num_leading:])
+        return roles, ledger.chain(ledger.chain_start(tenant, upstream), identities)
+
     async def recall(self, tenant: bytes, recall_id: str) -> str:
         """The original text under a recall id, or under the first digits of one, as a marker shows them.
 

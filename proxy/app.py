@@ -27,6 +27,7 @@ from sluice.proxy.openapi import openapi
 from sluice.proxy.passthrough import Passthrough
 from sluice.proxy.record import RecordingMiddleware, record_file
 from sluice.proxy.search import SearchRoutes
+from sluice.proxy.search_tool import Asked, SearchTool
 from sluice.proxy.services import Services
 from sluice.proxy.settings import Settings
 from sluice.proxy.state import make_placements, make_store
@@ -64,10 +65,11 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
         )
         metrics = Metrics(is_shared=settings.workers > 1)
         meter = make_meter(settings, [metrics.meter])
+        compressing = compressor or Compressor(kept, limits, profile=settings.profile)
         services = app.state.services = Services(
             settings=settings,
             store=kept,
-            compressor=compressor or Compressor(kept, limits, profile=settings.profile),
+            compressor=compressing,
             dry_compressor=Compressor(DryStore(kept), replace(limits, max_conversations=0), profile=settings.profile),
             upstreams=Upstreams(
                 settings.all_upstreams,
@@ -84,6 +86,7 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
             meter=meter,
             stats=StatsReader(meter),
             answers=make_answers(settings),
+            search_tool=_search_tool(settings, search, kept, compressing),
         )
         loading = asyncio.create_task(asyncio.to_thread(services.compressor.load, settings.mode))
         try:
@@ -127,6 +130,19 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
     for cls in (ProxyError, CompressorError, SearchError, HTTPException, Exception):
         app.add_exception_handler(cls, _render_error)
     return app
+
+
+def _search_tool(
+    settings: Settings, search: SearchRoutes, store: StateStore, compressor: Compressor
+) -> SearchTool | None:
+    if settings.search_tool == "off":
+        return None
+    mode = settings.search_tool
+
+    async def ask(asked: Asked) -> str:
+        return await search.ask(asked.query, asked.budget_tokens, mode)
+
+    return SearchTool(store, compressor, ask, holdout=settings.holdout, state_timeout_s=2 * settings.redis_timeout_s)
 
 
 async def _render_error(request: Request, error: Exception) -> Response:

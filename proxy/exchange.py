@@ -161,6 +161,7 @@ class Endpoint:
         answer = await _ask(services, target, outgoing, prepared, scope["headers"])
         if answer.status in OVERFLOW_STATUSES and prepared.compressed is not None:
             answer = await self._unless_too_long(answer, target, scope, services, exchange)
+        answer = await self._with_searches(answer, target, scope, services, exchange)
         exchange.answer = answer
         answered_s = time.perf_counter()
         try:
@@ -221,6 +222,23 @@ class Endpoint:
         exchange.prepared = shorter
         return Unshared(await services.upstreams.send(target, outgoing_of(scope, shorter, self._wire)))
 
+    async def _with_searches(
+        self, answer: SourcedAnswer, target: Target, scope: Scope, services: Services, exchange: Exchange
+    ) -> SourcedAnswer:
+        """Where the request has the search tool, answer its calls and ask on."""
+        prepared = exchange.prepared
+        if prepared is None or prepared.searching is None or services.search_tool is None:
+            return answer
+        mode = prepared.mode
+        headers = [header for header in scope["headers"] if header[0] != b"content-encoding"]
+
+        async def send(body: bytes) -> SourcedAnswer:
+            # Named in the request by now, the tool is not added once more.
+            again = await prepare(body, headers, self._wire, mode, services)
+            return await _ask(services, target, outgoing_of(scope, again, self._wire), again, headers)
+
+        return await services.search_tool.answer(answer, prepared.searching, send)
+
     def _count(self, prepared: Prepared, services: Services, exchange: Exchange) -> asyncio.Task[None] | None:
         """Start counting tokens; the counters get them even where the answer's head does not wait for them."""
         parsed, dialect = prepared.parsed, self._wire.dialect
@@ -264,7 +282,9 @@ def outgoing_of(scope: Scope, prepared: Prepared, wire: Wire) -> Outgoing:
     parsed, target = prepared.parsed, prepared.target
     stream = parsed is not None and parsed.stream
     kept = (DRAFT_HEADER,) if target is not None and target.is_local else ()
-    headers = readable(to_upstream(scope["headers"], identity=stream, kept=kept))
+    # What the search tool reads comes plain.
+    is_plain = stream or prepared.searching is not None
+    headers = readable(to_upstream(scope["headers"], identity=is_plain, kept=kept))
     if not prepared.is_packed:
         headers = [(name, value) for name, value in headers if name != b"content-encoding"]
     model = parsed.model if parsed is not None else ""

@@ -9,6 +9,7 @@ from sluice.proxy.access import Access
 from sluice.proxy.answers import Answers
 from sluice.proxy.meter import Meter, StatsReader
 from sluice.proxy.metrics import Metrics
+from sluice.proxy.search_tool import SearchTool
 from sluice.proxy.settings import Settings
 from sluice.proxy.tokens import TokenCounter
 from sluice.proxy.upstreams import Upstreams
@@ -32,6 +33,8 @@ class Services:
     stats: StatsReader
     answers: Answers | None
     """The prompt cache; None where it is switched off."""
+    search_tool: SearchTool | None = None
+    """The tool that is added to requests; None where it is switched off."""
     windows: Windows = field(default_factory=Windows)
 
     async def aclose(self) -> None:
