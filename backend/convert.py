@@ -1,24 +1,29 @@
-"""Converts a GGUF file of a Llama-shaped model with a byte-level BPE tokenizer to a safetensors folder.
+"""Converts a GGUF file to a safetensors folder: Llama, Mistral, Qwen2 and Qwen3 models with a byte-level BPE tokenizer.
 
 The weights are unpacked to float16, which is finer than the 4 and 8 bits they come in. Knows no cache and no checksums.
-GGUF stores q and k with each head's rotary pairs side by side; safetensors has them as halves, so they are put back.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from sluice.backend.convert_tokenizer import write_tokenizer
 from sluice.backend.errors import WeightsError
 
+_FAMILIES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+"""Architecture in GGUF → class; Mistral models are `llama` there."""
 _NAMES = {
     "attn_norm": "input_layernorm",
     "ffn_norm": "post_attention_layernorm",
     "attn_q": "self_attn.q_proj",
     "attn_k": "self_attn.k_proj",
     "attn_v": "self_attn.v_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
     "attn_output": "self_attn.o_proj",
     "ffn_gate": "mlp.gate_proj",
     "ffn_up": "mlp.up_proj",
@@ -27,119 +32,119 @@ _NAMES = {
     "output_norm": "model.norm",
     "output": "lm_head",
 }
-
-_CONTROL_TOKEN = 3  # token_type of special tokens in GGUF
+_ROPE_FACTORS = "rope_freqs.weight"
+_LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+"""What all Llama 3 models that stretch their rotation have; GGUF keeps only what follows from it."""
 
 
 def convert_gguf(source: Path, folder: Path, on_progress: Callable[[str], None]) -> None:
     """Write config, tokenizer and weights of `source` into `folder`, which must exist.
 
-    Raises WeightsError if the file is of another architecture or tokenizer.
+    Raises WeightsError if the file cannot be read, or is of another architecture or tokenizer.
     """
     from gguf import GGUFReader
 
     on_progress(f"reading {source.name}")
-    reader = GGUFReader(source)
+    try:
+        reader = GGUFReader(source)
+    except (ValueError, OSError) as error:
+        raise WeightsError(f"{source} cannot be read as GGUF: {error}") from None
     meta = {name: field.contents() for name, field in reader.fields.items()}
-    architecture, tokenizer = meta.get("general.architecture"), meta.get("tokenizer.ggml.model")
-    if architecture != "llama" or tokenizer != "gpt2":
-        raise WeightsError(
-            f"{source} holds a {architecture!r} model with a {tokenizer!r} tokenizer; 'llama' with 'gpt2' is read"
-        )
-    _write_tokenizer(meta, folder)
-    num_heads = int(meta["llama.attention.head_count"])
-    num_kv_heads = int(meta.get("llama.attention.head_count_kv", num_heads))
-    has_output = _write_weights(reader, folder, num_heads, num_kv_heads, on_progress)
-    config = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
+    family = meta.get("general.architecture")
+    if family not in _FAMILIES:
+        raise WeightsError(f"{source} holds a {family!r} model; read are {', '.join(_FAMILIES)}")
+    try:
+        write_tokenizer(meta, folder, max_model_len=int(meta[f"{family}.context_length"]))
+        config = _config(family, meta, {tensor.name: tensor for tensor in reader.tensors})
+        _write_weights(reader.tensors, folder, config, on_progress)
+    except KeyError as error:
+        raise WeightsError(f"{source} lacks {error}") from None
+    except WeightsError as error:
+        raise WeightsError(f"{source} cannot be converted: {error}") from None
+    text = json.dumps(config, indent=2, ensure_ascii=False)
+    (folder / "config.json").write_text(f"{text}\n", encoding="utf-8")
+
+
+def _config(family: str, meta: Mapping[str, Any], tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """The model's `config.json`. Raises KeyError, WeightsError."""
+    own = {name.removeprefix(f"{family}."): value for name, value in meta.items() if name.startswith(f"{family}.")}
+    num_heads = int(own["attention.head_count"])
+    head_dim = int(own.get("attention.key_length") or own["embedding_length"] // num_heads)
+    return {
+        "architectures": [_FAMILIES[family]],
+        "model_type": family,
         "hidden_act": "silu",
-        "hidden_size": int(meta["llama.embedding_length"]),
-        "intermediate_size": int(meta["llama.feed_forward_length"]),
-        "max_position_embeddings": int(meta["llama.context_length"]),
+        "hidden_size": int(own["embedding_length"]),
+        "intermediate_size": int(own["feed_forward_length"]),
+        "max_position_embeddings": int(own["context_length"]),
         "num_attention_heads": num_heads,
-        "num_hidden_layers": int(meta["llama.block_count"]),
-        "num_key_value_heads": num_kv_heads,
-        "head_dim": int(meta["llama.embedding_length"]) // num_heads,
-        "rms_norm_eps": float(f"{meta['llama.attention.layer_norm_rms_epsilon']:.6g}"),
-        "rope_parameters": {"rope_type": "default", "rope_theta": float(meta["llama.rope.freq_base"])},
-        "tie_word_embeddings": not has_output,
-        "attention_bias": False,
+        "num_hidden_layers": int(own["block_count"]),
+        "num_key_value_heads": int(own.get("attention.head_count_kv", num_heads)),
+        "head_dim": head_dim,
+        "rms_norm_eps": float(f"{own['attention.layer_norm_rms_epsilon']:.6g}"),
+        "rope_parameters": _rope_parameters(own, head_dim, tensors.get(_ROPE_FACTORS)),
+        "tie_word_embeddings": "output.weight" not in tensors,
+        "attention_bias": "blk.0.attn_q.bias" in tensors,
         "mlp_bias": False,
-        "bos_token_id": meta["tokenizer.ggml.bos_token_id"],
+        "bos_token_id": meta.get("tokenizer.ggml.bos_token_id"),
         "eos_token_id": meta["tokenizer.ggml.eos_token_id"],
         "vocab_size": len(meta["tokenizer.ggml.tokens"]),
         "dtype": "float16",
     }
-    _write_json(folder / "config.json", config)
 
 
-def _write_weights(
-    reader: Any, folder: Path, num_heads: int, num_kv_heads: int, on_progress: Callable[[str], None]
-) -> bool:
-    """Unpack every tensor; returns whether the output layer is separate from the embedding."""
+def _rope_parameters(own: Mapping[str, Any], head_dim: int, factors: Any) -> dict[str, Any]:
+    """How positions turn queries and keys; `factors` (head_dim / 2,) divide the frequencies, where they are given."""
+    theta, kind = float(own.get("rope.freq_base", 10_000.0)), own.get("rope.scaling.type", "none")
+    if factors is not None:
+        scaling = {"rope_type": "llama3", "factor": round(float(factors.data.max()), 4), **_LLAMA3}
+        expected = [_llama3_factor(theta ** (2 * index / head_dim), scaling) for index in range(head_dim // 2)]
+        if not all(math.isclose(*pair, rel_tol=1e-3) for pair in zip(expected, map(float, factors.data), strict=True)):
+            raise WeightsError("its rotation is stretched by factors that are not Llama 3's")
+    elif kind in ("linear", "yarn"):
+        scaling = {"rope_type": kind, "factor": float(own["rope.scaling.factor"])}
+        if kind == "yarn":
+            scaling["original_max_position_embeddings"] = int(own["rope.scaling.original_context_length"])
+    elif kind == "none":
+        scaling = {"rope_type": "default"}
+    else:
+        raise WeightsError(f"its rotation is stretched by {kind!r}; read are linear, yarn and Llama 3's")
+    return {**scaling, "rope_theta": theta}
+
+
+def _llama3_factor(inverse_frequency: float, scaling: Mapping[str, Any]) -> float:
+    """What Llama 3 divides a frequency by."""
+    low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
+    num_turns = scaling["original_max_position_embeddings"] / (2 * math.pi * inverse_frequency)
+    kept = min(max((num_turns - low) / (high - low), 0.0), 1.0)
+    return float(1 / (kept + (1 - kept) / scaling["factor"]))
+
+
+def _write_weights(tensors: Any, folder: Path, config: Mapping[str, Any], on_progress: Callable[[str], None]) -> None:
+    """Unpack every tensor. Raises WeightsError for one that is not known."""
     import numpy as np
     from gguf.quants import dequantize
     from safetensors.numpy import save_file
 
-    tensors = {}
-    for index, tensor in enumerate(reader.tensors):
+    num_heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
+    unpacked = {}
+    for index, tensor in enumerate(tensors):
         if index % 60 == 0:
-            on_progress(f"unpacking weights: {100 * index // len(reader.tensors)} %")
+            on_progress(f"unpacking weights: {100 * index // len(tensors)} %")
+        if tensor.name == _ROPE_FACTORS:
+            continue
         stem, _, suffix = tensor.name.rpartition(".")
+        prefix, part = "", stem
         if stem.startswith("blk."):
             _, number, part = stem.split(".")
-            name = f"model.layers.{number}.{_NAMES[part]}.{suffix}"
-        else:
-            part = stem
-            name = f"{_NAMES[part]}.{suffix}"
+            prefix = f"model.layers.{number}."
+        if part not in _NAMES:
+            raise WeightsError(f"its tensor {tensor.name} belongs to no model that is read")
         values = dequantize(tensor.data, tensor.tensor_type)
-        if part in ("attn_q", "attn_k"):
-            heads = num_heads if part == "attn_q" else num_kv_heads
-            rows, columns = values.shape
-            values = values.reshape(heads, rows // heads // 2, 2, columns).swapaxes(1, 2).reshape(rows, columns)
-        tensors[name] = np.ascontiguousarray(values, dtype=np.float16)
+        if part in num_heads and config["model_type"] == "llama":
+            # There rotary pairs lie side by side in each head; safetensors has them as halves.
+            pairs = values.reshape(num_heads[part], -1, 2, *values.shape[1:])
+            values = pairs.swapaxes(1, 2).reshape(values.shape)
+        unpacked[f"{prefix}{_NAMES[part]}.{suffix}"] = np.ascontiguousarray(values, dtype=np.float16)
     on_progress("writing weights")
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    return "lm_head.weight" in tensors
-
-
-def _write_tokenizer(meta: dict[str, Any], folder: Path) -> None:
-    """Rebuild the byte-level BPE tokenizer; `smollm` splits numbers into digits."""
-    from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
-    from tokenizers.models import BPE
-
-    if meta["tokenizer.ggml.pre"] != "smollm":
-        raise WeightsError(f"the tokenizer splits words by {meta['tokenizer.ggml.pre']!r}; only 'smollm' is known")
-    tokens: list[str] = meta["tokenizer.ggml.tokens"]
-    merges = [(left, right) for left, right in (merge.split(" ") for merge in meta["tokenizer.ggml.merges"])]
-    tokenizer = Tokenizer(BPE({token: index for index, token in enumerate(tokens)}, merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    kinds: list[int] = meta["tokenizer.ggml.token_type"]
-    tokenizer.add_special_tokens(
-        [
-            AddedToken(token, normalized=False, special=True)
-            for token, kind in zip(tokens, kinds, strict=True)
-            if kind == _CONTROL_TOKEN
-        ]
-    )
-    tokenizer.save(str(folder / "tokenizer.json"))
-    _write_json(
-        folder / "tokenizer_config.json",
-        {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "bos_token": tokens[meta["tokenizer.ggml.bos_token_id"]],
-            "eos_token": tokens[meta["tokenizer.ggml.eos_token_id"]],
-            "pad_token": tokens[meta["tokenizer.ggml.padding_token_id"]],
-            "chat_template": meta["tokenizer.chat_template"],
-            "clean_up_tokenization_spaces": False,
-            "model_max_length": int(meta["llama.context_length"]),
-        },
-    )
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    save_file(unpacked, folder / "model.safetensors", metadata={"format": "pt"})

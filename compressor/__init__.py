@@ -7,8 +7,10 @@ from sluice.compressor.errors import (
     CompressorError,
     MalformedMessageError,
     StateError,
+    TooManyPinsError,
     UnknownRecallError,
 )
+from sluice.compressor.pins import Pin
 from sluice.compressor.settings import CompressorSettings
 from sluice.compressor.state import MemoryStore, StateStore
 from sluice.compressor.types import Compressed, Message, Mode, Role, Text, ToolCall
@@ -27,10 +29,12 @@ __all__ = [
     "MemoryStore",
     "Message",
     "Mode",
+    "Pin",
     "Role",
     "StateError",
     "StateStore",
     "Text",
+    "TooManyPinsError",
     "ToolCall",
     "UnknownRecallError",
 ]

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from sluice.compressor import ledger, markers
 from sluice.compressor.conversation import Conversation
 from sluice.compressor.economics import CHARS_PER_TOKEN
-from sluice.compressor.judge import Keep
 from sluice.compressor.ledger import RECORD_VERSION, Omitted, Rendition
 from sluice.compressor.line_judge import MARKER_TOKENS
 from sluice.compressor.lines import join, split
@@ -31,7 +30,8 @@ _QUERY_WEIGHT = 0.5
 """What a line that holds every word of the query is worth beside what it is worth anyway, in facts."""
 _PRICES = (1e-7, 10.0)
 """Between these the price of a token is sought at which a ratio is met."""
-_NUM_HALVINGS = 14
+_NUM_HALVINGS = 10
+"""Of eight powers of ten: to within two percent of the price."""
 _NO_IDENTITY = b"\0" * 16
 
 Range = tuple[int, int]
@@ -135,6 +135,11 @@ def compact_messages(
     ]
 
 
+def whole(text: str) -> Compacted:
+    """A text that stays as it is."""
+    return _compacted(text, (), include_markers=True)
+
+
 def _omissions(
     messages: Sequence[Message],
     old: Collection[int],
@@ -176,7 +181,7 @@ def _judged(
     ratio: float | None,
     scorer: Scorer,
     settings: CompressorSettings,
-) -> Mapping[int, Mapping[int, Keep]]:
+) -> Mapping[int, Mapping[int, Sequence[bool]]]:
     """Which lines are worth their tokens, for each message by index of the text; seen from the end of it all."""
     conversation = Conversation(settings.min_run_lines, with_evidence=True)
     for message in messages:
@@ -215,7 +220,7 @@ def _judged(
                 ranges, high = tried, price
             else:
                 low = price
-    keeps: dict[int, dict[int, Keep]] = {}
+    keeps: dict[int, dict[int, Sequence[bool]]] = {}
     for segment, spans in zip(segments, ranges, strict=True):
         keep = [True] * len(segment.lines)
         for start, stop in spans:

@@ -13,16 +13,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 
-from sluice.compressor import instructions, ledger
+from sluice.compressor import instructions, ledger, pins, replies
 from sluice.compressor.conversation import Conversation
 from sluice.compressor.dialects.base import Dialect
-from sluice.compressor.errors import AmbiguousRecallError, StateError, UnknownRecallError
+from sluice.compressor.errors import AmbiguousRecallError, StateError, TooManyPinsError, UnknownRecallError
 from sluice.compressor.judge import Judge, KeepAll
 from sluice.compressor.ledger import Rendition
 from sluice.compressor.line_judge import LineJudge
 from sluice.compressor.lru import LRU
+from sluice.compressor.pins import Pin
 from sluice.compressor.profiles import PROFILES, Profile
-from sluice.compressor.scoring import ModelFileError, load_default
+from sluice.compressor.scoring import ModelFileError, Scorer, load_default
 from sluice.compressor.settings import CompressorSettings
 from sluice.compressor.state import RECALL_PREFIX_CHARS, StateStore
 from sluice.compressor.turn import Turn, advance, hold_out, leave_untouched, parse, shed
@@ -41,6 +42,7 @@ class _Digest:
     identity: bytes
     role: Role
     num_chars: int
+    pieces: tuple[bytes, ...]
 
 
 class Compressor:
@@ -52,6 +54,7 @@ class Compressor:
         profile: what the provider's cache costs.
         clock: the wall clock, in seconds: by it the provider's cache expires.
         judges: in place of the modes' own.
+        scorer: by what they go, in place of the shipped one.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class Compressor:
         profile: Profile = PROFILES["anthropic"],
         clock: Callable[[], float] = time.time,
         judges: Mapping[Mode, Judge] | None = None,
+        scorer: Scorer | None = None,
     ) -> None:
         self._store = store
         self._settings = settings or CompressorSettings()
@@ -70,6 +74,7 @@ class Compressor:
         self._digests: LRU[bytes, _Digest] = LRU(self._settings.max_digests)
         self._renditions: LRU[bytes, tuple[bytes, Rendition]] = LRU(self._settings.max_renditions)
         self._conversations: LRU[tuple[Judge, bytes], Conversation] = LRU(self._settings.max_conversations)
+        self._scorer = scorer
         self._judges: dict[Mode, Judge] = {Mode.SAFE: KeepAll(), **(judges or {})}
 
     async def compress(
@@ -116,31 +121,36 @@ class Compressor:
             return as_sent
         # Leading system messages may change with every request (a date, a branch …), and so are no part of the chain.
         num_leading = next((i for i, digest in enumerate(digests) if digest.role != "system"), len(digests))
-        identities = [digest.identity for digest in digests[num_leading:]]
+        said = digests[num_leading:]
+        runs = replies.runs([digest.role for digest in said])
+        identities = [_identity(said[run]) for run in runs]
         hashes = ledger.chain(ledger.chain_start(tenant, upstream), identities)
         recent = range(max(0, len(hashes) - _MAX_NEW_MESSAGES), len(hashes))
-        found, lost = await self._look_up([*hashes, *(ledger.refusal(hashes[index]) for index in recent)])
+        first_pin = [pins.slot(hashes[0], 0)] if self._settings.max_pins and hashes else []
+        found, lost = await self._look_up([*hashes, *(ledger.refusal(hashes[index]) for index in recent), *first_pin])
+        is_pinned = bool(first_pin) and found.pop() is not None
         refusals = zip(recent, found[len(hashes) :], strict=True)
         found = found[: len(hashes)]
-        if lost and not any(found):
+        # Where the model has said nothing yet there is nothing to be known: what goes out now is what is frozen.
+        is_begun = any(digest.role == "assistant" for digest in said)
+        if lost and is_begun and not any(found):
             return replace(as_sent, bypass="state")
         records = [self._rendition(key, record) for key, record in zip(hashes, found, strict=True)]
-        replies = [index for index, digest in enumerate(digests[num_leading:]) if digest.role == "assistant"]
-        unknown = {index for index, record in enumerate(records) if record is None}
+        unknown = [index for index, record in enumerate(records) if record is None]
         if (
             not lost
-            and records
-            and records[0] is not None
-            and any(index > min(unknown, default=0) for index in unknown.intersection(replies))
+            and unknown
+            and unknown[0] > 0
+            and any(said[runs[i].start].role == "assistant" for i in unknown[1:])
         ):
             # A turn's first new message is the reply to the turn before. An unknown reply behind another unknown
             # message, where the beginning is known, says that the client changed an earlier one.
             records = await self._find_again(records, hashes, identities)
         turn = Turn(
-            raws=messages[num_leading:],
+            raws=[messages[num_leading + run.start : num_leading + run.stop] for run in runs],
             hashes=hashes,
             identities=identities,
-            num_chars=num_chars[num_leading:],
+            num_chars=[sum(digest.num_chars for digest in said[run]) for run in runs],
             dialect=dialect,
             records=records,
             refused={
@@ -158,9 +168,11 @@ class Compressor:
         turn.is_holdout = before.is_holdout if before else bool(hashes) and ledger.is_held_out(hashes[0], holdout)
         if session and self._settings.max_reattached_chars and not lost:
             await self._reattach(turn, session, tenant)
+        if is_pinned and not lost and not turn.is_holdout:
+            turn.pins = await self.pins(hashes[0])
         if turn.new:
             judge = self._judge(mode)
-            await self._decide(turn, judge, profile)
+            turn = await self._decide(turn, judge, profile)
             await self._freeze(turn, judge, tenant)
         elif is_refused and max_tokens is not None and not turn.is_holdout and hashes:
             await self._shed(turn, self._judge(mode), tenant, profile)
@@ -194,6 +206,30 @@ class Compressor:
             raise AmbiguousRecallError(recall_id, sorted(found))
         return next(iter(found.values()))
 
+    async def pin(self, conversation: bytes, pin: Pin) -> None:
+        """Have lines kept from now on, and given back with the next tool result where they were dropped.
+
+        Args:
+            conversation: chain hash of its first message: `Compressed.conversation`, as bytes.
+            pin: the lines; a pin that is there already stays one.
+
+        Raises:
+            TooManyPinsError: the conversation may have no more.
+            StateError: the store did not answer.
+        """
+        record = pins.encode(pin)
+        for number in range(self._settings.max_pins):
+            key = pins.slot(conversation, number)
+            if (await self._store.put_new({key: record}))[key] == record:
+                return
+        raise TooManyPinsError(self._settings.max_pins)
+
+    async def pins(self, conversation: bytes) -> list[Pin]:
+        """The pins of a conversation, in the order in which they were set; none where the store does not answer."""
+        slots, _ = await self._look_up([pins.slot(conversation, number) for number in range(self._settings.max_pins)])
+        found = (pins.decode(record) for record in slots if record is not None)
+        return [pin for pin in found if pin is not None]
+
     def load(self, mode: Mode) -> None:
         """Load what a mode needs, so that its first request does not wait for it. Takes a fraction of a second."""
         if mode is not Mode.OFF:
@@ -205,7 +241,7 @@ class Compressor:
         if judge is None:
             prices = self._settings.balanced if mode is Mode.BALANCED else self._settings.aggressive
             try:
-                judge = LineJudge(load_default(), prices, self._settings)
+                judge = LineJudge(self._scorer or load_default(), prices, self._settings)
             except (ImportError, ModelFileError) as error:
                 logger.error("no scorer, so that mode %s drops no more than safe does: %s", mode, error)
                 judge = KeepAll()
@@ -217,7 +253,8 @@ class Compressor:
         digest = self._digests.get(key)
         if digest is None:
             message = parse(raw, dialect)
-            digest = _Digest(message.identity, message.role, message.num_chars)
+            pieces = message.pieces or (message.identity,)
+            digest = _Digest(message.identity, message.role, message.num_chars, pieces)
             self._digests.put(key, digest)
         return digest
 
@@ -258,14 +295,14 @@ class Compressor:
             records[index] = ledger.decode(record) if record else None
         return records
 
-    async def _decide(self, turn: Turn, judge: Judge, profile: Profile) -> None:
-        """Decide what the ledger does not hold."""
+    async def _decide(self, turn: Turn, judge: Judge, profile: Profile) -> Turn:
+        """Decide what the ledger does not hold; the turn, decided."""
         if turn.bypass:
             leave_untouched(turn)
-            return
+            return turn
         if turn.is_holdout:
             hold_out(turn, profile)
-            return
+            return turn
         # The state is taken out while it grows: a request beside this one on the same conversation builds its own.
         conversation = judge.new_conversation(self._settings)
         for index in range(turn.num_old, 0, -1):
@@ -275,17 +312,30 @@ class Compressor:
             record = turn.records[index - 1]
             if record is not None and record.epoch:
                 break  # what was held before an epoch shows what is no longer forwarded
-        num_bytes = sum(len(raw) for raw in turn.raws[conversation.num_messages :])
+        turn_judge = judge.for_turn()
+        num_bytes = sum(len(raw) for raws in turn.raws[conversation.num_messages :] for raw in raws)
         if num_bytes > self._settings.max_inline_bytes or not isinstance(judge, KeepAll):
-            conversation = await asyncio.to_thread(advance, turn, conversation, judge, profile, self._settings)
+            # A thread cannot be called back: it works on a copy, so that what it does too late is nobody's.
+            fork = turn.forked()
+            try:
+                async with asyncio.timeout(self._settings.decide_timeout_s):
+                    conversation = await asyncio.to_thread(
+                        advance, fork, conversation, turn_judge, profile, self._settings
+                    )
+            except TimeoutError:
+                turn.bypass = "timeout"
+                leave_untouched(turn)
+                return turn
+            turn = fork
         else:
-            conversation = advance(turn, conversation, judge, profile, self._settings)
+            conversation = advance(turn, conversation, turn_judge, profile, self._settings)
         if turn.bypass is None:
             self._conversations.put((judge, turn.hashes[-1]), conversation)
+        return turn
 
     async def _reattach(self, turn: Turn, session: bytes, tenant: bytes) -> None:
         """Keep what the user says, and have it stand behind a summary that begins a new history."""
-        new = [parse(turn.raws[index], turn.dialect) for index in turn.new]
+        new = [turn.message(index) for index in turn.new]
         said = [text for message in new for text in instructions.words_of(message)]
         try:
             async with asyncio.timeout(self._settings.state_timeout_s):
@@ -303,7 +353,7 @@ class Compressor:
         """Rewrite the history of a request that the upstream refused, and freeze that beside the request's records."""
         conversation = judge.new_conversation(self._settings)
         try:
-            epoch = await asyncio.to_thread(shed, turn, conversation, judge, profile, self._settings)
+            epoch = await asyncio.to_thread(shed, turn, conversation, judge.for_turn(), profile, self._settings)
         except Exception:  # the upstream's refusal is then the answer
             logger.exception("a request that the upstream refused could not be made smaller")
             epoch = None
@@ -350,13 +400,20 @@ class Compressor:
             self._conversations.pop((judge, turn.hashes[-1]))
 
 
+def _identity(digests: Sequence[_Digest]) -> bytes:
+    """Of a message that came as so many."""
+    if len(digests) == 1:
+        return digests[0].identity
+    return replies.identity(piece for digest in digests for piece in digest.pieces)
+
+
 def _forwarded(turn: Turn, as_sent: Compressed) -> Compressed:
     renditions = [rendition for rendition in turn.renditions if rendition is not None]
     assert len(renditions) == len(turn.raws), "every message is decided by now"
-    num_leading = len(as_sent.messages) - len(turn.raws)
+    num_leading = len(as_sent.messages) - sum(map(len, turn.raws))
     messages = as_sent.messages[:num_leading]
-    for raw, rendition in zip(turn.raws, renditions, strict=True):
-        messages.append(raw if rendition.body is None else turn.dialect.carry(raw, rendition.body))
+    for raws, rendition in zip(turn.raws, renditions, strict=True):
+        messages += raws if rendition.body is None else [turn.dialect.carry(raws[0], rendition.body)]
     return replace(
         as_sent,
         messages=messages,
@@ -364,9 +421,10 @@ def _forwarded(turn: Turn, as_sent: Compressed) -> Compressed:
         is_holdout=turn.is_holdout,
         bypass=turn.bypass,
         epoch=turn.rewrite.reason if turn.rewrite else None,
-        num_new=len(turn.new),
+        num_new=sum(len(turn.raws[index]) for index in turn.new),
         num_markers=sum(rendition.num_markers for rendition in renditions),
         num_lines_omitted=sum(rendition.num_lines_omitted for rendition in renditions),
         num_chars_out=as_sent.num_chars_in - sum(rendition.num_chars_saved for rendition in renditions),
+        renditions=renditions,
         originals=turn.originals,
     )

@@ -14,6 +14,7 @@ from sluice.compressor.files import FileHistory
 from sluice.compressor.ledger import Omitted, Reason, Rendition, recall_id
 from sluice.compressor.lines import Lines, split
 from sluice.compressor.patches import new_side
+from sluice.compressor.pins import Pin
 from sluice.compressor.provenance import Kind, Origins, Provenance, Segment, decode_arguments, same_path, strings
 from sluice.compressor.recovery import Gap, Touch
 from sluice.compressor.redundancy import Source, VisibleLines
@@ -46,6 +47,8 @@ class Conversation:
         self.num_messages = 0
         self.gaps: list[Gap] = []
         """Lines that were dropped and that no other place shows."""
+        self.pins: Sequence[Pin] = ()
+        """Lines that a person wants kept; set anew on every turn."""
         self._window = window
         self._origins = Origins()
         self._reviewed_at = 0.0
@@ -138,6 +141,7 @@ class Conversation:
                     recall_id=recall_id(message.identity, omitted.text_index),
                     path=segment.provenance.path,
                     first_line=segment.provenance.first_line if segment.provenance.kind is Kind.READ else None,
+                    num_head_lines=segment.provenance.num_head_lines,
                 )
             )
 

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from sluice.compressor import ledger, recovery
 from sluice.compressor.conversation import Conversation, Incoming
 from sluice.compressor.dialects.base import Dialect
-from sluice.compressor.ledger import RECORD_VERSION, Omitted, Rendition
+from sluice.compressor.judge import Keep
+from sluice.compressor.ledger import RECORD_VERSION, Omitted, Reason, Rendition
 from sluice.compressor.lines import split
+from sluice.compressor.pins import pinned_lines
 from sluice.compressor.planner import Omission, plan
 from sluice.compressor.recovery import Gap
 from sluice.compressor.renderer import render
@@ -64,7 +66,7 @@ def decide(
     raw: bytes,
     dialect: Dialect,
     conversation: Conversation,
-    keep: Mapping[int, Sequence[bool]],
+    keep: Mapping[int, Keep],
     gaps: Sequence[Gap],
     settings: CompressorSettings,
 ) -> Decision:
@@ -74,7 +76,7 @@ def decide(
         incoming: parsed from `raw`.
         raw: as the client sent it.
         dialect: writes the rendition.
-        conversation: everything before it, as it was forwarded. Not changed.
+        conversation: everything before it, as it was forwarded, and the pins of its lines. Not changed.
         gaps: dropped lines to give back at the end of its last result.
         keep: for each text that was judged, by index, which of its lines are worth their tokens.
         settings: see `CompressorSettings`.
@@ -87,20 +89,22 @@ def decide(
     for segment in segments:
         lines = split(segment.text)
         recall_id = ledger.recall_id(message.identity, segment.index)
+        judged = keep.get(segment.index)
         omitted = plan(
             lines,
             segment.provenance,
             recall_id,
             conversation.visible,
             conversation.is_current,
-            keep.get(segment.index),
+            judged.is_worth if judged is not None else None,
             settings,
+            pinned=pinned_lines(conversation.pins, recall_id),
         )
         if omitted:
             shortened[segment.index] = render(lines, omitted)
             originals[recall_id] = segment.text
             omissions += omitted
-            ranges += [Omitted(segment.index, o.start, o.stop, o.reason) for o in omitted]
+            ranges += [_omitted(segment.index, omission, judged) for omission in omitted]
     if gaps and segments:
         last = segments[-1]
         text = shortened.get(last.index, last.text)
@@ -120,3 +124,9 @@ def decide(
         restored=tuple((gap.position, gap.text_index, gap.start, gap.stop) for gap in gaps),
     )
     return Decision(rendition, texts, originals)
+
+
+def _omitted(text_index: int, omission: Omission, judged: Keep | None) -> Omitted:
+    start, stop, reason = omission.start, omission.stop, omission.reason
+    score = judged.score(start, stop) if judged is not None and reason is Reason.NOT_NEEDED else None
+    return Omitted(text_index, start, stop, reason, score)

@@ -3,8 +3,10 @@
 CompressorError
 ├── MalformedMessageError   a message is not of its dialect's form
 ├── StateError              the store did not answer, or not in time
+│   └── StateRefusedError   the store answered, and takes nothing: it is full, or may only be read
 ├── UnknownRecallError      no original is kept under this id
-└── AmbiguousRecallError    the short id fits several originals
+├── AmbiguousRecallError    the short id fits several originals
+└── TooManyPinsError        a conversation has as many pins as it may have
 """
 
 from __future__ import annotations
@@ -33,6 +35,10 @@ class StateError(CompressorError):
         self.known = known or {}
 
 
+class StateRefusedError(StateError):
+    """The store answered that it does not do this: it is full, or may only be read. What it holds is still there."""
+
+
 class UnknownRecallError(CompressorError):
     """No original is kept under this id for this tenant."""
 
@@ -50,3 +56,10 @@ class AmbiguousRecallError(CompressorError):
         super().__init__(f"id {recall_id!r} fits {len(full_ids)} originals; name one in full: {', '.join(full_ids)}")
         self.recall_id = recall_id
         self.full_ids = full_ids
+
+
+class TooManyPinsError(CompressorError):
+    """A conversation has as many pins as it may have."""
+
+    def __init__(self, max_pins: int) -> None:
+        super().__init__(f"this conversation has {max_pins} pins, which is as many as one may have")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from sluice.compressor.files import FileHistory, name_of
 from sluice.compressor.lines import Lines, split
 from sluice.compressor.provenance import Kind, Provenance, Segment, decode_arguments, strings
+from sluice.compressor.said import Said, clipped
 from sluice.compressor.types import Message
 
 WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_./\-]{5,}|\d{3,}")
@@ -71,6 +72,8 @@ class Evidence:
         """Messages that hold a person's words."""
         self.edit_positions: list[int] = []
         """Messages with a call that changes files."""
+        self.said: list[Said] = []
+        """What was said, but for tool results, in order and clipped: what a model reads beside the lines."""
         self.has_read_tool = False
         """Whether the agent has a tool for reading files, beside its shell."""
         self.first_task: frozenset[int] = frozenset()
@@ -179,7 +182,10 @@ class Evidence:
         return any(key >= 0 and self.key_written[key] > segment.position for key in keys)
 
     def _say(self, message: Message, prose: Sequence[str], position: int) -> None:
-        arguments = [text for call in message.calls for text in strings(decode_arguments(call))]
+        calls = [strings(decode_arguments(call)) for call in message.calls]
+        arguments = [text for call in calls for text in call]
+        if heard := clipped(message.role, position, prose, calls):
+            self.said.append(heard)
         said: set[int] = set()
         for text in (*prose, *arguments):
             said.update(self._word_ids(text))

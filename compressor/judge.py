@@ -9,8 +9,19 @@ from typing import Protocol
 from sluice.compressor.conversation import Conversation, Incoming
 from sluice.compressor.settings import CompressorSettings
 
-Keep = Sequence[bool]
-"""For each line of a text whether it is worth its tokens."""
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """What is thought of the lines of one text."""
+
+    is_worth: Sequence[bool]
+    """For each line whether it is worth its tokens."""
+    losses: Sequence[float] = ()
+    """For each line the facts that its loss would cost; empty where lines were not scored."""
+
+    def score(self, start: int, stop: int) -> float | None:
+        """The highest loss among lines `start` to `stop` (exclusive), to four digits; None where none was scored."""
+        return round(float(max(self.losses[start:stop])), 4) if len(self.losses) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +37,15 @@ class Verdict:
 class Judge(Protocol):
     """Judges the lines of tool results."""
 
+    def for_turn(self) -> Judge:
+        """This judge for one request, so that what takes time can be bounded over all that it is asked in it."""
+        ...
+
     def at_arrival(self, conversation: Conversation, incoming: Incoming) -> Mapping[int, Keep]:
         """What of the message received last is worth sending at all, by index of the text; what is not named stays.
 
-        Depends on the messages before it alone, so that the same prefix gives the same answer in every process.
+        Depends on the messages before it, so that the same prefix gives the same answer in every process; and, where a
+        model scores, on whether it did in time (see `scoring/neural/neural_scorer.py`).
         """
         ...
 
@@ -56,6 +72,10 @@ class Judge(Protocol):
 
 class KeepAll:
     """Every line is worth its tokens."""
+
+    def for_turn(self) -> KeepAll:
+        """See `Judge`."""
+        return self
 
     def at_arrival(self, conversation: Conversation, incoming: Incoming) -> Mapping[int, Keep]:
         """See `Judge`."""

@@ -50,6 +50,8 @@ class Omitted(msgspec.Struct, array_like=True, frozen=True):
     stop: int
     """Line after the last."""
     reason: Reason
+    score: float | None = None
+    """The keep probability of its line that is most likely needed, where lines were judged; 0 to 1."""
 
 
 class Override(msgspec.Struct, array_like=True, frozen=True):

@@ -7,6 +7,7 @@ a result yet, and higher for what is old.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from weakref import WeakKeyDictionary
@@ -53,7 +54,7 @@ class _Scored:
             keep[start:stop] = [False] * (stop - start)
         return self.structure().complete(keep) if ranges else keep
 
-    def num_kept_tokens(self, keep: Keep) -> float:
+    def num_kept_tokens(self, keep: Sequence[bool]) -> float:
         """Tokens of the lines that stay, and of the markers between them."""
         num_tokens, was_kept = 0.0, True
         for tokens, stays, omitted in zip(self.num_tokens, keep, self.is_omitted, strict=True):
@@ -78,6 +79,12 @@ class LineJudge:
         self._settings = settings
         self._structures: WeakKeyDictionary[SegmentEvidence, Structure] = WeakKeyDictionary()
 
+    def for_turn(self) -> LineJudge:
+        """See `Judge`."""
+        judge = copy(self)
+        judge._scorer = self._scorer.for_turn()
+        return judge
+
     def new_conversation(self, settings: CompressorSettings) -> Conversation:
         """See `Judge`."""
         return Conversation(settings.min_run_lines, with_evidence=True)
@@ -88,7 +95,8 @@ class LineJudge:
         segments = [evidence.segment_at(conversation.num_messages, segment.index) for segment in incoming.segments]
         scored = self._score(evidence, [segment for segment in segments if segment is not None], Moment.ARRIVAL)
         return {
-            found.segment.index: found.keep(self._prices.arrival, self._settings.min_dead_lines) for found in scored
+            found.segment.index: Keep(found.keep(self._prices.arrival, self._settings.min_dead_lines), found.losses)
+            for found in scored
         }
 
     def candidates(self, conversation: Conversation) -> Sequence[int]:
@@ -119,7 +127,7 @@ class LineJudge:
         for found in scored:
             index = found.segment.position - 1
             keep = found.keep(price, self._settings.min_dead_lines)
-            keeps.setdefault(index, {})[found.segment.index] = keep
+            keeps.setdefault(index, {})[found.segment.index] = Keep(keep, found.losses)
             tokens[index] = tokens.get(index, TOKENS_PER_MESSAGE) + found.num_kept_tokens(keep)
         return {index: Verdict(tokens[index], keep) for index, keep in keeps.items()}
 

@@ -38,6 +38,8 @@ def plan(
     is_current: Callable[[Source, Provenance], bool],
     keep: Sequence[bool] | None,
     settings: CompressorSettings,
+    *,
+    pinned: Collection[int] = (),
 ) -> list[Omission]:
     """Which lines of a segment to drop.
 
@@ -49,13 +51,14 @@ def plan(
         is_current: whether a source still holds for a result of this provenance.
         keep: for each line whether it is worth its tokens; None keeps all.
         settings: shortest run, lines of context.
+        pinned: lines that somebody wants kept, beside those between `<keepContext>` tags.
 
     Returns:
         Disjoint omissions in order, each saving more than its marker costs.
     """
     if provenance.kind is Kind.EDIT or len(lines) < settings.min_run_lines:
         return []
-    pinned = _pinned(lines)
+    pinned = _tagged(lines).union(pinned)
     runs = list(visible.find_runs(lines, lambda source: is_current(source, provenance)))
     if pinned:
         runs = [part for run in runs for part in _around(run, pinned)]
@@ -81,17 +84,17 @@ def plan(
     return sorted(_paying(lines, found), key=lambda omission: omission.start)
 
 
-def _pinned(lines: Lines) -> set[int]:
+def _tagged(lines: Lines) -> set[int]:
     """Lines that somebody marked to be kept: `<keepContext>…</keepContext>`, the tags included."""
-    pinned: set[int] = set()
+    tagged: set[int] = set()
     start: int | None = None
     for index, text in enumerate(lines.texts):
         if start is None and "<keepContext>" in text:
             start = index
         if start is not None and "</keepContext>" in text:
-            pinned.update(range(start, index + 1))
+            tagged.update(range(start, index + 1))
             start = None
-    return pinned
+    return tagged
 
 
 def _around(run: Run, pinned: Collection[int]) -> Iterator[Run]:

@@ -43,7 +43,9 @@ class Gap:
     """Of the result."""
     path: str | None
     first_line: int | None
-    """Number in the file of the result's first line, where that is known."""
+    """Number in the file of the first line that the result shows of it, where that is known."""
+    num_head_lines: int = 0
+    """Lines of the result before that one."""
     quotable: frozenset[str] = field(init=False, compare=False, repr=False)
     """Its lines that are long enough to be told apart in a quote."""
 
@@ -53,7 +55,9 @@ class Gap:
 
     def number(self, index: int) -> int | None:
         """Line `index`'s number in the file."""
-        return self.lines.numbers[index] or (self.first_line + index if self.first_line is not None else None)
+        if (number := self.lines.numbers[index]) is not None or self.first_line is None:
+            return number
+        return self.first_line + index - self.num_head_lines if index >= self.num_head_lines else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +108,19 @@ def affordable(gaps: Sequence[Gap], to_spend: float, price_per_char: float) -> t
             to_spend -= price
             chosen.append(gap)
     return chosen[::-1], to_spend
+
+
+def without(gaps: Iterable[Gap], given: Sequence[Gap]) -> list[Gap]:
+    """What is left of some gaps where others are given back anyway."""
+    left = list(gaps)
+    for other in given:
+        place = (other.position, other.text_index)
+        left = [
+            rest
+            for gap in left
+            for rest in (less(gap, other.start, other.stop) if (gap.position, gap.text_index) == place else (gap,))
+        ]
+    return left
 
 
 def render(gaps: Sequence[Gap]) -> str:

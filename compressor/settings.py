@@ -46,10 +46,15 @@ class CompressorSettings:
     max_reattached_chars: int = 0
     """Characters of the user's own words that are given back where an agent replaced its history by a summary, if the
     request names its session; 0 gives back none."""
+    max_pins: int = 0
+    """Ranges of lines that a person may pin in one conversation; 0: nobody may, and none are looked for."""
     max_scored_lines: int = 10_000
     """A result with more lines is not scored, some 25 µs a line: it goes out as in mode `safe`."""
     state_timeout_s: float = 0.5
     """How long a request waits for the state store before it goes on without."""
+    decide_timeout_s: float | None = None
+    """How long a request waits for its new messages to be decided, before they go out untouched and what is known is
+    replayed; None waits for ever."""
     max_conversations: int = 64
     """Conversations whose state is held in this process, so that a turn costs only its new messages. One of 100,000
     tokens takes 3 MB, or 25 MB where lines are scored; one that was let go is built anew from its next request."""

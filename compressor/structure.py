@@ -56,20 +56,26 @@ def structure_of(lines: Lines, provenance: Provenance) -> Structure:
         lines: of the result, gutters read.
         provenance: says which file it shows.
     """
-    if provenance.kind is not Kind.READ or provenance.path is None or len(lines) < 3:
+    head = provenance.num_head_lines
+    code = lines.bodies[head:]
+    if provenance.kind is not Kind.READ or provenance.path is None or len(code) < 3:
         return _NONE
-    language = language_of(provenance.path, lines.bodies[0].encode("utf-8", "replace"))
+    language = language_of(provenance.path, code[0].encode("utf-8", "replace"))
     if language is None:
         return _NONE
-    found = outline("\n".join(lines.bodies).encode("utf-8", "replace"), language)
+    found = outline("\n".join(code).encode("utf-8", "replace"), language)
     if found is None:
         return _NONE
-    num_lines = len(lines)
+    num_lines, first = len(lines), head - 1
     bodies = tuple(
-        (d.start - 1, min(d.signature_end, d.start - 1 + _MAX_HEADER_LINES, num_lines), min(d.end, num_lines))
+        (
+            first + d.start,
+            min(head + d.signature_end, first + d.start + _MAX_HEADER_LINES, num_lines),
+            min(head + d.end, num_lines),
+        )
         for d in found.definitions
     )
-    spans = [(s.start - 1, min(s.end, num_lines)) for s in found.statements if s.end > s.start]
+    spans = [(first + s.start, min(head + s.end, num_lines)) for s in found.statements if s.end > s.start]
     return Structure(bodies, tuple(_short_leaves(spans)))
 
 

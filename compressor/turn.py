@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 
@@ -23,8 +24,10 @@ from sluice.compressor.instructions import is_summary
 from sluice.compressor.judge import Judge, Keep, Verdict
 from sluice.compressor.ledger import RECORD_VERSION, Override, Reason, Rendition, TurnRecord
 from sluice.compressor.lines import split
+from sluice.compressor.pins import Pin, pinned_gaps
 from sluice.compressor.profiles import Profile
 from sluice.compressor.recovery import Gap
+from sluice.compressor.replies import joined
 from sluice.compressor.settings import POLICY_VERSION, CompressorSettings
 from sluice.compressor.types import Message
 
@@ -35,8 +38,8 @@ logger = logging.getLogger(__name__)
 class Turn:
     """The messages of one request, less the leading system messages, and what becomes of them."""
 
-    raws: Sequence[bytes]
-    """As the client sent them."""
+    raws: Sequence[Sequence[bytes]]
+    """As the client sent them: one JSON text each, or several for a reply that came in pieces."""
     hashes: Sequence[bytes]
     """Chain hash of each."""
     identities: Sequence[bytes]
@@ -58,6 +61,8 @@ class Turn:
     refused: Mapping[int, Rendition] = field(default_factory=dict)
     """By index of a request's newest message: the epoch that began when the upstream refused that request, and the
     turn as it was then. Found for the last few messages alone: later turns carry it on."""
+    pins: Sequence[Pin] = ()
+    """Lines that a person wants kept."""
     addition: str = ""
     """What stands behind a summary that is new in this request; see `instructions.py`."""
     max_tokens: int | None = None
@@ -81,6 +86,16 @@ class Turn:
             self.renditions = settle(self.records, epochs, self.identities)
             self._forget()
         self.new = [index for index, record in enumerate(self.records) if record is None]
+
+    def message(self, index: int) -> Message:
+        """A message, read."""
+        return joined([parse(raw, self.dialect) for raw in self.raws[index]])
+
+    def forked(self) -> Turn:
+        """A copy to be decided elsewhere, while this one may still be decided otherwise."""
+        fork = copy(self)
+        fork.renditions, fork.originals = list(self.renditions), {}
+        return fork
 
     @property
     def num_old(self) -> int:
@@ -146,7 +161,7 @@ def leave_untouched(turn: Turn) -> None:
     """Decide that all that is not decided yet goes out as it came."""
     for index, rendition in enumerate(turn.renditions):
         if rendition is None:
-            turn.renditions[index] = untouched(parse(turn.raws[index], turn.dialect)).rendition
+            turn.renditions[index] = untouched(turn.message(index)).rendition
 
 
 def hold_out(turn: Turn, profile: Profile) -> None:
@@ -212,6 +227,7 @@ def advance(
 def _advance(
     turn: Turn, conversation: Conversation, judge: Judge, profile: Profile, settings: CompressorSettings
 ) -> Conversation:
+    conversation.pins = turn.pins
     _replay(turn, conversation, turn.num_old)
     before = turn.before
     is_newest = turn.records[-1] is None
@@ -230,17 +246,26 @@ def _advance(
         if rendition is not None:
             _replay(turn, conversation, index + 1)
             continue
-        incoming = conversation.receive(parse(turn.raws[index], turn.dialect))
+        incoming = conversation.receive(turn.message(index))
+        # What is shortened or extended came in one piece: replies go out as they came.
+        raw = turn.raws[index][0]
         if turn.addition and is_summary(incoming.message):
-            decision = extended(incoming.message, turn.raws[index], turn.dialect, turn.addition)
+            decision = extended(incoming.message, raw, turn.dialect, turn.addition)
             turn.addition = ""
             turn.renditions[index] = decision.rendition
             conversation.forward(incoming, decision.texts, decision.rendition)
             continue
         keep = judge.at_arrival(conversation, incoming)
         gaps = recovery.touched(conversation.gaps, conversation.touch(incoming)) if incoming.segments else []
-        gaps, to_spend = recovery.affordable(gaps, to_spend, price_per_char)
-        decision = decide(incoming, turn.raws[index], turn.dialect, conversation, keep, gaps, settings)
+        if turn.pins and incoming.segments:
+            # What a person asks for is given back whatever it costs, and leaves the less for what nobody asked for.
+            pinned = pinned_gaps(conversation.gaps, turn.pins)
+            gaps, to_spend = recovery.affordable(recovery.without(gaps, pinned), to_spend, price_per_char)
+            to_spend -= len(recovery.render(pinned)) * price_per_char
+            gaps = [*pinned, *gaps]
+        else:
+            gaps, to_spend = recovery.affordable(gaps, to_spend, price_per_char)
+        decision = decide(incoming, raw, turn.dialect, conversation, keep, gaps, settings)
         turn.renditions[index] = decision.rendition
         turn.originals.update(decision.originals)
         conversation.forward(incoming, decision.texts, decision.rendition)
@@ -254,7 +279,7 @@ def _replay(turn: Turn, conversation: Conversation, stop: int) -> None:
     for index in range(conversation.num_messages, stop):
         rendition = turn.renditions[index]
         assert rendition is not None, "only what is decided is replayed"
-        incoming = conversation.receive(parse(turn.raws[index], turn.dialect))
+        incoming = conversation.receive(turn.message(index))
         conversation.forward(incoming, replayed(incoming.message, rendition, turn.dialect).texts, rendition)
 
 
@@ -314,18 +339,19 @@ def _rewrite(
 ) -> tuple[Conversation, dict[int, Override]]:
     """Decide the old messages from `start` on anew, as if they came now; what is not judged stays."""
     conversation = judge.new_conversation(settings)
+    conversation.pins = turn.pins
     _replay(turn, conversation, start)
     epoch: dict[int, Override] = {}
     last_judged = max(verdicts, default=-1)
     for index in range(start, turn.num_old):
         frozen = turn.renditions[index]
         assert frozen is not None
-        incoming = conversation.receive(parse(turn.raws[index], turn.dialect))
+        incoming = conversation.receive(turn.message(index))
         keep = dict(verdicts[index].keep) if index in verdicts else {}
         _drop_again(incoming.message, frozen, keep)
         # What was given back goes the way of the results around it.
         gaps = _given_back(conversation.gaps, frozen) if index > last_judged else []
-        decision = decide(incoming, turn.raws[index], turn.dialect, conversation, keep, gaps, settings)
+        decision = decide(incoming, turn.raws[index][0], turn.dialect, conversation, keep, gaps, settings)
         if decision.rendition.body != frozen.body:
             turn.renditions[index] = decision.rendition
             epoch[index] = Override(turn.identities[index], decision.rendition)
@@ -340,9 +366,10 @@ def _drop_again(message: Message, frozen: Rendition, keep: dict[int, Keep]) -> N
         if omitted.reason is not Reason.NOT_NEEDED:
             continue
         index = omitted.text_index
-        lines = list(keep.get(index) or [True] * len(split(message.texts[index].text)))
+        judged = keep.get(index) or Keep([True] * len(split(message.texts[index].text)))
+        lines = list(judged.is_worth)
         lines[omitted.start : omitted.stop] = [False] * (omitted.stop - omitted.start)
-        keep[index] = lines
+        keep[index] = Keep(lines, judged.losses)
 
 
 def _given_back(gaps: Sequence[Gap], frozen: Rendition) -> list[Gap]:

@@ -1,14 +1,17 @@
 """Shapes that the compressor's modules share: the neutral transcript and what becomes of it.
 
-Imports nothing of ours. Knows no dialect, no HTTP and no store.
+Imports nothing of ours at run time. Knows no dialect, no HTTP and no store.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from sluice.compressor.ledger import Rendition
 
 Role = Literal["system", "user", "assistant", "tool"]
 """A message's author. OpenAI's `developer` reads as `system`, its legacy `function` as `tool`."""
@@ -59,6 +62,9 @@ class Message:
     """16-byte digest of the message less what clients move about from turn to turn (`cache_control`)."""
     num_chars: int
     """Characters of its texts and of its calls' names and arguments."""
+    pieces: tuple[bytes, ...] = ()
+    """16-byte digests of what an assistant message consists of, where clients spread the same over several messages or
+    put it together again; empty where they do not. See `replies.py`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +93,8 @@ class Compressed:
     """Characters of the messages that came in."""
     num_chars_out: int = 0
     """Characters of the messages to forward."""
+    renditions: Sequence[Rendition] = ()
+    """What is in force of each message behind the leading system messages: what was dropped of it, and why."""
     originals: Mapping[str, str] = field(default_factory=dict)
     """Recall id (32 hex digits) → original text of what was shortened in this call."""
 

@@ -20,7 +20,7 @@ from sluice.proxy.compact import compact
 from sluice.proxy.count_tokens import CountTokens
 from sluice.proxy.errors import ConfigError, ProxyError
 from sluice.proxy.exchange import Endpoint
-from sluice.proxy.meter import StatsReader, make_meter
+from sluice.proxy.meter import StatsReader, load_prices, make_meter
 from sluice.proxy.meter import routes as stats_routes
 from sluice.proxy.metrics import Metrics
 from sluice.proxy.openapi import openapi
@@ -35,9 +35,12 @@ from sluice.proxy.state.dry import DryStore
 from sluice.proxy.tokens import TokenCounter
 from sluice.proxy.translation import Translation
 from sluice.proxy.upstreams import Upstreams
-from sluice.proxy.wire.render_errors import error_for_path
+from sluice.proxy.wire.render_errors import error_for_path, error_headers
 from sluice.proxy.wire.wires import WIRES
 from sluice.search import SearchError
+
+_STATE_MARGIN_S = 2.0
+"""By how much the compressor waits longer for a store than the store itself for an answer, which says more."""
 
 
 def create_app(settings: Settings, *, store: StateStore | None = None, compressor: Compressor | None = None) -> FastAPI:
@@ -59,12 +62,15 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         kept = store or make_store(settings)
-        # The compressor's own limit stands behind the store's, which says more when it runs out.
         limits = CompressorSettings(
-            state_timeout_s=2 * settings.redis_timeout_s, max_reattached_chars=settings.max_reattached_chars
+            state_timeout_s=settings.redis_timeout_s + _STATE_MARGIN_S,
+            # What is left of the time is the store's.
+            decide_timeout_s=0.7 * settings.compress_timeout_s,
+            max_reattached_chars=settings.max_reattached_chars,
         )
         metrics = Metrics(is_shared=settings.workers > 1)
-        meter = make_meter(settings, [metrics.meter])
+        prices = load_prices(settings.prices_file)
+        meter = make_meter(settings, prices, [metrics.meter])
         compressing = compressor or Compressor(kept, limits, profile=settings.profile)
         services = app.state.services = Services(
             settings=settings,
@@ -83,10 +89,11 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
             counter=TokenCounter(),
             metrics=metrics,
             access=access,
+            prices=prices,
             meter=meter,
             stats=StatsReader(meter),
             answers=make_answers(settings),
-            search_tool=_search_tool(settings, search, kept, compressing),
+            search_tool=_search_tool(settings, search, kept, compressing, limits.state_timeout_s),
         )
         loading = asyncio.create_task(asyncio.to_thread(services.compressor.load, settings.mode))
         try:
@@ -133,21 +140,22 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
 
 
 def _search_tool(
-    settings: Settings, search: SearchRoutes, store: StateStore, compressor: Compressor
+    settings: Settings, search: SearchRoutes, store: StateStore, compressor: Compressor, state_timeout_s: float
 ) -> SearchTool | None:
-    if settings.search_tool == "off":
-        return None
     mode = settings.search_tool
+    if mode == "off":
+        return None
 
     async def ask(asked: Asked) -> str:
         return await search.ask(asked.query, asked.budget_tokens, mode)
 
-    return SearchTool(store, compressor, ask, holdout=settings.holdout, state_timeout_s=2 * settings.redis_timeout_s)
+    return SearchTool(store, compressor, ask, holdout=settings.holdout, state_timeout_s=state_timeout_s)
 
 
 async def _render_error(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException) and error.status_code in (404, 405):
         error = HTTPException(error.status_code, f"{error.detail}: {request.method} {request.url.path}", error.headers)
     status, body = error_for_path(error, request.url.path)
-    headers = getattr(error, "headers", None)
+    headers = dict(getattr(error, "headers", None) or {})
+    headers |= {name.decode(): value.decode() for name, value in error_headers(error)}
     return Response(body, status, headers=headers, media_type="application/json")

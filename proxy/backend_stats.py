@@ -26,6 +26,15 @@ async def read_backends(urls: Mapping[str, str]) -> dict[str, BackendMetrics]:
     return {name: figures for name, figures in zip(names, found, strict=True) if figures is not None}
 
 
+def render_backends(backends: Mapping[str, BackendMetrics]) -> str:
+    """The same figures in Prometheus' text form; empty where there are none."""
+    if not backends:
+        return ""
+    from sluice.backend.metrics import prometheus
+
+    return prometheus(backends)
+
+
 async def _read(url: str) -> BackendMetrics | None:
     import httpx
 

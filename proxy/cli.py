@@ -17,8 +17,16 @@ import sluice
 from sluice.compressor.types import Mode
 
 ENTRY_POINT_GROUP = "sluice.commands"
-EXTRA_OF_PACKAGE = {"sluice.backend": "engine", "sluice.eval": "eval"}
+EXTRA_OF_PACKAGE = {"sluice.backend": "engine", "sluice.eval": "eval", "sluice.search": "search"}
 """Which extra of the distribution brings what a package's commands import."""
+SECTIONS = {
+    "To begin": ("demo", "serve", "connect", "doctor"),
+    "While it runs": ("stats", "keys"),
+    "By themselves": ("search", "mcp", "compact"),
+    "Backends": ("engine", "backend", "scorer"),
+    "Figures": ("eval", "bench"),
+}
+"""The order in which the commands are shown; others come last."""
 
 
 class LazyGroup(click.Group):
@@ -48,10 +56,16 @@ class LazyGroup(click.Group):
         return None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of commands."""
-        found = sorted(entry_points(group=self._group), key=lambda entry_point: entry_point.name)
-        with formatter.section("Commands"):
-            formatter.write_dl([(entry_point.name, summary_of(entry_point)) for entry_point in found])
+        """Write the list of commands, by what they are for."""
+        summaries = {entry_point.name: summary_of(entry_point) for entry_point in entry_points(group=self._group)}
+        sections = {title: [name for name in names if name in summaries] for title, names in SECTIONS.items()}
+        shown = {name for names in sections.values() for name in names}
+        sections["More" if shown else "Commands"] = sorted(summaries.keys() - shown)
+        width = max(map(len, summaries), default=0)
+        for title, names in sections.items():
+            if names:
+                with formatter.section(title):
+                    formatter.write_dl([(name.ljust(width), summaries[name]) for name in names])
 
 
 def _load(entry_point: EntryPoint) -> click.Command:
@@ -82,7 +96,30 @@ def summary_of(entry_point: EntryPoint) -> str:
 @click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(sluice.__version__, prog_name="sluice")
 def main() -> None:
-    """A drop-in base_url for coding agents: smaller context, smaller bill, nothing lost that is needed."""
+    """A drop-in base_url for coding agents: smaller context, smaller bill, nothing lost that is needed.
+
+    \b
+    sluice serve --upstream https://api.anthropic.com    in one terminal,
+    sluice connect claude-code --write                   in another, once;
+    then work as ever, and look at what it saved with:   sluice stats
+    """  # noqa: D301 - click reads the character
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print what makes a shell complete sluice's commands and options.
+
+    \b
+    bash:  eval "$(sluice completion bash)"            in ~/.bashrc
+    zsh:   eval "$(sluice completion zsh)"             in ~/.zshrc
+    fish:  sluice completion fish | source             in ~/.config/fish/config.fish
+    """  # noqa: D301 - click reads the character
+    from click.shell_completion import get_completion_class
+
+    made = get_completion_class(shell)
+    assert made is not None, "click knows these shells"
+    click.echo(made(main, {}, "sluice", "_SLUICE_COMPLETE").source())
 
 
 @click.command(cls=LazyGroup, entry_point_group="sluice.benchmarks")

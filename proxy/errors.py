@@ -43,6 +43,8 @@ from sluice.compressor.errors import (
     CompressorError,
     MalformedMessageError,
     StateError,
+    StateRefusedError,
+    TooManyPinsError,
     UnknownRecallError,
 )
 from sluice.search.errors import (
@@ -60,6 +62,9 @@ from sluice.search.errors import (
 
 class ProxyError(Exception):
     """Base of all errors that the proxy raises."""
+
+    retry_after_s: float | None = None
+    """Seconds before which another attempt is of no use; None where nothing is said of it."""
 
 
 class ConfigError(ProxyError):
@@ -104,6 +109,9 @@ class WebSocketError(RequestError):
 class BodyTooLargeError(RequestError):
     """The body is larger than the limit."""
 
+    retry_after_s = 3_600.0
+    """Whether it fits is up to whoever changes the limit, and nobody does so within seconds."""
+
     def __init__(self, max_body_bytes: int) -> None:
         super().__init__(f"request body is larger than the limit of {max_body_bytes:,} bytes (setting max_body_bytes)")
 
@@ -117,9 +125,6 @@ class UnknownConversationError(RequestError):
 
 class AccessError(RequestError):
     """The request may not be served, or not now."""
-
-    retry_after_s: float | None = None
-    """Seconds after which another attempt may succeed; None where none will."""
 
 
 class ForbiddenHostError(AccessError):
@@ -305,7 +310,9 @@ ERROR_TABLE: dict[type[Exception], Rendering] = {
     CompressorError: Rendering(500, "server_error", "compressor_error"),
     MalformedMessageError: Rendering(400, "invalid_request_error", "malformed_message"),
     StateError: Rendering(503, "server_error", "state_unavailable"),
+    StateRefusedError: Rendering(503, "server_error", "state_refused"),
     UnknownRecallError: Rendering(404, "invalid_request_error", "unknown_recall_id"),
+    TooManyPinsError: Rendering(409, "invalid_request_error", "too_many_pins"),
     AmbiguousRecallError: Rendering(409, "invalid_request_error", "ambiguous_recall_id"),
     SearchError: Rendering(500, "server_error", "search_error"),
     QueryError: Rendering(400, "invalid_request_error", "invalid_query"),

@@ -18,7 +18,7 @@ from sluice.proxy.answers import SourcedAnswer, Unshared, answer_key, may_keep, 
 from sluice.proxy.body import ClientGoneError, read_body
 from sluice.proxy.headers import Header, find, to_upstream
 from sluice.proxy.log import fields, logger, where
-from sluice.proxy.meter import Source, UsageReader, reader_for
+from sluice.proxy.meter import CLIENT_GONE_STATUS, Source, UsageReader, reader_for
 from sluice.proxy.meter.breakpoints import Breakpoints, breakpoints_of
 from sluice.proxy.meter.reader import readable
 from sluice.proxy.metering import turn_of
@@ -29,9 +29,8 @@ from sluice.proxy.services import Services
 from sluice.proxy.upstreams import RoutedAnswer, Target
 from sluice.proxy.wire import Outgoing, WireName
 from sluice.proxy.wire.base import Wire
+from sluice.proxy.wire.render_errors import error_headers
 
-CLIENT_GONE_STATUS = 499
-"""Status under which requests are counted whose client hung up; nobody is sent it."""
 DRAFT_HEADER = b"x-sluice-draft"
 """What the bundled backend may propose to itself; it goes to self-hosted upstreams alone."""
 
@@ -103,7 +102,8 @@ class Endpoint:
             error = fault
             status, body = self._wire.render_error(fault)
             headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-            await send({"type": "http.response.start", "status": status, "headers": headers + exchange.headers()})
+            headers += [*error_headers(fault), *exchange.headers()]
+            await send({"type": "http.response.start", "status": status, "headers": headers})
             await send({"type": "http.response.body", "body": body})
         total_s = time.perf_counter() - started_s
         await self._meter(scope, services, exchange, status, at_s, total_s)
@@ -194,7 +194,7 @@ class Endpoint:
             usage=exchange.usage.usage() if exchange.usage is not None else None,
             own_s=exchange.own_s,
             total_s=total_s,
-            upstream=answer.upstream if answer is not None else "",
+            served_by=services.upstreams.target(answer.upstream) if answer is not None and answer.upstream else None,
             source=answer.source if answer is not None else Source.UPSTREAM,
             num_retries=answer.num_retries if answer is not None else 0,
             breakpoints=exchange.breakpoints,

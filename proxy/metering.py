@@ -6,6 +6,7 @@ from sluice.proxy.meter.breakpoints import Breakpoints
 from sluice.proxy.meter.turn import Source, Turn
 from sluice.proxy.meter.usage import Usage
 from sluice.proxy.prepare import Prepared
+from sluice.proxy.upstreams import Target
 from sluice.proxy.wire import WireName
 
 
@@ -20,20 +21,26 @@ def turn_of(
     usage: Usage | None,
     own_s: float,
     total_s: float,
-    upstream: str,
+    served_by: Target | None,
     source: Source,
     num_retries: int,
     breakpoints: Breakpoints | None,
     traceparent: str | None,
 ) -> Turn | None:
-    """Put a turn together; None where the request could not be read, so that nothing is known of it."""
+    """Put a turn together; None where the request could not be read, so that nothing is known of it.
+
+    `served_by` is the upstream that answered, where that is known: a fallback may have.
+    """
     parsed, target, compressed = prepared.parsed, prepared.target, prepared.compressed
     if parsed is None:
         return None
+    served_by = served_by or target
     return Turn(
         at_s=at_s,
         model=parsed.model,
-        upstream=upstream or (target.name if target is not None else ""),
+        upstream=served_by.name if served_by is not None else "",
+        upstream_model=served_by.name_of(parsed.model) if served_by is not None else "",
+        is_local=served_by.is_local if served_by is not None else False,
         key=key_id or prepared.tenant[:6].hex(),
         wire=wire,
         mode=prepared.mode,

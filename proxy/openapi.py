@@ -14,8 +14,9 @@ from starlette.responses import Response
 
 from sluice import __version__
 from sluice.compressor import Mode
+from sluice.proxy.meter.store import MAX_CONVERSATIONS, MAX_DAYS
 from sluice.proxy.wire.base import Wire
-from sluice.proxy.wire.wires import WIRES
+from sluice.proxy.wire.wires import MESSAGES, WIRES
 
 _Json = dict[str, Any]
 
@@ -56,13 +57,16 @@ def _body(schema: _Json) -> _Json:
     return {"required": True, "content": {"application/json": {"schema": schema}}}
 
 
-def _of_wire(wire: Wire) -> _Json:
+def _request_of(wire: Wire) -> _Json:
     properties: _Json = {"model": {"type": "string"}, "stream": {"type": "boolean"}}
     if wire.shape.list_field is not None:
         messages: _Json = {"type": "array", "items": _OBJECT}
         takes_text = {"anyOf": [{"type": "string"}, messages]}
         properties[wire.shape.list_field] = takes_text if wire.shape.takes_text else messages
-    schema: _Json = {"type": "object", "properties": properties, "required": sorted(wire.shape.required)}
+    return {"type": "object", "properties": properties, "required": sorted(wire.shape.required)}
+
+
+def _of_wire(wire: Wire) -> _Json:
     responses = _answers(
         {}, s413="The body is too large.", s502="No answer from upstream.", s504="The upstream is late."
     )
@@ -71,8 +75,77 @@ def _of_wire(wire: Wire) -> _Json:
         "post": {
             "summary": f"The {wire.name} wire, smaller messages forwarded.",
             "parameters": [_MODE, _BUDGET],
-            "requestBody": _body(schema),
+            "requestBody": _body(_request_of(wire)),
             "responses": responses,
+        }
+    }
+
+
+def _count_tokens() -> _Json:
+    counted = {"type": "object", "required": ["input_tokens"], "properties": {"input_tokens": {"type": "integer"}}}
+    responses = _answers(counted, s413="The body is too large.", s502="No answer from upstream.")
+    responses["default"] = {"description": "What the upstream answered."}
+    return {
+        "post": {
+            "summary": "Tokens of what would be forwarded.",
+            "parameters": [_MODE, _BUDGET],
+            "requestBody": _body(_request_of(MESSAGES)),
+            "responses": responses,
+        }
+    }
+
+
+def _number(name: str, low: int, high: int, default: int) -> _Json:
+    schema = {"type": "integer", "minimum": low, "maximum": high, "default": default}
+    return {"name": name, "in": "query", "schema": schema}
+
+
+def _stats() -> _Json:
+    conversation_id = {"name": "conversation_id", "in": "path", "required": True, "schema": {"type": "string"}}
+    pages = [_number("start", 0, MAX_CONVERSATIONS, 0), _number("limit", 1, MAX_CONVERSATIONS, 100)]
+    return {
+        "/v1/stats": {
+            "get": {
+                "summary": "What was spent and saved.",
+                "parameters": [_number("days", 1, MAX_DAYS, 30)],
+                "responses": _answers({"type": "object", "required": ["totals", "arms", "holdout"]}),
+            }
+        },
+        "/v1/stats/conversations": {
+            "get": {
+                "summary": "Recent conversations, the newest first.",
+                "parameters": pages,
+                "responses": _answers({"type": "object", "required": ["conversations"]}),
+            }
+        },
+        "/v1/stats/conversations/{conversation_id}": {
+            "get": {
+                "summary": "The turns of a conversation.",
+                "parameters": [conversation_id],
+                "responses": _answers({"type": "object", "required": ["id", "turns"]}, s404="None is kept under it."),
+            }
+        },
+    }
+
+
+def _search() -> _Json:
+    asked = {
+        "type": "object",
+        "required": ["query"],
+        "properties": {
+            "query": {"type": "string"},
+            "repo": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+            "budget_tokens": {"type": "integer"},
+            "max_results": {"anyOf": [{"type": "integer"}, {"type": "null"}]},
+            "mode": {"type": "string", "enum": ["fast", "deep"]},
+        },
+    }
+    found = {"type": "object", "required": ["results", "tokens", "took_ms"]}
+    return {
+        "post": {
+            "summary": "Line ranges of a configured repository.",
+            "requestBody": _body(asked),
+            "responses": _answers(found, s404="No such repository.", s413="The body is too large.", s422="Not so."),
         }
     }
 
@@ -123,6 +196,18 @@ def describe_routes() -> _Json:
                     "responses": _answers(recalled, s404="Nothing is kept under it.", s409="Several originals fit."),
                 }
             },
+            "/v1/messages/count_tokens": _count_tokens(),
+            "/v1/models": {
+                "get": {
+                    "summary": "The models that can be asked for.",
+                    "responses": {
+                        **_answers({"type": "object", "required": ["data"]}, s502="No answer from upstream."),
+                        "default": {"description": "What the upstream answered."},
+                    },
+                }
+            },
+            "/v1/search": _search(),
+            **_stats(),
             "/healthz": {"get": {"summary": "The process is alive.", "responses": _answers(_OBJECT)}},
             "/readyz": {
                 "get": {

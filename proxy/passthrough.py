@@ -1,23 +1,29 @@
 """Everything under `/v1/` that is not understood: to the upstream and back, byte for byte, whatever the method.
 
-Which upstream is told by the `model` of a JSON body, where it names one. Two things are not simply passed on: a
-WebSocket upgrade, which this proxy does not speak, and the input of a batch, whose lines are compressed.
+Which upstream is told by the `model` of a JSON body, where it names one, else by the path. Two things are not simply
+passed on: a WebSocket upgrade, which this proxy does not speak, and batches, whose requests are compressed.
 """
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from sluice.proxy.batches import compress_upload
+from sluice.proxy.batches import compress_message_batch, compress_upload, model_of_batch
 from sluice.proxy.body import ClientGoneError, read_body
+from sluice.proxy.encoding import UnreadableBodyError, unpack
 from sluice.proxy.errors import WebSocketError
 from sluice.proxy.exchange import target_of
 from sluice.proxy.headers import Header, find, to_upstream
 from sluice.proxy.prepare import mode_of
 from sluice.proxy.relay import Relayed, relay, unless_gone
 from sluice.proxy.services import Services
-from sluice.proxy.wire import Outgoing
+from sluice.proxy.wire import Outgoing, WireName
+
+FILES = "/v1/files"
+MESSAGE_BATCHES = "/v1/messages/batches"
 
 
 class _Named(msgspec.Struct):
@@ -35,27 +41,53 @@ class Passthrough:
 
         Raises:
             WebSocketError: the client wants to speak WebSocket.
+            UnknownModelError: no upstream serves the model.
         """
         services: Services = scope["app"].state.services
         headers: list[Header] = scope["headers"]
         if (find(headers, b"upgrade") or "").lower() == "websocket":
             raise WebSocketError(scope["path"])
-        settings = services.settings
         try:
-            body = await read_body(receive, find(headers, b"content-length"), settings.max_body_bytes)
-            content_type = find(headers, b"content-type") or ""
-            if scope["method"] == "POST" and scope["path"] == "/v1/files":
-                body = await compress_upload(body, content_type, mode_of(headers, settings.mode), settings.profile)
-            model = _model_of(body) if "json" in content_type else ""
-            await unless_gone(receive, self._forward(scope, send, services, model, body))
+            length = find(headers, b"content-length")
+            body = await read_body(receive, length, services.settings.max_body_bytes)
+            await unless_gone(receive, self._forward(scope, send, services, body))
         except ClientGoneError:
             return
 
-    async def _forward(self, scope: Scope, send: Send, services: Services, model: str, body: bytes) -> Relayed:
+    async def _forward(self, scope: Scope, send: Send, services: Services, body: bytes) -> Relayed:
+        path, upstreams = scope["path"], services.upstreams
         headers = to_upstream(scope["headers"], identity=False)
-        outgoing = Outgoing(scope["method"], target_of(scope), headers, body, model=model)
-        answer = await services.upstreams.send(services.upstreams.resolve(model), outgoing)
+        content_type = find(scope["headers"], b"content-type") or ""
+        model = _model_of(body) if "json" in content_type else ""
+        if scope["method"] == "POST" and path in (FILES, MESSAGE_BATCHES):
+            # Unpacked bodies are read, whatever they were packed with: those of large batches often are.
+            body, headers = await _unpacked(body, headers, services.settings.max_body_bytes)
+            mode = mode_of(scope["headers"], services.settings.mode)
+            if path == FILES:
+                target = upstreams.resolve("")
+                body = await compress_upload(body, content_type, mode, target.profile)
+            else:
+                model = model_of_batch(body)
+                target = upstreams.resolve(model) if model else upstreams.speaking(WireName.MESSAGES)
+                body = await compress_message_batch(body, mode, target.profile)
+        elif model:
+            target = upstreams.resolve(model)
+        else:
+            target = upstreams.speaking(WireName.MESSAGES if path.startswith("/v1/messages/") else None)
+        answer = await upstreams.send(target, Outgoing(scope["method"], target_of(scope), headers, body, model=model))
         return await relay(answer, send, answer.sluice_headers)
+
+
+async def _unpacked(body: bytes, headers: list[Header], max_body_bytes: int) -> tuple[bytes, list[Header]]:
+    """A body and its headers, unpacked where it can be."""
+    encoding = find(headers, b"content-encoding")
+    if encoding is None:
+        return body, headers
+    try:
+        plain = await asyncio.to_thread(unpack, body, encoding, max_body_bytes)
+    except UnreadableBodyError:
+        return body, headers
+    return plain, [(name, value) for name, value in headers if name != b"content-encoding"]
 
 
 def _model_of(body: bytes) -> str:

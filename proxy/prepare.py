@@ -14,6 +14,7 @@ from sluice.compressor import Compressed, Mode, StateError
 from sluice.compressor.economics import CHARS_PER_TOKEN, TOKENS_PER_MESSAGE
 from sluice.proxy.apart import compress_apart
 from sluice.proxy.body import Body
+from sluice.proxy.cache_cost import cache_cost
 from sluice.proxy.encoding import UnreadableBodyError, unpack
 from sluice.proxy.errors import InvalidFieldError, RequestError
 from sluice.proxy.headers import Header, find
@@ -119,7 +120,7 @@ async def prepare(
         if mode is Mode.OFF:
             return Prepared(raw, mode, is_packed=plain is not raw)
         raise
-    target = services.upstreams.resolve(parsed.model)
+    target = _priced(services.upstreams.resolve(parsed.model), parsed, services)
     tenant = await _tenant(headers, services)
     searching = None
     if services.search_tool is not None and mode is not Mode.OFF:
@@ -156,6 +157,13 @@ async def prepare(
         bypass = "error"
         logger.error(fields("compression_failed", error=where(error)))
     return replace(untouched, bypass=bypass)
+
+
+def _priced(target: Target, parsed: Body, services: Services) -> Target:
+    """An upstream with what its cache costs for this request."""
+    price = services.prices.find(target.name_of(parsed.model), is_local=target.is_local)
+    is_ttl_given = services.settings.cache_ttl_s is not None
+    return replace(target, profile=cache_cost(target.profile, price, parsed, is_ttl_given=is_ttl_given))
 
 
 async def _tenant(headers: Sequence[Header], services: Services) -> bytes:

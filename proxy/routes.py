@@ -12,7 +12,7 @@ from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
 
 from sluice.compressor import StateError
-from sluice.proxy.backend_stats import read_backends
+from sluice.proxy.backend_stats import read_backends, render_backends
 from sluice.proxy.body import ClientGoneError
 from sluice.proxy.errors import UpstreamError
 from sluice.proxy.exchange import target_of
@@ -90,7 +90,7 @@ async def metrics(request: Request) -> Response:
     """`GET /metrics`: counters in Prometheus' form, ours and then those of self-hosted backends."""
     services: Services = request.app.state.services
     backends = await read_backends(services.upstreams.local_urls)
-    theirs = "".join(figures.prometheus(name) for name, figures in backends.items())
+    theirs = render_backends(backends)
     return Response(services.metrics.render() + theirs.encode(), media_type=CONTENT_TYPE)
 
 

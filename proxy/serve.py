@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import signal
 import socket
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 import click
-import uvicorn
-from starlette.types import ASGIApp
 
 from sluice.proxy.access.hosts import is_loopback
 from sluice.proxy.app import create_app
 from sluice.proxy.backends import Backend, make_backend, start_backend
 from sluice.proxy.errors import ConfigError, StartError
 from sluice.proxy.log import set_up_logging
+from sluice.proxy.server import Server, server_config
 from sluice.proxy.settings import Settings
 
 _BACKLOG = 2048
-_KEEP_ALIVE_S = 75
-_HEALTHCHECK_S = 60
 
 
 class _Ending(Protocol):
@@ -111,20 +107,6 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
         await _finish(backend.stop())
 
 
-class _Server(uvicorn.Server):
-    """A server that leaves signals to us: its own handling repeats them at its end, and what is left to stop is cut."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Do nothing."""
-        yield
-
-    def end(self) -> None:
-        """Let answers in progress come to their end; the second time, at once."""
-        self.force_exit = self.should_exit
-        self.should_exit = True
-
-
 def _on_signals(running: list[_Ending]) -> None:
     """Let Ctrl-C and SIGTERM end what is running once there is something, and cancel the start before."""
     task = asyncio.current_task()
@@ -163,7 +145,7 @@ async def _start_backend(settings: Settings) -> Backend:
 
 async def _serve_http(settings: Settings, listener: socket.socket, running: list[_Ending]) -> None:
     _say_where(settings, listener)
-    server = _Server(server_config(create_app(settings), settings))
+    server = Server(server_config(create_app(settings), settings))
     running.append(server)
     await server.serve(sockets=[listener])
 
@@ -179,30 +161,6 @@ async def _serve_with_workers(settings: Settings, listener: socket.socket, runni
         await asyncio.to_thread(supervisor.run)
     finally:
         supervisor.close()
-
-
-def server_config(
-    app: ASGIApp | Callable[[], ASGIApp], settings: Settings, *, is_factory: bool = False
-) -> uvicorn.Config:
-    """Configure a server of the proxy."""
-    return uvicorn.Config(
-        app,
-        factory=is_factory,
-        http="httptools",
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        # The upstream's date passes; a second one would contradict it.
-        date_header=False,
-        proxy_headers=False,
-        workers=settings.workers,
-        # A worker that is only starting, on a busy machine, is not one that hangs.
-        timeout_worker_healthcheck=_HEALTHCHECK_S,
-        timeout_keep_alive=_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=math.ceil(settings.drain_s),
-    )
 
 
 def _say_where(settings: Settings, listener: socket.socket) -> None:

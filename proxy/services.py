@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from sluice.compressor import Compressor, StateStore
 from sluice.proxy.access import Access
 from sluice.proxy.answers import Answers
-from sluice.proxy.meter import Meter, StatsReader
+from sluice.proxy.meter import Meter, PriceTable, StatsReader
 from sluice.proxy.metrics import Metrics
 from sluice.proxy.search_tool import SearchTool
 from sluice.proxy.settings import Settings
@@ -29,6 +29,7 @@ class Services:
     counter: TokenCounter
     metrics: Metrics
     access: Access
+    prices: PriceTable
     meter: Meter
     stats: StatsReader
     answers: Answers | None

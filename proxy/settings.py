@@ -71,12 +71,13 @@ class Settings(BaseSettings):
     """Where state is kept, `redis://`, `rediss://` or `unix://`; None keeps it in this process."""
     redis_timeout_s: float = Field(default=0.25, gt=0)
     """Longest wait for Redis in one step, connecting included, in seconds."""
-    ttl_s: float = Field(default=86_400.0, ge=1)
-    """Seconds after which state that nobody asked for is gone. Keep it above twice the provider's cache life."""
+    ttl_s: float = Field(default=172_800.0, ge=1)
+    """Seconds after which state that nobody asked for is gone. Keep it above twice the provider's cache life, which is
+    up to a day."""
     state_max_bytes: int = Field(default=256 * 2**20, ge=2**20)
     """Bound on the state that this process holds, in bytes; the least recently used goes first."""
     compress_timeout_s: float = Field(default=5.0, gt=0)
-    """Longest wait for compression, in seconds; after it the client's own bytes go out."""
+    """Longest wait for compression, in seconds; after it new messages go out as the client sent them."""
     tokens_wait_s: float = Field(default=0.1, ge=0)
     """Longest wait for token counts once the upstream has answered, in seconds. Past it their headers are left out."""
     max_body_bytes: int = Field(default=64 * 2**20, ge=1)

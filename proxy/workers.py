@@ -20,7 +20,7 @@ from uvicorn.supervisors import Multiprocess
 
 from sluice.proxy.app import create_app
 from sluice.proxy.log import fields, logger, set_up_logging
-from sluice.proxy.serve import server_config
+from sluice.proxy.server import server_config
 from sluice.proxy.settings import Settings
 
 _COUNTERS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"

@@ -12,6 +12,22 @@ if shutil.which("nvidia-smi") is None:  # without a GPU, kernels run under Trito
     os.environ["TRITON_INTERPRET"] = "1"
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what tests counted (`record_property("counts", …)`), whether they passed or not."""
+    told = [
+        (report.nodeid.rpartition("::")[2], value)
+        for outcome in ("passed", "failed")
+        for report in terminalreporter.getreports(outcome)
+        if report.when == "call"
+        for name, value in report.user_properties
+        if name == "counts"
+    ]
+    if told:
+        terminalreporter.section("counts")
+        for test, counts in told:
+            terminalreporter.write_line(f"{test}: {counts}")
+
+
 @pytest.fixture(scope="session")
 def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """One server for all tests that leave it as it is."""

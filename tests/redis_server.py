@@ -71,6 +71,33 @@ class RedisServer:
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
+    def fill(self) -> None:
+        """Leave no room for anything new, and let nothing old go."""
+        self.command("CONFIG", "SET", "maxmemory-policy", "noeviction")
+        self.command("CONFIG", "SET", "maxmemory", "1")
+
+    def empty(self) -> None:
+        """End that."""
+        self.command("CONFIG", "SET", "maxmemory", "0")
+
+    def demote(self) -> None:
+        """Make it the replica of a master that is gone: it may only be read."""
+        self.command("REPLICAOF", "127.0.0.1", "1")
+
+    def lose_disk(self) -> None:
+        """Let it fail to write a snapshot: from then on it takes no writes (MISCONF)."""
+        gone = self._folder / "gone"
+        gone.mkdir()
+        self.command("CONFIG", "SET", "save", "3600 1000000")
+        self.command("CONFIG", "SET", "dir", str(gone))
+        gone.rmdir()
+        self.command("BGSAVE")
+        deadline = time.monotonic() + 10
+        while not self.command("SET", "probe", "x").startswith(b"-MISCONF"):
+            if time.monotonic() > deadline:
+                raise RuntimeError("redis-server went on writing")
+            time.sleep(0.02)
+
     def command(self, *words: str) -> bytes:
         """Send one command; the start of its reply, as it stands on the wire."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:

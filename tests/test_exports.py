@@ -20,10 +20,12 @@ def test_compressor() -> None:
         "MemoryStore",
         "Message",
         "Mode",
+        "Pin",
         "Role",
         "StateError",
         "StateStore",
         "Text",
+        "TooManyPinsError",
         "ToolCall",
         "UnknownRecallError",
     ]

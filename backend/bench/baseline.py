@@ -8,37 +8,57 @@ from pathlib import Path
 from typing import Any
 
 from sluice.backend.bench.workload import Prompt
+from sluice.backend.errors import BackendError
 from sluice.backend.tokenizer import Tokenizer
 
-_NUM_BLOCKS = 64  # of 256 tokens
-_MAX_BATCH_TOKENS = 512
+
+class ContinuousBatching:
+    """A causal model of transformers; its manager is kept from batch to batch, as a server would keep it."""
+
+    def __init__(self, model: Any, **sizes: int) -> None:
+        """`sizes` are fields of transformers' ContinuousBatchingConfig; what is not given it finds by itself."""
+        import transformers
+
+        config: Any = transformers.ContinuousBatchingConfig
+        self._model = model
+        self._config = config(**sizes)
+
+    def tokens_per_s(self, prompts: Sequence[Sequence[int]], num_tokens: int) -> float:
+        """Output tokens/s of all prompts together, greedy, none ended early. Raises BackendError."""
+        import transformers
+
+        make_config: Any = transformers.GenerationConfig
+        generation = make_config(max_new_tokens=num_tokens, do_sample=False, eos_token_id=-1, pad_token_id=0)
+        start_s = time.perf_counter()
+        outputs = self._model.generate_batch(
+            [list(prompt) for prompt in prompts],
+            generation_config=generation,
+            continuous_batching_config=self._config,
+            persistent_manager=True,
+        )
+        duration_s = time.perf_counter() - start_s
+        num_generated = sum(len(output.generated_tokens) for output in outputs.values())
+        if num_generated != num_tokens * len(prompts):
+            raise BackendError(f"transformers made {num_generated} tokens, not {num_tokens * len(prompts)}")
+        return num_generated / duration_s
 
 
 class TransformersBatching:
-    """A model in this process; float32, in which it is fastest on CPUs without matrix units."""
+    """A model folder in this process; float32, in which it is fastest on CPUs without matrix units."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, max_num_streams: int) -> None:
         import torch
         from transformers import AutoModelForCausalLM
 
         self._tokenizer = Tokenizer(folder)
         model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-        self._model = model.eval()
+        # Sized by hand: left to itself it takes most of the free memory for its cache, and the time to clear it.
+        self._batching = ContinuousBatching(
+            model.eval(), num_blocks=64, max_batch_tokens=512, max_requests_per_batch=max_num_streams
+        )
+        self._batching.tokens_per_s([self._tokenizer.encode("Once")] * max_num_streams, 2)  # starts the manager
 
     def run(self, prompts: Sequence[Prompt]) -> float:
-        """Output tokens/s of all prompts together, greedy, none ended early."""
-        import transformers
-
-        make_config: Any = transformers.GenerationConfig
-        num_tokens = prompts[0].num_tokens
-        config = make_config(max_new_tokens=num_tokens, do_sample=False, eos_token_id=-1, pad_token_id=0)
-        # Sized by hand: left to itself it takes most of the free memory for its cache, and the time to clear it.
-        sizes: Any = transformers.ContinuousBatchingConfig
-        batching = sizes(num_blocks=_NUM_BLOCKS, max_batch_tokens=_MAX_BATCH_TOKENS)
+        """Output tokens/s of all prompts together."""
         inputs = [self._tokenizer.encode(prompt.text) for prompt in prompts]
-        start_s = time.perf_counter()
-        outputs = self._model.generate_batch(
-            inputs, generation_config=config, continuous_batching_config=batching, warmup=False
-        )
-        duration_s = time.perf_counter() - start_s
-        return sum(len(output.generated_tokens) for output in outputs.values()) / duration_s
+        return self._batching.tokens_per_s(inputs, prompts[0].num_tokens)

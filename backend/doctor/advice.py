@@ -19,6 +19,8 @@ _CPU_SHARE = 0.6
 """Of a machine's memory, what weights and KV cache may take where there is no GPU."""
 WANTED_STREAMS = 4
 """Conversations that should fit before quality is given up for room."""
+_FREE_SHARE = 0.92
+"""Of a GPU's memory, what vLLM takes by itself."""
 _GIB = 2**30
 
 
@@ -118,11 +120,12 @@ def _ways(machine: Machine) -> Sequence[tuple[str, str]]:
 
 
 def _group_sizes(num_gpus: int, shape: ModelShape) -> list[int]:
-    """Numbers of GPUs that the model's heads can be spread over; 0 alone where there is none."""
+    """Numbers of GPUs that the heads can be spread over, or copied to evenly; 0 alone where there is none."""
     if not num_gpus:
         return [0]
     sizes = [size for size in (1, 2, 4, 8, 16) if size <= num_gpus]
-    return [size for size in sizes if shape.latent_dim or shape.num_kv_heads % size == 0] or [1]
+    heads = shape.num_kv_heads
+    return [size for size in sizes if shape.latent_dim or heads % size == 0 or size % heads == 0] or [1]
 
 
 def _plan(machine: Machine, shape: ModelShape, context: int, num_gpus: int, weights: str, kv: str) -> Advice:
@@ -132,12 +135,17 @@ def _plan(machine: Machine, shape: ModelShape, context: int, num_gpus: int, weig
         room = kv_room_bytes(shape, gpu_bytes=smallest, num_gpus=num_gpus, weights=weights)
         if shape.latent_dim is not None:
             per_token *= num_gpus  # the one compressed vector is kept by every GPU
+        else:
+            per_token *= max(1, num_gpus // shape.num_kv_heads)  # so is a head where there are more GPUs than heads
     else:
         room = machine.memory_bytes * _CPU_SHARE - weight_bytes(shape, weights)
     streams = streams_that_fit(room, per_token, context)
     notes = []
-    if weight_bytes(shape, weights) > machine.disk_free_bytes:
+    # What is packed while loading is fetched at 16 bits.
+    if weight_bytes(shape, "16bit" if weights == "fp8" else weights) > machine.disk_free_bytes:
         notes.append("the weights do not fit on the disk")
+    if any(gpu.free_bytes < _FREE_SHARE * gpu.memory_bytes for gpu in machine.gpus):
+        notes.append("another program holds memory of a GPU: end it, or lower gpu_memory_utilization")
     if room <= 0:
         notes.append(f"does not fit: {-room / _GIB:.1f} GiB are missing for the weights alone")
     elif not streams:

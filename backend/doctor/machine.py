@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import subprocess
@@ -14,6 +15,8 @@ from sluice.backend.vllm.environment import find_environment
 
 _QUERY = ("name", "memory.total", "memory.free", "driver_version", "compute_cap")
 _TIMEOUT_S = 20.0
+_MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")
+"""What a container may take of the machine's memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,8 @@ class Machine:
 
     gpus: tuple[Gpu, ...]
     num_cores: int
-    memory_bytes: int
+    memory_bytes: float
+    """Of the machine, or of the container that we are in."""
     disk_free_bytes: int
     """Where weights and vLLM are kept."""
     vllm: str | None
@@ -50,8 +54,8 @@ def inspect_machine(env_dir: Path | None = None) -> Machine:
         found = None
     return Machine(
         gpus=tuple(read_gpus(_ask_nvidia())),
-        num_cores=os.cpu_count() or 1,
-        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        num_cores=_num_cores(),
+        memory_bytes=min(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), read_limit(_MEMORY_LIMIT)),
         disk_free_bytes=shutil.disk_usage(_existing(default_cache_dir())).free,
         vllm=str(found.program) if found else None,
         is_cpu_build=found.is_cpu if found else False,
@@ -69,6 +73,22 @@ def read_gpus(table: str) -> list[Gpu]:
         except ValueError:
             continue
     return gpus
+
+
+def read_limit(file: Path) -> float:
+    """A control group's limit in bytes; infinite where there is none, or no such file."""
+    try:
+        text = file.read_text("ascii").strip()
+    except OSError:
+        return math.inf
+    return int(text) if text.isdigit() else math.inf
+
+
+def _num_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _ask_nvidia() -> str:

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 from sluice.backend.embedded.attention.paged import PagedAttention
+from sluice.backend.embedded.device import to_device
 from sluice.backend.embedded.kv_cache import KVCache
 from sluice.backend.embedded.model import Decoder
 from sluice.backend.embedded.sequence import Sequence
-from sluice.backend.embedded.transfer import to_device
 
 Forward = Callable[[], torch.Tensor]
 _TOKEN, _POSITION, _SLOT, _LENGTH, _TABLE = range(5)
@@ -52,8 +52,10 @@ class DecodeGraphs:
         rows = torch.from_numpy(np.tile(self._filler, (sizes[-1], 1)))
         self._inputs = rows.to(cache.device)
         record = record or _Recorder()
-        # The greatest first, as the memory that it needs serves the others too.
-        self._replays = {size: record(self._forward(self._inputs[:size])) for size in reversed(sizes)}
+        # The greatest first, as the memory that it needs serves the others too. What was recorded is kept: its tensors
+        # are read again at each replay.
+        self._recorded = {size: self._forward(self._inputs[:size]) for size in reversed(sizes)}
+        self._replays = {size: record(forward) for size, forward in self._recorded.items()}
 
     def run(self, sequences: Many[Sequence]) -> torch.Tensor | None:
         """Compute the newest token of each sequence; None if there are more than were recorded for.
@@ -78,7 +80,7 @@ class DecodeGraphs:
         attend = self._attention.decode(inputs[:, _TABLE:], inputs[:, _LENGTH])
 
         def forward() -> torch.Tensor:
-            token_ids, positions, slots = inputs[:, :_LENGTH].long().unbind(dim=1)
+            token_ids, positions, slots = inputs[:, :_LENGTH].t().contiguous().long().unbind()
             return self._decoder.forward(token_ids, positions, slots, attend)
 
         return forward

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from sluice.backend.embedded.matrix import DenseMatrix, Matrix, MatrixMaker, eight_bits, four_bits
+from sluice.backend.embedded.matrix import Matrix, MatrixMaker, dense, eight_bits, four_bits
 from sluice.backend.embedded.model import LayerWeights, Weights
 from sluice.backend.embedded.model_config import ModelConfig
+from sluice.backend.embedded.ops import HeadNorms
 from sluice.backend.embedded.rope import pair_up
 from sluice.backend.errors import ModelUnavailableError
 
@@ -27,8 +28,8 @@ class WeightForm:
     dtype: torch.dtype
     """Of embedding and norms, of dense matrices, and of what the packed ones give."""
     device: torch.device
-    matrix: MatrixMaker = DenseMatrix
-    head: MatrixMaker = DenseMatrix
+    matrix: MatrixMaker = dense
+    head: MatrixMaker = dense
     """The output layer's: every token depends on it most."""
 
     @classmethod
@@ -89,17 +90,14 @@ class _Reader:
             k = pair_up(self._get(f"{attention}.k_proj.{kind}", (kv_size, *columns)), head_dim)
             return torch.cat((q, k, self._get(f"{attention}.v_proj.{kind}", (kv_size, *columns))))
 
-        def head_norm(name: str) -> torch.Tensor | None:
-            if not config.has_qk_norm:
-                return None
+        def head_norm(name: str) -> torch.Tensor:
             return pair_up(self._get(f"{attention}.{name}.weight", (head_dim,)).float(), head_dim)
 
         has_bias = f"{attention}.q_proj.bias" in self._files
         return LayerWeights(
             attention_norm=self._get(f"{prefix}.input_layernorm.weight", (hidden,)),
             qkv=self._matrix(fused("weight", hidden), fused("bias") if has_bias else None),
-            q_norm=head_norm("q_norm"),
-            k_norm=head_norm("k_norm"),
+            head_norms=HeadNorms(head_norm("q_norm"), head_norm("k_norm")) if config.has_qk_norm else None,
             output=self._matrix(self._get(f"{attention}.o_proj.weight", (hidden, q_size))),
             mlp_norm=self._get(f"{prefix}.post_attention_layernorm.weight", (hidden,)),
             gate_up=self._matrix(

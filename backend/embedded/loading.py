@@ -11,14 +11,14 @@ import torch
 from sluice.backend.embedded.attention import AttentionBackend, make_attention
 from sluice.backend.embedded.block_manager import BlockManager
 from sluice.backend.embedded.config import EngineConfig
-from sluice.backend.embedded.engine import EmbeddedEngine
+from sluice.backend.embedded.engine import EmbeddedEngine, Limits
 from sluice.backend.embedded.kv_cache import KVCache, num_bytes_per_block
 from sluice.backend.embedded.load import WeightForm, load_weights
 from sluice.backend.embedded.model import Decoder, Weights
 from sluice.backend.embedded.model_config import ModelConfig
 from sluice.backend.embedded.runner import ModelRunner
 from sluice.backend.embedded.scheduler import Scheduler
-from sluice.backend.embedded.speculation import DraftModel
+from sluice.backend.embedded.speculation import Drafting, DraftModel
 from sluice.backend.errors import BackendError
 
 if TYPE_CHECKING:  # CUDA alone has them
@@ -72,16 +72,11 @@ def make_engine(
         max_num_sequences=config.max_num_sequences,
         max_num_batched_tokens=num_batched_tokens,
     )
-    return EmbeddedEngine(
-        runner,
-        scheduler,
-        config,
-        max_model_len=model.max_model_len,
-        max_num_drafting_tokens=_or(config.max_num_drafting_tokens, 256 if is_gpu else 32),
-        vocab_size=model.vocab_size,
-        end_token_ids=end_token_ids,
-        draft_model=draft_model,
-    )
+    num_drafting_tokens = _or(config.max_num_drafting_tokens, 256 if is_gpu else 32)
+    drafting = Drafting(config.max_num_draft_tokens, num_drafting_tokens, draft_model)
+    max_num_open = config.max_num_waiting + config.max_num_sequences
+    limits = Limits(model.max_model_len, model.vocab_size, config.max_num_sequences, max_num_open)
+    return EmbeddedEngine(runner, scheduler, drafting, limits, end_token_ids)
 
 
 def gpu_kv_bytes(num_free_bytes: int, model: ModelConfig, num_batched_tokens: int) -> int:

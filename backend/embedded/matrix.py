@@ -1,7 +1,7 @@
-"""Weight matrices: dense, in 8 bits (a scale for each row) or in 4 (scale and zero for each group), times activations.
+"""Weight matrices times activations: dense, packed for CPUs, in 8 bits (a scale for each row) or in 4 (for each group).
 
 Fewer bits are less to read, which is what a decoding step waits for. The products are torch's own kernels, the ones
-that torchao's weight-only forms call.
+that torchao's weight-only forms call, but for few rows on CUDA, where `products` reads faster.
 """
 
 from __future__ import annotations
@@ -13,9 +13,13 @@ from typing import Protocol
 import torch
 from torch.nn.functional import linear
 
+from sluice.backend.embedded.device import has_kernels
+
 MatrixMaker = Callable[[torch.Tensor, torch.Tensor | None], "Matrix"]
 """Makes a matrix of a weight (out, in) and a bias (out,) or None."""
-_FEW_ROWS = 12  # beyond it, unpacking the weights costs less than torch's 8-bit product
+_PACKED_FOR_ROWS = 16  # any number can be multiplied, few the fastest
+_FEW_ROWS_ON_CPU = 12  # beyond it, unpacking the weights costs less than torch's 8-bit product
+_FEW_ROWS_ON_CUDA = 64  # beyond it, arithmetic takes longer than reading
 
 
 class Matrix(Protocol):
@@ -36,7 +40,34 @@ class DenseMatrix:
 
     def __call__(self, activations: torch.Tensor) -> torch.Tensor:
         """See `Matrix`."""
+        if len(activations) == 1 and has_kernels(activations.device):
+            return _with_bias(_multiply(activations, self.weight), self.bias)
         return linear(activations, self.weight, self.bias)
+
+
+@dataclass(frozen=True, slots=True)
+class PackedMatrix:
+    """In bfloat16, laid out once as oneDNN wants it, which it would otherwise do for each product anew."""
+
+    weight: torch.Tensor
+    """In a layout of oneDNN's own."""
+    bias: torch.Tensor | None = None
+
+    @classmethod
+    def is_served(cls, device: torch.device, dtype: torch.dtype) -> bool:
+        """Whether torch can pack there."""
+        is_here = device.type == "cpu" and dtype is torch.bfloat16 and torch._C._has_mkldnn
+        return is_here and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+    @classmethod
+    def pack(cls, weight: torch.Tensor, bias: torch.Tensor | None = None) -> PackedMatrix:
+        """Lay out `weight` (out, in)."""
+        return cls(torch.ops.mkldnn._reorder_linear_weight(weight, _PACKED_FOR_ROWS), bias)
+
+    def __call__(self, activations: torch.Tensor) -> torch.Tensor:
+        """See `Matrix`."""
+        out: torch.Tensor = torch.ops.mkldnn._linear_pointwise(activations, self.weight, self.bias, "none", [], "")
+        return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +89,14 @@ class Int8Matrix:
 
     def __call__(self, activations: torch.Tensor) -> torch.Tensor:
         """See `Matrix`."""
-        if activations.shape[0] <= _FEW_ROWS and activations.device.type == "cpu":
+        num_rows, device = len(activations), activations.device
+        if device.type == "cpu" and num_rows <= _FEW_ROWS_ON_CPU:
             out = torch._weight_int8pack_mm(activations, self.weight, self.scales)
+        elif has_kernels(device) and num_rows <= _FEW_ROWS_ON_CUDA:
+            out = _multiply(activations, self.weight, self.scales)
         else:
             out = linear(activations, self.weight.to(activations.dtype)) * self.scales
-        return out if self.bias is None else out + self.bias
+        return _with_bias(out, self.bias)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +143,13 @@ class Int4Matrix:
         """See `Matrix`."""
         product = torch._weight_int4pack_mm if activations.is_cuda else torch._weight_int4pack_mm_for_cpu
         out = product(activations, self.weight, self.GROUP, self.scales_and_zeros)
-        return out if self.bias is None else out + self.bias
+        return _with_bias(out, self.bias)
+
+
+def dense(weight: torch.Tensor, bias: torch.Tensor | None = None) -> Matrix:
+    """See `MatrixMaker`. Packed where that is served."""
+    form = PackedMatrix.pack if PackedMatrix.is_served(weight.device, weight.dtype) else DenseMatrix
+    return form(weight, bias)
 
 
 def eight_bits(weight: torch.Tensor, bias: torch.Tensor | None = None) -> Matrix:
@@ -120,3 +160,13 @@ def eight_bits(weight: torch.Tensor, bias: torch.Tensor | None = None) -> Matrix
 def four_bits(weight: torch.Tensor, bias: torch.Tensor | None = None) -> Matrix:
     """See `MatrixMaker`. A matrix of a shape that 4 bits are not served for gets 8."""
     return (Int4Matrix if Int4Matrix.fits(weight) else Int8Matrix).quantize(weight, bias)
+
+
+def _multiply(activations: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor | None = None) -> torch.Tensor:
+    from sluice.backend.embedded import products  # needs Triton
+
+    return products.multiply(activations, weight, scales)
+
+
+def _with_bias(out: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    return out if bias is None else out + bias

@@ -1,7 +1,7 @@
 """The decoder: token ids in, logits out, for all families that are served.
 
-Matrices that read the same input are fused (q, k and v; gate and up). Attention, rotation and logits are in float32,
-the matrices in the dtype of the weights. Knows no sequences: an `AttentionPass` knows whose tokens are whose.
+Matrices that read the same input are fused (q, k and v; gate and up). What lies between the matrices is done by `Ops`,
+attention by an `AttentionPass`, which knows whose tokens are whose: the decoder knows no sequences.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch.nn.functional import embedding, rms_norm, silu
+from torch.nn.functional import embedding
 
 from sluice.backend.embedded.attention.base import AttentionPass
 from sluice.backend.embedded.kv_cache import KVCache
 from sluice.backend.embedded.matrix import Matrix
 from sluice.backend.embedded.model_config import ModelConfig
-from sluice.backend.embedded.rope import rotate, rotations
+from sluice.backend.embedded.ops import HeadNorms, Ops, make_ops
+from sluice.backend.embedded.rope import rotations
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +27,7 @@ class LayerWeights:
     attention_norm: torch.Tensor
     qkv: Matrix
     """((heads + 2 kv_heads) × head_dim, hidden); rows of q and k in pairs."""
-    q_norm: torch.Tensor | None
-    k_norm: torch.Tensor | None
+    head_norms: HeadNorms | None
     output: Matrix
     mlp_norm: torch.Tensor
     gate_up: Matrix
@@ -49,12 +49,12 @@ class Weights:
 class Decoder:
     """A Llama-like decoder over a paged cache."""
 
-    def __init__(self, config: ModelConfig, weights: Weights, cache: KVCache) -> None:
+    def __init__(self, config: ModelConfig, weights: Weights, cache: KVCache, ops: Ops | None = None) -> None:
+        """`ops` None: the fastest for the cache."""
         self.config = config
         self._weights = weights
-        self._cache = cache
+        self._ops = ops or make_ops(config, cache)
         self._rotations = rotations(config, weights.embedding.device)
-        self._scale = config.head_dim**-0.5
 
     def forward(
         self,
@@ -68,31 +68,16 @@ class Decoder:
 
         Returns float32 logits (wanted, vocabulary) of the tokens at the indexes `wanted`; None wants all.
         """
-        config, weights = self.config, self._weights
-        num_heads, num_kv_heads, head_dim = config.num_heads, config.num_kv_heads, config.head_dim
-        sizes = [(num_heads + num_kv_heads) * head_dim, num_kv_heads * head_dim]
-        num_tokens = token_ids.shape[0]
-        norm_shape, eps = (config.hidden_size,), config.rms_norm_eps
+        weights, ops = self._weights, self._ops
         rotation = self._rotations[positions]
-        hidden = embedding(token_ids, weights.embedding)
+        hidden, change = embedding(token_ids, weights.embedding), None
         for index, layer in enumerate(weights.layers):
-            normed = rms_norm(hidden, norm_shape, layer.attention_norm, eps)
-            qk, v = torch.split(layer.qkv(normed).float(), sizes, dim=1)
-            qk = qk.reshape(num_tokens, -1, head_dim)
-            if layer.q_norm is not None and layer.k_norm is not None:
-                qk = torch.cat(
-                    (
-                        rms_norm(qk[:, :num_heads], (head_dim,), layer.q_norm, eps),
-                        rms_norm(qk[:, num_heads:], (head_dim,), layer.k_norm, eps),
-                    ),
-                    dim=1,
-                )
-            qk = rotate(qk, rotation)
-            self._cache.write(index, slots, qk[:, num_heads:], v.view(num_tokens, -1, head_dim))
-            attended = attend(index, qk[:, :num_heads] * self._scale)
-            hidden = hidden + layer.output(attended.flatten(1).to(hidden.dtype))
-            normed = rms_norm(hidden, norm_shape, layer.mlp_norm, eps)
-            gate, up = layer.gate_up(normed).chunk(2, dim=1)
-            hidden = hidden + layer.down(silu(gate) * up)
-        hidden = rms_norm(hidden if wanted is None else hidden[wanted], norm_shape, weights.norm, eps)
-        return weights.head(hidden).float()
+            hidden, normed = ops.add_norm(hidden, change, layer.attention_norm)
+            queries = ops.store_heads(index, layer.qkv(normed), layer.head_norms, rotation, slots)
+            attended = attend(index, queries).flatten(1).to(hidden.dtype)
+            hidden, normed = ops.add_norm(hidden, layer.output(attended), layer.mlp_norm)
+            change = layer.down(ops.gate(layer.gate_up(normed)))
+        if wanted is not None:
+            hidden, change = hidden[wanted], None if change is None else change[wanted]
+        _, normed = ops.add_norm(hidden, change, weights.norm)
+        return weights.head(normed).float()

@@ -18,7 +18,6 @@ class Request:
 
     sequences: list[Sequence]
     """The first computes the prompt; the others fork from it."""
-    drafts: Many[Many[int]]
     loop: asyncio.AbstractEventLoop
     outputs: asyncio.Queue[TokenOutput | Exception] = field(default_factory=asyncio.Queue)
     is_forked: bool = False

@@ -6,7 +6,7 @@ drawn or greedy (for a draft that is certain, this is the rejection sampling of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Many
 from typing import TYPE_CHECKING
 
@@ -14,12 +14,12 @@ import numpy as np
 import torch
 
 from sluice.backend.embedded.attention import AttentionBackend, Span
+from sluice.backend.embedded.device import to_device
 from sluice.backend.embedded.kv_cache import KVCache
 from sluice.backend.embedded.model import Decoder
 from sluice.backend.embedded.sampler import Row, Sampled, sample
 from sluice.backend.embedded.scheduler import Scheduled, Step
 from sluice.backend.embedded.sequence import Sequence
-from sluice.backend.embedded.transfer import to_device
 
 if TYPE_CHECKING:  # CUDA's alone
     from sluice.backend.embedded.graphs import DecodeGraphs
@@ -37,15 +37,23 @@ class ModelRunner:
         self._graphs = graphs
 
     @torch.inference_mode()
-    def run(self, step: Step, forks: Mapping[Sequence, Many[Sequence]]) -> dict[Sequence, list[Sampled]]:
+    def run(
+        self, step: Step, forks: Mapping[Sequence, Many[Sequence]], meanwhile: Callable[[], None]
+    ) -> dict[Sequence, list[Sampled]]:
         """New tokens of each sequence: accepted draft tokens and one more; none where a prompt is not through yet.
 
-        `forks` are copies of a sequence that begin now: each draws its first token from the same logits.
+        `forks` are copies of a sequence that begin now: each draws its first token from the same logits. `meanwhile` is
+        called once, while the device computes; where that is this thread, before it does.
         """
+        is_queued = self._cache.device.type != "cpu"
+        if not is_queued:
+            meanwhile()
         self._cache.copy(step.copies)
         logits = self._decode(step)
         if logits is None:
             logits = self._forward(step)
+        if is_queued:
+            meanwhile()
         rows: list[Row] = []
         num_logits = 0
         for item in step.scheduled:

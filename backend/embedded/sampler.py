@@ -52,7 +52,7 @@ def sample(logits: torch.Tensor, rows: Sequence[Row]) -> list[Sampled]:
     identity = len(rows) == logits.shape[0] and all(row.index == index for index, row in enumerate(rows))
     picked = logits if identity else logits[torch.tensor([row.index for row in rows], device=logits.device)]
     adjusted = _adjust(picked, rows)
-    tokens: list[int] = adjusted.argmax(dim=-1).tolist()
+    tokens = _argmax(adjusted)
     drawn = [index for index, row in enumerate(rows) if row.params.temperature > 0]
     if drawn:
         for index, token in zip(drawn, _draw(adjusted[drawn], [rows[index] for index in drawn]), strict=True):
@@ -66,6 +66,13 @@ def sample(logits: torch.Tensor, rows: Sequence[Row]) -> list[Sampled]:
 def uniform(seed: int, position: int) -> float:
     """The random number in [0, 1) of a sequence's token."""
     return random.Random(f"{seed}/{position}").random()  # noqa: S311 - no secret
+
+
+def _argmax(logits: torch.Tensor) -> list[int]:
+    """On CPUs by numpy, whose search is vectorised."""
+    found = logits.numpy().argmax(axis=-1) if logits.device.type == "cpu" else logits.argmax(dim=-1)
+    tokens: list[int] = found.tolist()
+    return tokens
 
 
 def _adjust(logits: torch.Tensor, rows: Sequence[Row]) -> torch.Tensor:

@@ -93,8 +93,11 @@ class Scheduler:
                 break
             if sequence in step.preempted:
                 continue
+            num_preempted = len(step.preempted)
             if scheduled := self._continue(sequence, budget, step):
                 step.scheduled.append(scheduled)
+                budget -= scheduled.num_tokens
+            if len(step.preempted) > num_preempted:  # what they were to compute is free for others
                 budget = self._max_num_batched_tokens - sum(item.num_tokens for item in step.scheduled)
         while self.waiting and budget > 0 and not step.preempted and len(self.running) < self._max_num_sequences:
             admitted = self._admit(self.waiting[0], budget)

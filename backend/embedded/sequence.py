@@ -5,6 +5,7 @@ Knows no model; the scheduler and the block manager change it.
 
 from __future__ import annotations
 
+import sys
 from array import array
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field
@@ -25,6 +26,11 @@ class Sequence:
     """Of the sequence's own random numbers."""
     constraint: Constraint | None = None
     """What its output is held to, as far as its tokens go."""
+    texts: Tokens[Tokens[int]] = ()
+    """What its output may repeat, beside its own tokens."""
+    max_output_tokens: int = sys.maxsize
+    stop_token_ids: frozenset[int] = frozenset()
+    """Any of them ends it, and is not part of the output."""
     num_prompt_tokens: int = field(init=False)
     num_computed_tokens: int = 0
     """Leading tokens whose keys and values are in the cache."""
@@ -47,6 +53,11 @@ class Sequence:
     def num_output_tokens(self) -> int:
         """Tokens generated so far."""
         return len(self.tokens) - self.num_prompt_tokens
+
+    @property
+    def num_tokens_left(self) -> int:
+        """Tokens that it may still generate."""
+        return self.max_output_tokens - self.num_output_tokens
 
     @property
     def num_pending_tokens(self) -> int:

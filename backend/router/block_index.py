@@ -51,8 +51,9 @@ class BlockIndex:
                 held.remove(event)
 
     def clear(self, replica: str) -> None:
-        """Forget what a replica holds."""
-        self._replicas.pop(replica, None)
+        """Forget what a replica holds; that it publishes at all is remembered."""
+        if replica in self._replicas:
+            self._replicas[replica].clear()
 
     def block_tokens(self, replica: str) -> int | None:
         """Tokens of a block there; None while nothing was published."""

@@ -103,7 +103,7 @@ def _read(raw: Any) -> KvEvent | None:
 
 
 class KvEventSubscriber:
-    """Hears one replica's events.
+    """Hears one replica's events, from the first that it still has (vLLM keeps the last 10,000 batches).
 
     Args:
         endpoint: where it publishes (`tcp://host:port`, `ipc:///path`).
@@ -122,7 +122,7 @@ class KvEventSubscriber:
         """Hear events until cancelled. The first batch heard makes it ask for all before it.
 
         Raises:
-            RouterError: pyzmq is not installed.
+            RouterError: pyzmq is not installed, or the endpoint is none.
         """
         try:
             import zmq
@@ -139,6 +139,8 @@ class KvEventSubscriber:
             while True:
                 _, number, payload = await socket.recv_multipart()
                 await self._receive(context, int.from_bytes(number, "big"), payload)
+        except zmq.ZMQError as error:
+            raise RouterError(f"cannot hear KV events at {self._endpoint}: {error}") from None
         finally:
             socket.close(linger=0)
             context.destroy(linger=0)

@@ -20,6 +20,8 @@ _PREFIX = "sluice:route"
 _NUM_ASKED = 4
 """Newest parts that are asked for: what was sent last ends in one of them."""
 _LOAD_TTL_S = 5.0
+"""Older words of load say nothing any more."""
+_LOAD_KEPT_S = 60
 _SILENT = (RedisError, OSError, TimeoutError, msgspec.DecodeError)
 
 
@@ -81,10 +83,12 @@ class RedisPlacements:
         with contextlib.suppress(*_SILENT):
             now_s = time.time()
             await self._client.hset(f"{_PREFIX}:load", self._id, msgspec.json.encode((now_s, dict(queued))))
-            await self._client.expire(f"{_PREFIX}:load", 60)
+            await self._client.expire(f"{_PREFIX}:load", _LOAD_KEPT_S)
             for who, raw in (await self._client.hgetall(f"{_PREFIX}:load")).items():
                 at_s, loads = msgspec.json.decode(raw, type=tuple[float, dict[str, float]])
-                if who != self._id.encode() and now_s - at_s < _LOAD_TTL_S:
+                if now_s - at_s > _LOAD_KEPT_S:
+                    await self._client.hdel(f"{_PREFIX}:load", who)  # a proxy that has ended
+                elif who != self._id.encode() and now_s - at_s < _LOAD_TTL_S:
                     for name, tokens in loads.items():
                         others[name] = others.get(name, 0.0) + tokens
         return others

@@ -30,7 +30,7 @@ class RouterSettings:
     """What each token of recent work beyond the slack counts, in tokens of prefill."""
     recent_s: float = 600.0
     """Time constant in which work done is forgotten, in seconds."""
-    request_tokens: int = 300
+    request_tokens: float = 300.0
     """What a request costs beside its prefill (its decoding), in tokens of prefill."""
     capacity_tokens: int = 1_000_000
     """Room of a replica's KV cache until it says how much it has."""

@@ -1,7 +1,10 @@
 """A prefix cache of finite size, by parts of prompts: the router's picture of a replica's KV cache.
 
 Follows vLLM's order: what was used longest ago goes first, and of one prompt its last blocks. Knows no tokens, only
-how many there are.
+how many there are. Parts are named by chained digests, so that one that is held has all before it held, too.
+
+A use costs its new parts alone: parts that were always used together are one run (a radix tree's edge), and what is
+ordered by use are the runs.
 """
 
 from __future__ import annotations
@@ -25,45 +28,53 @@ class PrefixCache:
         self.num_blocks = 0
         """Blocks in use."""
         self._capacity = None if capacity_tokens is None else capacity_tokens // block_tokens
-        # Of each part, how many of its blocks are held, oldest use first. Behind a part there is never one of its
-        # ancestors: a prompt's parts are touched from the last to the first.
-        self._held: OrderedDict[bytes, int] = OrderedDict()
+        self._run_of: dict[bytes, _Run] = {}
+        # Oldest use first. Behind a run there is never one that its parts stand on: a prompt's runs are touched from
+        # the last to the first.
+        self._runs: OrderedDict[_Run, None] = OrderedDict()
 
     def __contains__(self, part: bytes) -> bool:
-        return part in self._held
+        return part in self._run_of
 
     def match(self, prompt: Prompt) -> int:
         """Tokens at the prompt's beginning that are held. Changes nothing."""
-        num_blocks, start = 0, 0
-        for part, end in zip(prompt.hashes, prompt.ends, strict=True):
-            held = self._held.get(part)
-            if held is None:
-                break
-            num_blocks += held
-            stop = end // self.block_tokens
-            if held < stop - start:
-                break
-            start = stop
-        return num_blocks * self.block_tokens
+        index = self._deepest(prompt)
+        if index < 0:
+            return 0
+        run = self._run_of[prompt.hashes[index]]
+        missing = run.num_missing if index == run.last_depth else 0
+        return (prompt.ends[index] // self.block_tokens - missing) * self.block_tokens
 
-    def insert(self, prompt: Prompt) -> list[bytes]:
-        """Hold all of the prompt, as used now; returns the parts that are gone for it."""
-        sizes, start = [], 0
-        for end in prompt.ends:
-            stop = end // self.block_tokens
-            sizes.append(stop - start)
-            start = stop
-        held = self._held
-        for part, size in zip(reversed(prompt.hashes), reversed(sizes), strict=True):
-            self.num_blocks += size - held.get(part, 0)
-            held[part] = size
-            held.move_to_end(part)
-        return self._evict()
+    def insert(self, prompt: Prompt) -> tuple[tuple[bytes, ...], list[bytes]]:
+        """Hold all of the prompt, as used now.
+
+        Returns:
+            The parts that are new, and those that are gone for them (which may be among the new, where there is no
+            room for all of the prompt).
+        """
+        index = self._deepest(prompt)
+        new = prompt.hashes[index + 1 :]
+        run = self._touch(prompt, index)
+        if new:
+            if run is None:
+                run = _Run(0)
+                self._runs[run] = None
+            start = prompt.ends[index] // self.block_tokens if index >= 0 else 0
+            for end in prompt.ends[index + 1 :]:
+                stop = end // self.block_tokens
+                run.sizes.append(stop - start)
+                self.num_blocks += stop - start
+                start = stop
+            run.parts += new
+            for part in new:
+                self._run_of[part] = run
+        return new, self._evict()
 
     def clear(self) -> Iterable[bytes]:
         """Forget everything; returns the parts that were held."""
-        gone = list(self._held)
-        self._held.clear()
+        gone = list(self._run_of)
+        self._run_of.clear()
+        self._runs.clear()
         self.num_blocks = 0
         return gone
 
@@ -72,16 +83,74 @@ class PrefixCache:
         self._capacity = capacity_tokens // self.block_tokens
         return self._evict()
 
+    def _deepest(self, prompt: Prompt) -> int:
+        """Index of the last part that is held; -1 where none is."""
+        run_of = self._run_of
+        for index in range(len(prompt.hashes) - 1, -1, -1):
+            if prompt.hashes[index] in run_of:
+                return index
+        return -1
+
+    def _touch(self, prompt: Prompt, index: int) -> _Run | None:
+        """Make the runs up to part `index` whole and the newest; returns the last of them, which ends there."""
+        last = None
+        while index >= 0:
+            run = self._run_of[prompt.hashes[index]]
+            if index < run.last_depth:
+                run = self._split(run, index)
+            elif run.num_missing:
+                self.num_blocks += run.num_missing
+                run.num_missing = 0
+            self._runs[run] = None
+            self._runs.move_to_end(run)
+            last = last or run
+            index = run.depth - 1
+        return last
+
+    def _split(self, run: _Run, index: int) -> _Run:
+        """Part a run behind the part at depth `index`; returns the upper half. The lower one keeps its place."""
+        upper, size = _Run(run.depth), index + 1 - run.depth
+        upper.parts, run.parts = run.parts[:size], run.parts[size:]
+        upper.sizes, run.sizes = run.sizes[:size], run.sizes[size:]
+        run.depth += size
+        for part in upper.parts:
+            self._run_of[part] = upper
+        return upper
+
     def _evict(self) -> list[bytes]:
         gone: list[bytes] = []
         while self._capacity is not None and self.num_blocks > self._capacity:
-            part, size = self._held.popitem(last=False)
-            excess = self.num_blocks - self._capacity
-            if size > excess:
-                self._held[part] = size - excess
-                self._held.move_to_end(part, last=False)
+            run = next(iter(self._runs))
+            excess, held = self.num_blocks - self._capacity, run.sizes[-1] - run.num_missing
+            if held > excess:
+                run.num_missing += excess
                 self.num_blocks -= excess
-            else:
-                self.num_blocks -= size
-                gone.append(part)
+                break
+            self.num_blocks -= held
+            run.sizes.pop()
+            run.num_missing = 0
+            gone.append(run.parts.pop())
+            del self._run_of[gone[-1]]
+            if not run.parts:
+                del self._runs[run]
         return gone
+
+
+class _Run:
+    """Parts that follow on each other and were last used together."""
+
+    __slots__ = ("depth", "num_missing", "parts", "sizes")
+
+    def __init__(self, depth: int) -> None:
+        self.depth = depth
+        """Index in a prompt of its first part."""
+        self.parts: list[bytes] = []
+        self.sizes: list[int] = []
+        """Blocks of each part."""
+        self.num_missing = 0
+        """Blocks of the last part that are gone."""
+
+    @property
+    def last_depth(self) -> int:
+        """Index in a prompt of its last part."""
+        return self.depth + len(self.parts) - 1

@@ -16,18 +16,27 @@ from typing import Any
 
 import httpx
 import msgspec
+import numpy as np
 
 from sluice.backend.errors import RouterError
 from sluice.backend.metrics import backend_metrics
 from sluice.backend.router.block_index import BlockIndex, ConversationBlocks
-from sluice.backend.router.kv_events import KvEvent, KvEventSubscriber
+from sluice.backend.router.kv_events import KvEventSubscriber
 from sluice.backend.router.placements import Placements
-from sluice.backend.router.policy import RouterSettings
+from sluice.backend.router.policy import RouterSettings, Tokens
 from sluice.backend.router.prompt import Prompt
 from sluice.backend.router.router import Route, Router
 
 _TOKENIZED_KEYS = ("model", "messages", "tools", "prompt", "chat_template_kwargs")
 _MAX_LEARNING = 64
+_MAX_TIMEOUTS = 3
+"""So many questions for health in a row may go unanswered before a replica is taken to be gone."""
+
+
+class _Tokenized(msgspec.Struct):
+    """What `/tokenize` answers."""
+
+    tokens: list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +59,7 @@ class ReplicaSet:
         settings: of the router.
         placements: shared with other proxies; None: there are none.
         check_s: time between two questions for health, in seconds.
+        health_timeout_s: longest wait for their answers, in seconds.
         on_change: called with a line when a replica is ejected or admitted.
     """
 
@@ -60,6 +70,7 @@ class ReplicaSet:
         *,
         placements: Placements | None = None,
         check_s: float = 2.0,
+        health_timeout_s: float = 5.0,
         on_change: Callable[[str], None] | None = None,
     ) -> None:
         self.replicas = {replica.url: replica for replica in replicas}
@@ -70,20 +81,23 @@ class ReplicaSet:
         self._check_s = check_s
         self._on_change = on_change or (lambda _: None)
         self._tasks: list[asyncio.Task[None]] = []
+        self._hearing: dict[str, asyncio.Task[None]] = {}
+        self._num_timeouts = dict.fromkeys(self.replicas, 0)
         self._learning: set[asyncio.Task[None]] = set()
-        self._client = httpx.AsyncClient(timeout=httpx.Timeout(5.0), trust_env=False)
+        self._client = httpx.AsyncClient(timeout=httpx.Timeout(health_timeout_s), trust_env=False)
 
     async def start(self) -> None:
         """Ask each replica once, and keep asking and hearing from then on."""
         await asyncio.gather(*(self._check(replica) for replica in self.replicas.values()))
         self._tasks = [asyncio.create_task(self._watch(replica)) for replica in self.replicas.values()]
-        self._tasks += [asyncio.create_task(self._hear(r)) for r in self.replicas.values() if r.kv_events is not None]
+        for replica in self.replicas.values():
+            self._hear_anew(replica)
         if self._placements is not None:
             self._tasks.append(asyncio.create_task(self._share(self._placements)))
 
     async def aclose(self) -> None:
         """Stop all of that. Idempotent."""
-        tasks = [*self._tasks, *self._learning]
+        tasks = [*self._tasks, *self._hearing.values(), *self._learning]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -113,18 +127,18 @@ class ReplicaSet:
         """A replica refused or dropped a connection: it gets nothing until it is found well again."""
         self._set_up(replica, False, "dropped a connection")
 
-    def held(self, prompt: Prompt) -> dict[str, int] | None:
-        """Tokens of the prompt, as estimated, that each replica holds by its own account; None: not known."""
+    def held(self, prompt: Prompt) -> Tokens | None:
+        """Tokens of the prompt, as estimated, that each replica holds by its own account, in order; None: not known."""
         known = self.blocks.find(prompt)
         if known is None:
             return None
         digests, scale = known
-        found: dict[str, int] = {}
-        for url in self.replicas:
+        found: Tokens = np.zeros(len(self.replicas))
+        for number, url in enumerate(self.replicas):
             block_tokens = self.index.block_tokens(url)
             if block_tokens is None:
                 return None  # one of them does not publish: what is remembered is the better account
-            found[url] = int(self.index.match(url, digests) * block_tokens * scale)
+            found[number] = self.index.match(url, digests) * block_tokens * scale
         return found
 
     async def _watch(self, replica: Replica) -> None:
@@ -133,14 +147,22 @@ class ReplicaSet:
             await self._check(replica)
 
     async def _check(self, replica: Replica) -> None:
+        is_up, why = False, ""
         try:
             status = (await self._client.get(f"{replica.url}{replica.health_path}")).status_code
-            why = f"answered {status} on {replica.health_path}"
+            is_up, why = status == 200, f"answered {status} on {replica.health_path}"
+            self._num_timeouts[replica.url] = 0
+        except httpx.TimeoutException:
+            # Under load it may be slow to say that it is well, and leaving it out loses what it has cached.
+            self._num_timeouts[replica.url] += 1
+            if self._num_timeouts[replica.url] < _MAX_TIMEOUTS:
+                return
+            why = f"did not answer {_MAX_TIMEOUTS} times"
         except httpx.HTTPError as error:
-            status, why = 0, f"does not answer ({type(error).__name__})"
-        was_up = self.router.is_up(replica.url)
-        self._set_up(replica.url, status == 200, why)
-        if status == 200 and (not was_up or not self._tasks):
+            why = f"does not answer ({type(error).__name__})"
+        is_new = is_up and (not self.router.is_up(replica.url) or not self._tasks)
+        self._set_up(replica.url, is_up, why)
+        if is_new:
             with contextlib.suppress(httpx.HTTPError):
                 told = backend_metrics((await self._client.get(f"{replica.url}/metrics")).text)
                 if told.kv_capacity_tokens is not None:
@@ -149,19 +171,22 @@ class ReplicaSet:
     def _set_up(self, url: str, is_up: bool, why: str) -> None:
         if self.router.is_up(url) != is_up:
             self.router.set_up(url, is_up)
-            if not is_up:
-                self.index.clear(url)
+            if is_up and self._tasks:
+                self._hear_anew(self.replicas[url])
             self._on_change(f"replica {url} is used again" if is_up else f"replica {url} is left out: it {why}")
 
-    async def _hear(self, replica: Replica) -> None:
-        assert replica.kv_events is not None
+    def _hear_anew(self, replica: Replica) -> None:
+        """Hear a replica's events from the first that it still has: those of a run that died say nothing."""
+        if (before := self._hearing.pop(replica.url, None)) is not None:
+            before.cancel()
+        self.index.clear(replica.url)
+        if replica.kv_events is not None:
+            self._hearing[replica.url] = asyncio.create_task(self._hear(replica.url, replica.kv_events))
 
-        def on_event(event: KvEvent) -> None:
-            self.index.apply(replica.url, event)
-
-        subscriber = KvEventSubscriber(replica.kv_events, on_event, partial(self.index.clear, replica.url))
+    async def _hear(self, url: str, endpoint: str) -> None:
+        forget = partial(self.index.clear, url)
         try:
-            await subscriber.run()
+            await KvEventSubscriber(endpoint, partial(self.index.apply, url), forget).run()
         except RouterError as error:
             self._on_change(str(error))
 
@@ -173,7 +198,7 @@ class ReplicaSet:
     async def _learn(self, url: str, prompt: Prompt, body: bytes) -> None:
         """Have the replica say which tokens the prompt is, and remember its blocks."""
         block_tokens = self.index.block_tokens(url)
-        with contextlib.suppress(httpx.HTTPError, msgspec.DecodeError, LookupError, TypeError):
+        with contextlib.suppress(httpx.HTTPError, msgspec.DecodeError):
             fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
             wanted = {key: fields[key] for key in _TOKENIZED_KEYS if key in fields}
             answer = await self._client.post(
@@ -181,7 +206,8 @@ class ReplicaSet:
             )
             answer.raise_for_status()
             if block_tokens is not None:
-                self.blocks.learn(prompt, answer.json()["tokens"], block_tokens)
+                found = msgspec.json.decode(answer.content, type=_Tokenized)
+                self.blocks.learn(prompt, found.tokens, block_tokens)
 
     def _spawn(self, work: Any) -> None:
         """Run something beside; what is too much is left out."""

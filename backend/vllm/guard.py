@@ -13,18 +13,22 @@ import subprocess
 import sys
 import threading
 
-_GRACE_S = 5.0
+GRACE_S = 5.0
 """Seconds on top of the drain, for what comes after it."""
 
 
 def main(drain_s: float, command: list[str]) -> int:
     """Run the command; its exit status."""
     # The command gets no stdin: the pipe's end is what we watch.
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603 - what our parent asks for
+    try:
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603 - what our parent asks for
+    except OSError as error:
+        print(f"cannot run {command[0]}: {error.strerror}", flush=True)  # noqa: T201 - read by our parent
+        return 127
 
     def ask_to_end(*_: object) -> None:
         child.terminate()
-        timer = threading.Timer(drain_s + _GRACE_S, end_group)
+        timer = threading.Timer(drain_s + GRACE_S, end_group)
         timer.daemon = True
         timer.start()
 

@@ -7,25 +7,19 @@ Restarts are another module's.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import re
-import signal
 import sys
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import httpx
 
+from sluice.backend.child import ChildProcess
 from sluice.backend.errors import VllmProcessError, WrongAnswerError
 from sluice.backend.vllm import guard
 
-_NUM_LOG_LINES = 60
 _POLL_S = 0.25
 _ANSWER_TIMEOUT_S = 300.0
-_GROUP_GONE_S = 2.0
-_STATUS = re.compile(r"vllm ended with exit status (-?\d+)")
+_STATUS = re.compile(r"vllm ended with exit status (-?\d+)$")
 
 
 class VllmProcess:
@@ -54,30 +48,28 @@ class VllmProcess:
     ) -> None:
         self.url = url
         self.model = model
-        self._command = list(command)
-        self._environment = dict(environment)
+        guarded = (sys.executable, "-I", guard.__file__, str(drain_s), *command)
+        self._child = ChildProcess(guarded, environment=environment, on_line=self._on_line)
         self._start_timeout_s = start_timeout_s
         self._drain_s = drain_s
         self._on_progress = on_progress
-        self._log: deque[str] = deque(maxlen=_NUM_LOG_LINES)
-        self._process: asyncio.subprocess.Process | None = None
-        self._reader: asyncio.Task[None] | None = None
         self._is_ready = False
+        self._status: int | None = None
 
     @property
     def pid(self) -> int | None:
         """Id of the group and of the guard that leads it; None before the start."""
-        return self._process.pid if self._process else None
+        return self._child.pid
 
     @property
     def is_running(self) -> bool:
         """Whether it has been started and has not ended."""
-        return self._process is not None and self._process.returncode is None
+        return self._child.is_running
 
     @property
     def log_tail(self) -> str:
         """The last lines that it wrote, for error messages."""
-        return "\n".join(self._log)
+        return self._child.log_tail
 
     async def start(self, *, check_prompt: str = "", check_answer: str = "") -> None:
         """Start it, and wait until it is healthy and has answered the question (where there is one) rightly.
@@ -86,27 +78,14 @@ class VllmProcess:
             VllmProcessError: it ended, or is not ready in time. It is not left running, as with the next.
             WrongAnswerError: it answers wrongly.
         """
-        if self._process is not None:
+        if self.pid is not None:
             raise VllmProcessError("vLLM has already been started")
-        try:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-I",
-                str(Path(guard.__file__)),
-                str(self._drain_s),
-                *self._command,
-                env=self._environment,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise VllmProcessError(f"cannot run {self._command[0]}: {error.strerror}") from None
-        self._reader = asyncio.create_task(self._read_log(self._process))
+        await self._child.start()
         try:
             async with asyncio.timeout(self._start_timeout_s):
-                await self._wait_healthy()
+                if not await self._child.answers(f"{self.url}/health", poll_s=_POLL_S):
+                    status = await self.wait()
+                    raise VllmProcessError(self._message(f"ended with exit status {status} before it was ready"))
                 if check_prompt:
                     await self._check(check_prompt, check_answer)
         except TimeoutError:
@@ -119,66 +98,23 @@ class VllmProcess:
 
     async def wait(self) -> int:
         """Wait until it ends, however that comes; its exit status (negative: the signal)."""
-        assert self._process is not None, "wait before start"
-        assert self._reader is not None
-        status = await self._process.wait()
-        await self._reader
-        found = [match for line in self._log if (match := _STATUS.search(line))]
-        return int(found[-1][1]) if found else status
+        status = await self._child.wait()
+        return self._status if self._status is not None else status
 
     async def stop(self) -> None:
         """Ask it to end: it takes no more requests, and those in progress get their time. Idempotent."""
-        if self._process is None:
-            return
-        if self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(signal.SIGTERM)  # to the guard alone, which asks and then kills
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._process.wait(), self._drain_s + 2 * guard._GRACE_S)
-        await self.kill()
+        await self._child.stop(self._drain_s + 2 * guard.GRACE_S)  # the guard asks vLLM, and kills it before that
 
     async def kill(self) -> None:
         """End the whole group at once. Idempotent."""
-        process = self._process
-        if process is None:
-            return
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
-        await _wait_group_gone(process.pid)
-        if process.stdin is not None:
-            process.stdin.close()
-            with contextlib.suppress(ConnectionError):
-                await process.stdin.wait_closed()
-        if self._reader is not None:
-            await self._reader
+        await self._child.kill()
 
-    async def _read_log(self, process: asyncio.subprocess.Process) -> None:
-        """Keep its last lines; pass them on while it starts."""
-        assert process.stdout is not None
-        while True:
-            try:
-                raw = await process.stdout.readline()
-            except ValueError:  # a line beyond the reader's limit
-                continue
-            if not raw:
-                return
-            line = raw.decode(errors="replace").rstrip()
-            self._log.append(line)
-            if self._on_progress is not None and not self._is_ready:
-                self._on_progress(line)
-
-    async def _wait_healthy(self) -> None:
-        """Ask `/health` until it answers 200. Raises VllmProcessError if it ends meanwhile."""
-        async with httpx.AsyncClient(timeout=httpx.Timeout(5.0), trust_env=False) as client:
-            while True:
-                if not self.is_running:
-                    status = await self.wait()
-                    raise VllmProcessError(self._message(f"ended with exit status {status} before it was ready"))
-                with contextlib.suppress(httpx.TransportError):
-                    if (await client.get(f"{self.url}/health")).status_code == 200:
-                        return
-                await asyncio.sleep(_POLL_S)
+    def _on_line(self, line: str) -> None:
+        """Note its exit status; pass its lines on while it starts."""
+        if match := _STATUS.search(line):
+            self._status = int(match[1])
+        if self._on_progress is not None and not self._is_ready:
+            self._on_progress(line)
 
     async def _check(self, prompt: str, answer: str) -> None:
         """Ask twice: the second answer comes out of the prefix cache. Raises WrongAnswerError."""
@@ -199,16 +135,7 @@ class VllmProcess:
                     )
 
     def _message(self, what: str) -> str:
-        return f"vLLM {what}; its last lines:\n{self.log_tail or '(none)'}"
-
-
-async def _wait_group_gone(group: int) -> None:
-    """Wait until a killed group has no process left; those that nobody reaps are not waited for long."""
-    with contextlib.suppress(TimeoutError, ProcessLookupError, PermissionError):
-        async with asyncio.timeout(_GROUP_GONE_S):
-            while True:
-                os.killpg(group, 0)
-                await asyncio.sleep(0.02)
+        return f"vLLM {what}; its last lines:\n{self.log_tail}"
 
 
 def _short(text: str) -> str:

@@ -7,10 +7,10 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
-from sluice.backend.errors import VllmError, VllmProcessError
+from sluice.backend.errors import BackendError, VllmError, VllmProcessError
 from sluice.backend.settings import default_cache_dir
 from sluice.backend.vllm.environment import Environment, find_environment
 from sluice.backend.vllm.flags import arguments, environment
@@ -20,6 +20,7 @@ from sluice.backend.vllm.settings import VllmSettings
 _HOST = "127.0.0.1"
 _MAX_DELAY_S = 60.0
 TRY_OUT_MAX_MODEL_LEN = 4096
+"""Window of the bundled weights, where none is set."""
 
 
 class VllmServer:
@@ -73,6 +74,7 @@ class VllmServer:
 
         Raises:
             VllmError: it is not installed, does not start, or answers wrongly.
+            WeightsError: the bundled weights cannot be had.
         """
         self._installed = self._installed or find_environment(self._settings.env_dir)
         self._port = self._port or _free_port()
@@ -104,36 +106,33 @@ class VllmServer:
 
     async def _run(self) -> None:
         """Start one run."""
-        settings, installed = self._settings, self._installed
+        installed = self._installed
         assert installed is not None
-        model, extra = await asyncio.to_thread(self._weights)
-        command = [
-            str(installed.program),
-            *arguments(settings, model=model, host=_HOST, port=self._port, is_cpu=installed.is_cpu),
-            *extra,
-        ]
+        model, settings = await asyncio.to_thread(self._resolve)
+        command = arguments(settings, model=model, host=_HOST, port=self._port, is_cpu=installed.is_cpu)
         self._process = VllmProcess(
-            command,
+            [str(installed.program), *command],
             environment=environment(settings, os.environ),
             url=self.base_url,
-            model=self.model if settings.served_model_name or settings.model is None else model,
+            model=self.model,
             start_timeout_s=settings.start_timeout_s,
             drain_s=settings.drain_s,
             on_progress=self._on_event,
         )
         await self._process.start(check_prompt=settings.check_prompt, check_answer=settings.check_answer)
 
-    def _weights(self) -> tuple[str, Sequence[str]]:
-        """What `vllm serve` is given as its model, and the flags that the bundled weights need."""
-        if self._settings.model is not None:
-            path = Path(self._settings.model).expanduser()
-            return (str(path) if path.exists() else self._settings.model), ()
+    def _resolve(self) -> tuple[str, VllmSettings]:
+        """What `vllm serve` is given as its model, and the settings with what follows from that."""
+        # Under the name that was set, also where that is a path which is written out for vLLM.
+        settings = self._settings.model_copy(update={"served_model_name": self.model})
+        if settings.model is not None:
+            path = Path(settings.model).expanduser()
+            return (str(path) if path.exists() else settings.model), settings
         from sluice.backend.weights import default_weights
 
         folder = default_weights(default_cache_dir(), self._on_event)
-        name = () if self._settings.served_model_name else ("--served-model-name", self.model)
-        window = () if self._settings.max_model_len else ("--max-model-len", str(TRY_OUT_MAX_MODEL_LEN))
-        return str(folder), (*name, *window)
+        window = settings.max_model_len or TRY_OUT_MAX_MODEL_LEN
+        return str(folder), settings.model_copy(update={"max_model_len": window})
 
     async def _keep(self) -> None:
         """Start it again whenever it ends, until it does so too often."""
@@ -142,13 +141,12 @@ class VllmServer:
         while True:
             assert self._process is not None
             status = await self._process.wait()
-            await self._process.kill()  # what the run may have left
             now_s = time.monotonic()
             crashes = [at_s for at_s in crashes if now_s - at_s < settings.restart_window_s] + [now_s]
             if len(crashes) > settings.max_restarts:
                 self._failure = VllmProcessError(
                     f"vLLM ended {len(crashes)} times within {settings.restart_window_s:g} s and is given up; "
-                    f"its last lines:\n{self._process.log_tail or '(none)'}"
+                    f"its last lines:\n{self._process.log_tail}"
                 )
                 self._on_event(str(self._failure))
                 return
@@ -157,7 +155,7 @@ class VllmServer:
             await asyncio.sleep(delay_s)
             try:
                 await self._run()
-            except VllmError as error:
+            except BackendError as error:
                 self._on_event(str(error))
                 continue  # the run has ended: counts as the next crash
             self.num_restarts += 1

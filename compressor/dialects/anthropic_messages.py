@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from typing import Any
 
+from sluice.compressor import replies
 from sluice.compressor.dialects.json_message import (
     CACHE_CONTROL,
     arguments_text,
@@ -43,8 +44,10 @@ class AnthropicMessages:
             role = "tool"
         calls = tuple(_calls(content)) if role == "assistant" else ()
         num_chars = sum(len(text.text) for text in texts) + sum(len(call.name) + len(call.arguments) for call in calls)
-        identity = blake2b(encode(_canonical(fields)), digest_size=16).digest()
-        return Message(role=role, texts=texts, calls=calls, identity=identity, num_chars=num_chars)
+        canonical = _canonical(fields)
+        pieces = tuple(_pieces(canonical)) if role == "assistant" else ()
+        identity = replies.identity(pieces) if pieces else _digest(canonical)
+        return Message(role, texts, calls, identity, num_chars, pieces)
 
     def render(self, raw: bytes, texts: Mapping[int, str]) -> bytes:
         """See `Dialect.render`."""
@@ -141,6 +144,20 @@ def _canonical(fields: dict[str, Any]) -> dict[str, Any]:
         text = lone_text(blocks)
         canonical["content"] = blocks if text is None else text
     return canonical
+
+
+def _pieces(canonical: dict[str, Any]) -> Iterator[bytes]:
+    """Digests of an assistant message's blocks, and of what else it holds: clients spread blocks over messages."""
+    content = canonical["content"]
+    blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    yield from map(_digest, blocks)
+    others = {key: value for key, value in canonical.items() if key not in ("role", "content")}
+    if others:
+        yield _digest(others)
+
+
+def _digest(value: object) -> bytes:
+    return blake2b(encode(value), digest_size=16).digest()
 
 
 def _carry_onto(fields: Any, sent: dict[str, Any]) -> bool:

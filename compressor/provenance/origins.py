@@ -6,10 +6,11 @@ Fed one message after the other, in order. Knows the transcript, not how anythin
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sluice.compressor.provenance.calls import read_call
 from sluice.compressor.provenance.frames import is_observation, written_call
+from sluice.compressor.provenance.heads import num_head_lines
 from sluice.compressor.provenance.types import Kind, Provenance
 from sluice.compressor.types import Message, ToolCall
 
@@ -57,4 +58,11 @@ class Origins:
                 call = self._last_call
             else:
                 continue
-            yield Segment(index, text.text, read_call(call) if call else _UNKNOWN)
+            yield Segment(index, text.text, _of(text.text, call) if call else _UNKNOWN)
+
+
+def _of(text: str, call: ToolCall) -> Provenance:
+    provenance = read_call(call)
+    if provenance.kind is Kind.READ and (num_lines := num_head_lines(text)):
+        return replace(provenance, num_head_lines=num_lines)
+    return provenance

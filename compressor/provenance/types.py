@@ -37,13 +37,15 @@ class Provenance:
     path: str | None = None
     """The file that was read, the one file that was searched, or the file that was changed."""
     first_line: int | None = None
-    """Line number of the result's first line in the file, from 1."""
+    """Number, in the file and from 1, of the first line that is shown."""
     last_line: int | None = None
     """Last line that was asked for, inclusive."""
     command: str | None = None
     """The shell command, where there was one."""
     edited_paths: tuple[str, ...] = ()
     """Files that the call changes, as far as can be told."""
+    num_head_lines: int = 0
+    """Lines of the result that stand before what the call shows; see `heads.py`."""
 
 
 def same_path(one: str, other: str) -> bool:

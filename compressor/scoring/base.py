@@ -11,6 +11,9 @@ from typing import Protocol
 
 from sluice.compressor.evidence import Evidence, SegmentEvidence
 
+HEADS = ("line", "word")
+"""What models predict: that the line is quoted later, that a name which it alone shows is needed later."""
+
 
 class Moment(StrEnum):
     """When lines are scored."""
@@ -32,6 +35,10 @@ class Scorer(Protocol):
     @property
     def version(self) -> str:
         """Changes whenever the same lines could be scored otherwise."""
+        ...
+
+    def for_turn(self) -> Scorer:
+        """This scorer for one request, so that what takes time can be bounded over all that is scored in it."""
         ...
 
     def score(self, evidence: Evidence, segments: Sequence[SegmentEvidence], moment: Moment) -> list[Sequence[float]]:

@@ -8,23 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 
-import numpy as np
-import numpy.typing as npt
-
 from sluice.compressor.evidence import Evidence, SegmentEvidence
-from sluice.compressor.scoring.base import Moment
+from sluice.compressor.scoring.base import HEADS, Moment
+from sluice.compressor.scoring.columns import Floats
 from sluice.compressor.scoring.errors import ModelFileError
-from sluice.compressor.scoring.features import FEATURES, FeatureReader
+from sluice.compressor.scoring.features import FEATURES, FeatureReader, Table
 from sluice.compressor.scoring.forest import Forest, read_forest
-
-HEADS = ("line", "word")
-"""P(the line is quoted later), P(a name that it alone shows is needed later)."""
-_NEIGHBOURS = 2
-"""Lines on each side that make a name's place."""
-WORD_WEIGHTS: Mapping[Moment, float] = {Moment.ARRIVAL: 0.2, Moment.EPOCH: 0.3}
-"""What the loss of a name counts beside the loss of a line: quoted lines are the first that become scarce."""
-_PLACE_SHARE = 0.5
-"""What the loss of a name's surroundings counts, beside the loss of the name."""
+from sluice.compressor.scoring.losses import WORD_WEIGHTS, losses
 
 
 class FeatureScorer:
@@ -38,20 +28,30 @@ class FeatureScorer:
         self._forest = forest
         self._reader = FeatureReader()
 
+    def for_turn(self) -> FeatureScorer:
+        """See `Scorer`."""
+        return self
+
     def score(self, evidence: Evidence, segments: Sequence[SegmentEvidence], moment: Moment) -> list[Sequence[float]]:
         """See `Scorer`."""
         if not segments:
             return []
+        return self.losses(*self.margins(evidence, segments, moment), moment)
+
+    def margins(self, evidence: Evidence, segments: Sequence[SegmentEvidence], moment: Moment) -> tuple[Table, Floats]:
+        """The segments' lines as features, and (lines, `HEADS`) log odds of what is needed of them.
+
+        Args:
+            evidence: the conversation so far, the segments included.
+            segments: of that conversation, at least one.
+            moment: see `Moment`.
+        """
         table = self._reader.read(evidence, segments, moment)
-        margins = self._forest.margins(table.features)
-        chances = (1 / (1 + np.exp(-margins))).astype(np.float32)
-        line = np.where(table.is_line_fact, chances[:, 0], 0)
-        word = np.where(table.has_word_fact, chances[:, 1] * np.float32(self._word_weights[moment]), 0)
-        scores: list[Sequence[float]] = []
-        for start, stop in zip(table.bounds, table.bounds[1:], strict=False):
-            lost = line[start:stop] + np.maximum(word[start:stop], _PLACE_SHARE * _around(word[start:stop]))
-            scores.append(np.minimum(lost, 1.0).tolist())
-        return scores
+        return table, self._forest.margins(table.features)
+
+    def losses(self, table: Table, margins: Floats, moment: Moment) -> list[Sequence[float]]:
+        """What `score` gives, from log odds."""
+        return losses(table, margins, self._word_weights[moment])
 
 
 def load_default() -> FeatureScorer:
@@ -65,9 +65,3 @@ def load_default() -> FeatureScorer:
     if forest.features != FEATURES or forest.heads != HEADS:
         raise ModelFileError(str(file), "it was trained on other features than this version reads")
     return FeatureScorer(forest, str(note["version"]))
-
-
-def _around(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """The largest value within a line's neighbourhood."""
-    padded = np.pad(values, _NEIGHBOURS)
-    return np.asarray(np.lib.stride_tricks.sliding_window_view(padded, 2 * _NEIGHBOURS + 1).max(axis=1))

@@ -1,20 +1,18 @@
 """Replicas with finite KV caches, fed by agents that wait for their answers: an event simulation.
 
 A replica computes prompts one after another and decodes beside it at a steady pace. Its cache is the router's own
-`PrefixCache` (blocks, least recently used first, a prompt's last blocks first), at its true size. Knows no strategy.
+`ReplicaCaches` (blocks, least recently used first, a prompt's last blocks first), at its true size. Knows no strategy.
 """
 
 from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-
-import numpy as np
 
 from sluice.backend.router import Prompt
+from sluice.backend.router.caches import ReplicaCaches
 from sluice.backend.router.prefix_cache import PrefixCache
 from sluice.eval.route.strategies import Strategy
 from sluice.eval.route.workload import Arrivals, Playing, Script, play
@@ -47,8 +45,6 @@ class Outcome:
     """Hits if every token ever computed anywhere were at hand everywhere: no router and no memory can do better."""
     pooled_tokens: int = 0
     """Hits if all replicas' memory were one cache that each could read."""
-    moved_tokens: int = 0
-    """Prompt tokens computed at one replica while another held them."""
     num_requests: int = 0
     busy_s: list[float] = field(default_factory=list)
     """Work done by each replica, in seconds."""
@@ -75,10 +71,6 @@ class Outcome:
         mean = sum(self.busy_s) / len(self.busy_s)
         return min(self.busy_s) / mean - 1, max(self.busy_s) / mean - 1
 
-    def ttft_ms(self, percentile: float) -> float:
-        """A percentile of the time to the first token, in milliseconds."""
-        return float(np.percentile(self.ttft_s, percentile)) * 1e3
-
 
 def simulate(
     scripts: Sequence[Script],
@@ -96,7 +88,7 @@ def simulate(
     caches are full.
     """
     strategy, outcome = make(), Outcome(busy_s=[0.0] * num_replicas)
-    caches = [PrefixCache(replica.kv_tokens, replica.block_tokens) for _ in range(num_replicas)]
+    caches = ReplicaCaches(num_replicas, replica.kv_tokens, replica.block_tokens)
     pooled = PrefixCache(replica.kv_tokens * num_replicas, replica.block_tokens)
     everything = PrefixCache(None, replica.block_tokens)
     free_at_s = [0.0] * num_replicas
@@ -114,8 +106,8 @@ def simulate(
             continue
         session = sessions[number]
         prompt, answered = session.prompts()
-        index = strategy.choose(prompt, now_s, partial(_held, caches, session.at))
-        hit = caches[index].match(prompt)
+        index = strategy.choose(prompt, now_s, caches)
+        hit = caches.match(index, prompt)
         num_output = answered.num_tokens - prompt.num_tokens
         prefill_s = (prompt.num_tokens - hit) / replica.prefill_tokens_per_s
         begun_s = free_at_s[index] = max(now_s, free_at_s[index]) + prefill_s
@@ -126,20 +118,16 @@ def simulate(
             outcome.hit_tokens += hit
             outcome.bound_tokens += everything.match(prompt)
             outcome.pooled_tokens += pooled.match(prompt)
-            outcome.moved_tokens += max(0, max((caches[at].match(prompt) for at in session.at), default=0) - hit)
             outcome.busy_s[index] += prefill_s + num_output / replica.decode_tokens_per_s
             outcome.ttft_s.append(begun_s - now_s)
-        for cache in (caches[index], everything, pooled):
-            cache.insert(answered)
-        session.answered_by(index)
+        caches.insert(index, answered)
+        everything.insert(answered)
+        pooled.insert(answered)
+        session.go_on()
         heapq.heappush(events, (begun_s, _BEGUN, index))
         next_s = begun_s + num_output * replica.token_s + arrivals.gap_s(session.draw)
         heapq.heappush(events, (next_s, _ASKS, number))
     return outcome
-
-
-def _held(caches: Sequence[PrefixCache], where: Iterable[int], prompt: Prompt) -> dict[str, int]:
-    return {str(index): caches[index].match(prompt) for index in where}
 
 
 class _Session:
@@ -147,8 +135,6 @@ class _Session:
 
     def __init__(self, scripts: Sequence[Script], number: int, seed: int) -> None:
         self.draw = random.Random(f"{seed}/{number}")  # noqa: S311 - a simulation
-        self.at: set[int] = set()
-        """Replicas that have answered in this conversation."""
         self._scripts, self._number, self._num_played = scripts, number, 0
         self._playing = self._begin()
         # Not all at their beginning: somewhere in their first conversation, as they would be met at any time.
@@ -159,14 +145,13 @@ class _Session:
         turn = self._playing.next_turn
         return self._playing.prompt(turn), self._playing.answered(turn)
 
-    def answered_by(self, replica: int) -> None:
+    def go_on(self) -> None:
         """The turn is done."""
-        self.at.add(replica)
         self._playing.next_turn += 1
         if self._playing.next_turn == len(self._playing.script.requests):
             self._playing = self._begin()
 
     def _begin(self) -> Playing:
-        self.at.clear()
         self._num_played += 1
-        return play(self._scripts, f"{self._number}/{self._num_played}".encode(), self.draw)
+        salt = self._number.to_bytes(4, "big") + self._num_played.to_bytes(4, "big")
+        return play(self._scripts, salt, self.draw)

@@ -9,18 +9,16 @@ from typing import Protocol
 import numpy as np
 
 from sluice.backend.router import Prompt, Route, Router, RouterSettings
+from sluice.backend.router.caches import ReplicaCaches
 from sluice.backend.router.policy import rendezvous
 from sluice.eval.errors import PolicyError
-
-Held = Callable[[Prompt], dict[str, int]]
-"""Tokens of a prompt that each replica really holds; replicas that hold none are left out."""
 
 
 class Strategy(Protocol):
     """Chooses replicas in a simulation."""
 
-    def choose(self, prompt: Prompt, now_s: float, held: Held) -> int:
-        """Index of the replica that gets the request."""
+    def choose(self, prompt: Prompt, now_s: float, caches: ReplicaCaches) -> int:
+        """Index of the replica that gets the request; `caches` are what replicas really hold."""
         ...
 
     def begun(self, replica: int) -> None:
@@ -34,7 +32,7 @@ class RoundRobin:
     def __init__(self, num_replicas: int) -> None:
         self._num_replicas, self._next = num_replicas, -1
 
-    def choose(self, prompt: Prompt, now_s: float, held: Held) -> int:
+    def choose(self, prompt: Prompt, now_s: float, caches: ReplicaCaches) -> int:
         """See `Strategy`."""
         self._next = (self._next + 1) % self._num_replicas
         return self._next
@@ -50,7 +48,7 @@ class LeastLoaded:
         self._num_waiting = np.zeros(num_replicas)
         self._draw = np.random.default_rng(0)
 
-    def choose(self, prompt: Prompt, now_s: float, held: Held) -> int:
+    def choose(self, prompt: Prompt, now_s: float, caches: ReplicaCaches) -> int:
         """See `Strategy`."""
         index = int(self._draw.choice(np.flatnonzero(self._num_waiting == self._num_waiting.min())))
         self._num_waiting[index] += 1
@@ -68,7 +66,7 @@ class Hash:
         self._names = [str(index) for index in range(num_replicas)]
         self._chosen: dict[bytes, int] = {}
 
-    def choose(self, prompt: Prompt, now_s: float, held: Held) -> int:
+    def choose(self, prompt: Prompt, now_s: float, caches: ReplicaCaches) -> int:
         """See `Strategy`."""
         key = prompt.hashes[min(1, len(prompt.hashes) - 1)]
         if key not in self._chosen:
@@ -87,9 +85,9 @@ class Ours:
         self._routes: list[list[Route]] = [[] for _ in range(num_replicas)]
         self._is_exact = is_exact
 
-    def choose(self, prompt: Prompt, now_s: float, held: Held) -> int:
+    def choose(self, prompt: Prompt, now_s: float, caches: ReplicaCaches) -> int:
         """See `Strategy`."""
-        route = self._router.route(prompt, now_s, held=held(prompt) if self._is_exact else None)
+        route = self._router.route(prompt, now_s, held=caches.cached(prompt) if self._is_exact else None)
         index = int(route.replica)
         self._routes[index].append(route)
         return index
@@ -105,14 +103,19 @@ class Make:
 
     name: str
     make: Callable[[int, RouterSettings], Strategy]
+    is_ours: bool = False
+    """Whether it is the proxy's, so that its weights matter."""
 
+
+TUNABLE = ("prefill_weight", "slack", "pull", "recent_s", "request_tokens")
+"""Fields of `RouterSettings` that weigh one thing against another."""
 
 STRATEGIES: Sequence[Make] = (
     Make("round robin", lambda num, _: RoundRobin(num)),
     Make("least loaded", lambda num, _: LeastLoaded(num)),
     Make("hash", lambda num, _: Hash(num)),
-    Make("sluice", Ours),
-    Make("sluice, KV events", lambda num, settings: Ours(num, settings, is_exact=True)),
+    Make("sluice", Ours, is_ours=True),
+    Make("sluice, KV events", lambda num, settings: Ours(num, settings, is_exact=True), is_ours=True),
 )
 
 

@@ -10,6 +10,7 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import accumulate, groupby, takewhile
 
 from sluice.backend.router import Prompt
 from sluice.eval.data import Trace
@@ -17,11 +18,14 @@ from sluice.eval.data import Trace
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What stands in a prompt in one piece: a system prompt, an answer, or all that came between two answers."""
+    """What stands in a prompt in one piece, behind what stands before it: a part has one place alone.
+
+    A system prompt, an answer, or all that came between two answers.
+    """
 
     num_tokens: int
     shared: bytes = b""
-    """Its digest, where other conversations may hold the same; empty where it is this one's alone."""
+    """Its digest, where other conversations may begin the same; empty where it is this one's alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,8 @@ class Request:
 
     parts: tuple[int, ...]
     """Indexes into the script's parts that make up the prompt."""
+    ends: tuple[int, ...]
+    """Tokens up to and including each."""
     answer: int
     """Index of the part that the answer becomes."""
 
@@ -76,11 +82,7 @@ class Playing:
     def prompt(self, turn: int) -> Prompt:
         """The prompt of a turn."""
         request = self.script.requests[turn]
-        ends, total = [], 0
-        for part in request.parts:
-            total += self.script.parts[part].num_tokens
-            ends.append(total)
-        return Prompt(tuple(self.ids[part] for part in request.parts), tuple(ends))
+        return Prompt(tuple(map(self.ids.__getitem__, request.parts)), request.ends)
 
     def answered(self, turn: int) -> Prompt:
         """The same with the answer behind it: what the replica's cache then holds."""
@@ -91,31 +93,55 @@ class Playing:
 
 def script_of(trace: Trace, max_turns: int | None) -> Script | None:
     """Cut a conversation into turns; None where it has none."""
-    parts: list[Part] = []
+    cut = _Parts(trace)
     requests: list[Request] = []
+    answers: set[int] = set()
     history: list[int] = []
-    answered_by: dict[int, int] = {}  # part of each answer, by the index of its message
     num_read = 0
     for turn in trace.turns(max_turns):
         if turn.begins_request:
             history, num_read = [], 0
-        new: list[int] = []
-        for index in turn.history[num_read:]:
-            message = trace.messages[index]
-            if not history and not new and message.role in ("system", "developer"):
-                history.append(len(parts))
-                parts.append(Part(round(message.num_tokens), message.identity))
-            elif index in answered_by:
-                _close(new, trace, parts, history)
-                history.append(answered_by[index])
-            else:
-                new.append(index)
-        _close(new, trace, parts, history)
+        new = list(turn.history[num_read:])
+        if not history:
+            system = list(takewhile(cut.is_system, new))
+            cut.add(history, system, is_shared=True)
+            del new[: len(system)]
+        for is_answer, run in groupby(new, answers.__contains__):
+            for messages in [[one] for one in run] if is_answer else [list(run)]:
+                cut.add(history, messages)
         num_read = len(turn.history)
-        answered_by[turn.answer] = len(parts)
-        requests.append(Request(tuple(history), len(parts)))
-        parts.append(Part(round(trace.messages[turn.answer].num_tokens)))
-    return Script(tuple(parts), tuple(requests)) if requests else None
+        answers.add(turn.answer)
+        if history:
+            answered = list(history)
+            cut.add(answered, [turn.answer])
+            ends = tuple(accumulate(cut.parts[part].num_tokens for part in history))
+            requests.append(Request(tuple(history), ends, answered[-1]))
+    return Script(tuple(cut.parts), tuple(requests)) if requests else None
+
+
+class _Parts:
+    """The parts of one conversation: the same messages behind the same part are one part."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.parts: list[Part] = []
+        self._messages = trace.messages
+        self._known: dict[tuple[int, ...], int] = {}
+
+    def is_system(self, index: int) -> bool:
+        """Whether a message is the system's."""
+        return self._messages[index].role in ("system", "developer")
+
+    def add(self, history: list[int], indexes: list[int], *, is_shared: bool = False) -> None:
+        """Put messages, as one part, behind a history; none are no part."""
+        if not indexes:
+            return
+        key = (history[-1] if history else -1, *indexes)
+        if key not in self._known:
+            self._known[key] = len(self.parts)
+            messages = [self._messages[index] for index in indexes]
+            digest = blake2b(b"".join(one.identity for one in messages), digest_size=16).digest() if is_shared else b""
+            self.parts.append(Part(round(sum(one.num_tokens for one in messages)), digest))
+        history.append(self._known[key])
 
 
 def scripts_of(traces: Iterable[Trace], max_turns: int | None) -> list[Script]:
@@ -126,16 +152,4 @@ def scripts_of(traces: Iterable[Trace], max_turns: int | None) -> list[Script]:
 def play(scripts: Sequence[Script], salt: bytes, draw: random.Random) -> Playing:
     """Begin to play a script drawn at random; playings with different salts share no more than system prompts."""
     script = draw.choice(scripts)
-    ids = [
-        blake2b(part.shared or salt + index.to_bytes(4, "big"), digest_size=16).digest()
-        for index, part in enumerate(script.parts)
-    ]
-    return Playing(script, ids)
-
-
-def _close(new: list[int], trace: Trace, parts: list[Part], history: list[int]) -> None:
-    """Make one part of the messages read since the last."""
-    if new:
-        history.append(len(parts))
-        parts.append(Part(round(sum(trace.messages[index].num_tokens for index in new))))
-        new.clear()
+    return Playing(script, [part.shared or salt + index.to_bytes(4, "big") for index, part in enumerate(script.parts)])

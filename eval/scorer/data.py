@@ -18,7 +18,7 @@ from sluice.compressor.evidence import Evidence, SegmentEvidence
 from sluice.compressor.files import FileHistory
 from sluice.compressor.provenance import Origins
 from sluice.compressor.scoring.base import Moment
-from sluice.compressor.scoring.features import FEATURES, FeatureReader
+from sluice.compressor.scoring.features import FEATURES, FeatureReader, Table
 from sluice.eval.data import Trace, Turn
 from sluice.eval.facts import needed_facts
 
@@ -43,6 +43,8 @@ class Examples:
     """How many lines of the conversations the example stands for."""
     is_line_fact: npt.NDArray[np.bool_]
     has_word_fact: npt.NDArray[np.bool_]
+    places: npt.NDArray[np.int32]
+    """(examples, 3): index of the message, of its text, and of the line in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,32 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """Tool results as they are looked at at one moment, and what was needed of their lines afterwards."""
+
+    evidence: Evidence
+    """As it is at that moment: it grows on."""
+    segments: Sequence[SegmentEvidence]
+    messages: Sequence[int]
+    """Index of each segment's message in the conversation."""
+    moment: Moment
+    table: Table
+    num_words: npt.NDArray[np.float32]
+    """See `Examples`; of all lines of the segments."""
+    num_lines: npt.NDArray[np.float32]
+
+    @property
+    def places(self) -> npt.NDArray[np.int32]:
+        """See `Examples`."""
+        parts = [
+            np.stack([np.full(size, at), np.full(size, segment.index), np.arange(size)], axis=1)
+            for at, segment in zip(self.messages, self.segments, strict=True)
+            for size in (len(segment.lines),)
+        ]
+        return np.concatenate(parts).astype(np.int32)
+
+
+@dataclass(frozen=True, slots=True)
 class _Need:
     answer: int
     is_word: bool
@@ -77,6 +105,17 @@ class _Need:
 def examples(trace: Trace, sampling: Sampling, seed: int) -> Examples:
     """The examples of one conversation, drawn with a seed of its own."""
     draw = random.Random(f"scorer {seed} {trace.id}")  # noqa: S311 (a sample, no secret)
+    return concatenate([sampled(look, sampling, draw) for look in looks(trace, sampling, draw)])
+
+
+def looks(trace: Trace, sampling: Sampling, draw: random.Random) -> Iterator[Look]:
+    """Every result of a conversation at its arrival, and the old ones at some epochs, in order.
+
+    Args:
+        trace: the conversation.
+        sampling: how many turns and epochs.
+        draw: which epochs.
+    """
     turns = trace.turns(sampling.max_turns)
     facts = needed_facts(trace, turns)
     needs = [
@@ -85,7 +124,25 @@ def examples(trace: Trace, sampling: Sampling, seed: int) -> Examples:
         for is_word, one_kind in ((True, found.words), (False, found.lines))
         for fact in one_kind
     ]
-    return concatenate([part for chain in _chains(turns) for part in _of_chain(trace, chain, needs, sampling, draw)])
+    for chain in _chains(turns):
+        yield from _of_chain(trace, chain, needs, sampling, draw)
+
+
+def sampled(look: Look, sampling: Sampling, draw: random.Random) -> Examples:
+    """The examples of one look: all lines of which something was needed, and a share of the others."""
+    share = sampling.arrival_share if look.moment is Moment.ARRIVAL else sampling.epoch_share
+    is_positive = (look.num_words > 0) | (look.num_lines > 0)
+    taken = is_positive | (np.array([draw.random() for _ in range(len(is_positive))]) < share)
+    weights = np.where(is_positive, 1.0, 1.0 / share).astype(np.float32)
+    return Examples(
+        look.table.features[taken],
+        look.num_words[taken],
+        look.num_lines[taken],
+        weights[taken],
+        look.table.is_line_fact[taken],
+        look.table.has_word_fact[taken],
+        look.places[taken],
+    )
 
 
 def balanced(sources: Sequence[Source]) -> list[Source]:
@@ -127,7 +184,7 @@ def _chains(turns: Sequence[Turn]) -> Iterator[list[Turn]]:
 
 def _of_chain(
     trace: Trace, chain: Sequence[Turn], needs: Sequence[_Need], sampling: Sampling, draw: random.Random
-) -> Iterator[Examples]:
+) -> Iterator[Look]:
     files, origins, reader = FileHistory(), Origins(), FeatureReader()
     evidence = Evidence(files)
     index_at = [-1]
@@ -147,12 +204,12 @@ def _of_chain(
             index_at.append(index)
             new = [found for found in evidence.segments[-len(segments) :] if segments]
             if new:
-                yield _of_moment(evidence, new, Moment.ARRIVAL, reader, needs, index_at, sampling.arrival_share, draw)
+                yield _look(evidence, new, Moment.ARRIVAL, reader, needs, index_at)
         done = len(turn.history)
         if turn.answer in epochs:
             old = [found for found in evidence.segments if evidence.num_results - found.num_results_before > NUM_EXEMPT]
             if old:
-                yield _of_moment(evidence, old, Moment.EPOCH, reader, needs, index_at, sampling.epoch_share, draw)
+                yield _look(evidence, old, Moment.EPOCH, reader, needs, index_at)
 
 
 def _epochs(trace: Trace, chain: Sequence[Turn], sampling: Sampling, draw: random.Random) -> set[int]:
@@ -174,16 +231,14 @@ def _epochs(trace: Trace, chain: Sequence[Turn], sampling: Sampling, draw: rando
     return {*half, *others[: sampling.max_epochs - len(half)]}
 
 
-def _of_moment(
+def _look(
     evidence: Evidence,
     segments: Sequence[SegmentEvidence],
     moment: Moment,
     reader: FeatureReader,
     needs: Sequence[_Need],
     index_at: Sequence[int],
-    share: float,
-    draw: random.Random,
-) -> Examples:
+) -> Look:
     table = reader.read(evidence, segments, moment)
     num_words, num_lines = (np.zeros(len(table.features), dtype=np.float32) for _ in range(2))
     newest = index_at[-1]
@@ -201,17 +256,8 @@ def _of_moment(
         if number < size:
             (num_words if need.is_word else num_lines)[begin + number] += 1
     np.minimum(num_lines, 1, out=num_lines)
-    is_positive = (num_words > 0) | (num_lines > 0)
-    taken = is_positive | (np.array([draw.random() for _ in range(len(is_positive))]) < share)
-    weights = np.where(is_positive, 1.0, 1.0 / share).astype(np.float32)
-    return Examples(
-        table.features[taken],
-        num_words[taken],
-        num_lines[taken],
-        weights[taken],
-        table.is_line_fact[taken],
-        table.has_word_fact[taken],
-    )
+    messages = [index_at[segment.position] for segment in segments]
+    return Look(evidence, segments, messages, moment, table, num_words, num_lines)
 
 
 def _empty() -> Examples:
@@ -223,4 +269,5 @@ def _empty() -> Examples:
         none,
         np.zeros(0, dtype=bool),
         np.zeros(0, dtype=bool),
+        np.zeros((0, 3), dtype=np.int32),
     )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from sluice.compressor.scoring.feature_scorer import HEADS
+from sluice.compressor.scoring.base import HEADS
 from sluice.compressor.scoring.features import FEATURES
 from sluice.compressor.scoring.forest import MAX_LEAVES, Forest
 from sluice.eval.scorer.data import Examples
@@ -26,11 +26,12 @@ class Growth:
     min_leaf_weight: int = 150
     max_examples: int = 400_000
     """Of each head: those with nothing needed are thinned out further, and weigh more."""
+    num_threads: int = 1
     seed: int = 0
 
 
-def grow(examples: Examples, growth: Growth) -> dict[str, Any]:
-    """One booster for each head."""
+def grow(examples: Examples, growth: Growth, columns: Sequence[str] = FEATURES) -> dict[str, Any]:
+    """One booster for each head, over the named columns."""
     import lightgbm  # of the extra `train`: nothing else needs it
 
     boosters: dict[str, Any] = {}
@@ -38,7 +39,7 @@ def grow(examples: Examples, growth: Growth) -> dict[str, Any]:
         rows, label, weight = targets(examples, head)
         rows, weight = _thinned(rows, label, weight, growth)
         data = lightgbm.Dataset(
-            examples.features[rows], label[rows], weight=weight, feature_name=list(FEATURES), free_raw_data=True
+            examples.features[rows], label[rows], weight=weight, feature_name=list(columns), free_raw_data=True
         )
         options = {
             "objective": "binary",
@@ -51,7 +52,8 @@ def grow(examples: Examples, growth: Growth) -> dict[str, Any]:
             "lambda_l2": 20.0,
             "max_bin": 127,
             "use_missing": False,
-            "num_threads": 1,
+            "num_threads": growth.num_threads,
+            **({"force_row_wise": True} if growth.num_threads > 1 else {}),
             "deterministic": True,
             "seed": growth.seed,
             "verbose": -1,
@@ -81,7 +83,7 @@ def _thinned(
     return rows, np.where(label[rows] > 0, weight[rows], weight[rows] / share)
 
 
-def to_forest(boosters: Mapping[str, Any]) -> Forest:
+def to_forest(boosters: Mapping[str, Any], columns: Sequence[str] = FEATURES) -> Forest:
     """The boosters' trees as one forest, in the order of the heads."""
     trees: list[tuple[int, dict[str, Any]]] = []
     for number, head in enumerate(HEADS):
@@ -100,7 +102,7 @@ def to_forest(boosters: Mapping[str, Any]) -> Forest:
         for row, (number, at, mask) in enumerate(nodes):
             feature[row, column], threshold[row, column], clears[row, column] = number, at, mask
     heads = np.array([head for head, _ in trees], dtype=np.int64)
-    return Forest(HEADS, FEATURES, heads, feature, threshold, clears, leaf)
+    return Forest(HEADS, tuple(columns), heads, feature, threshold, clears, leaf)
 
 
 def _num_leaves(tree: Mapping[str, Any]) -> int:

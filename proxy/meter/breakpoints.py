@@ -28,8 +28,14 @@ class _Control(msgspec.Struct):
     ttl: str = "5m"
 
 
+class _Part(msgspec.Struct):
+    cache_control: _Control | None = None
+
+
 class _Marked(msgspec.Struct):
     cache_control: _Control | None = None
+    content: msgspec.Raw = msgspec.Raw(b"null")
+    """Of a tool's result, whose parts may be marked in its place."""
 
 
 class _Message(msgspec.Struct):
@@ -46,6 +52,7 @@ class _Request(msgspec.Struct):
 
 _request_decoder = msgspec.json.Decoder(_Request)
 _block_decoder = msgspec.json.Decoder(_Marked)
+_parts_decoder = msgspec.json.Decoder(list[_Part])
 
 
 def breakpoints_of(body: bytes) -> Breakpoints | None:
@@ -60,7 +67,7 @@ def breakpoints_of(body: bytes) -> Breakpoints | None:
             (index, control)
             for index, block in enumerate(blocks)
             if not isinstance(block, str) and b'"cache_control"' in bytes(block)
-            if (control := _block_decoder.decode(block).cache_control) is not None
+            if (control := _control(block)) is not None
         ]
     except msgspec.MsgspecError:
         return None
@@ -75,6 +82,14 @@ def breakpoints_of(body: bytes) -> Breakpoints | None:
         shares=tuple(sum(sizes[: index + 1]) / total for index, _ in marks),
         ttl_s=_TTL_S.get(marks[-1][1].ttl, _TTL_S["5m"]),
     )
+
+
+def _control(block: msgspec.Raw) -> _Control | None:
+    marked = _block_decoder.decode(block)
+    if marked.cache_control is not None or not bytes(marked.content).startswith(b"["):
+        return marked.cache_control
+    controls = [part.cache_control for part in _parts_decoder.decode(marked.content) if part.cache_control is not None]
+    return controls[-1] if controls else None
 
 
 def readable_share(before: Breakpoints, now: Breakpoints) -> float:

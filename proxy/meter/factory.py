@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sluice.proxy.meter.meter import Exporter, Meter
-from sluice.proxy.meter.prices import load_prices
+from sluice.proxy.meter.prices import PriceTable
 from sluice.proxy.settings import Settings
 
 _MIN_TIMEOUT_S = 2.0
 """Nobody waits for the meter, and what it reads for people is more than a request's state."""
 
 
-def make_meter(settings: Settings, exporters: Sequence[Exporter] = ()) -> Meter:
+def make_meter(settings: Settings, prices: PriceTable, exporters: Sequence[Exporter] = ()) -> Meter:
     """Make the meter.
 
     Args:
         settings: of the proxy.
+        prices: of the models.
         exporters: where turns are sent on to, beside OpenTelemetry where that is configured.
 
     Raises:
-        ConfigError: the price file cannot be used, or OpenTelemetry is configured and not installed.
+        ConfigError: OpenTelemetry is configured and not installed.
     """
-    prices = load_prices(settings.prices_file)
     exporters = [*exporters]
     if settings.otlp_endpoint is not None:
         from sluice.proxy.meter.telemetry import make_telemetry

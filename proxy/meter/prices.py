@@ -41,7 +41,18 @@ class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cache_read: float | None = None
     cache_write: float = 1.0
     cache_write_1h: float | None = None
+    cache_ttl_s: float | None = None
     long: Long | None = None
+
+    @property
+    def relative_read(self) -> float | None:
+        """What a token read from the cache costs beside one of plain input; None where that is not known."""
+        return self.cache_read / self.input if self.cache_read is not None and self.input > 0 else None
+
+    @property
+    def relative_write_1h(self) -> float:
+        """What a token costs that is written to the cache for an hour, beside one of plain input."""
+        return self.cache_write if self.cache_write_1h is None else self.cache_write_1h
 
     def cost(self, usage: Usage) -> float:
         """What this usage costs, in dollars."""
@@ -49,11 +60,9 @@ class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.long is not None and usage.num_prompt > self.long.over_tokens:
             rates = self.long
         read = rates.input if rates.cache_read is None else rates.cache_read
-        hour = self.cache_write if self.cache_write_1h is None else self.cache_write_1h
+        written = self.cache_write * usage.cache_write_5m + self.relative_write_1h * usage.cache_write_1h
         return (
-            rates.input * (usage.input_tokens + self.cache_write * usage.cache_write_5m + hour * usage.cache_write_1h)
-            + read * usage.cache_read
-            + rates.output * usage.output_tokens
+            rates.input * (usage.input_tokens + written) + read * usage.cache_read + rates.output * usage.output_tokens
         ) / _PER
 
 
@@ -62,20 +71,31 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class PriceTable:
-    """Prices by model name."""
+    """Prices by model name.
 
-    def __init__(self, prices: Sequence[Price]) -> None:
-        self._prices = prices
+    Args:
+        shipped: what providers charge.
+        own: the user's, asked first.
+    """
+
+    def __init__(self, shipped: Sequence[Price], own: Sequence[Price] = ()) -> None:
+        self._own = own
+        self._all = [*own, *shipped]
         self._find = functools.lru_cache(4096)(self._search)
 
-    def find(self, model: str) -> Price | None:
-        """The price of a model; None where it has none."""
-        return self._find(model[:200])
+    def find(self, model: str, *, is_local: bool = False) -> Price | None:
+        """The price of a model; None where it has none.
 
-    def _search(self, model: str) -> Price | None:
+        Args:
+            model: by the name that its upstream has for it.
+            is_local: whether that is self-hosted: what providers charge for a model of this name says nothing then.
+        """
+        return self._find(model[:200], is_local)
+
+    def _search(self, model: str, is_local: bool) -> Price | None:
         name = model.lower()
         for tried in dict.fromkeys((name, _PREFIX.sub("", name, count=1))):
-            for price in self._prices:
+            for price in self._own if is_local else self._all:
                 if any(fnmatch.fnmatchcase(tried, pattern.lower()) for pattern in price.models):
                     return price
         return None
@@ -90,7 +110,7 @@ def load_prices(own: Path | None = None) -> PriceTable:
     Raises:
         ConfigError: a file cannot be read, or holds what is no price. The message names file and place.
     """
-    return PriceTable([price for path in (own, SHIPPED) if path is not None for price in _read(path)])
+    return PriceTable(_read(SHIPPED), _read(own) if own is not None else ())
 
 
 def _read(path: Path) -> Sequence[Price]:
@@ -101,7 +121,14 @@ def _read(path: Path) -> Sequence[Price]:
     except (msgspec.DecodeError, ValueError) as error:
         raise ConfigError(f"bad value for prices_file: {path}: {error}") from None
     for price in prices:
-        rates = [price.input, price.output, price.cache_read, price.cache_write, price.cache_write_1h]
+        rates = [
+            price.input,
+            price.output,
+            price.cache_read,
+            price.cache_write,
+            price.cache_write_1h,
+            price.cache_ttl_s,
+        ]
         if price.long is not None:
             rates += [price.long.input, price.long.output, price.long.cache_read]
         for rate in rates:

@@ -45,8 +45,13 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     at_s: float
     """When it came, by the wall clock."""
     model: str
+    """As the client named it."""
     upstream: str = ""
     """Name of the upstream that served it."""
+    upstream_model: str = ""
+    """The model as that upstream names it, by which it is priced; empty where that is the same."""
+    is_local: bool = False
+    """Whether that upstream is self-hosted, so that no provider charges for it."""
     key: str = ""
     """Id of the proxy key, or of the tenant."""
     wire: WireName = WireName.CHAT

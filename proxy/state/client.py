@@ -10,14 +10,17 @@ from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from redis.maint_notifications import MaintNotificationsConfig
 
-from sluice.compressor.errors import StateError
+from sluice.compressor.errors import StateError, StateRefusedError
 from sluice.proxy.breaker import Breaker
 
 T = TypeVar("T")
 
+_LATE_S = 0.02
+"""Where a timer comes later than this, the process had no time, and nothing is said about Redis."""
+_MAX_WAITS = 4
 KEY_PREFIX = b"sluice:1:"
 """The number is the version of what is stored: a change of form gets another, and old state expires unread."""
 
@@ -37,8 +40,9 @@ class RedisClient:
         self._running: set[asyncio.Future[Any]] = set()
         self.redis: Redis = Redis.from_url(
             url,
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
+            # Our own limit comes first, and tells a late Redis from a late process; theirs ends what is left.
+            socket_timeout=2 * timeout_s + 1.0,
+            socket_connect_timeout=2 * timeout_s + 1.0,
             # One more try, on a new connection: those in the pool may be older than the server.
             retry=Retry(NoBackoff(), 1),
             protocol=2,
@@ -54,6 +58,7 @@ class RedisClient:
         """Run an operation under the breaker and the time limit.
 
         Raises:
+            StateRefusedError: Redis answered with an error.
             StateError: it failed, took too long, or was not tried.
         """
         if not self.breaker.admits():
@@ -64,8 +69,12 @@ class RedisClient:
         self._running.add(task)
         task.add_done_callback(self._ended)
         try:
-            async with asyncio.timeout(self._timeout_s):
-                result = await asyncio.shield(task)
+            await _in_time(task, self._timeout_s)
+            result = task.result()
+        except ResponseError as error:
+            # It is there and answers, so that what it holds can still be had: full, read-only, out of disk.
+            self.breaker.succeeded()
+            raise StateRefusedError(f"Redis: {error}") from error
         except (RedisError, OSError, TimeoutError) as error:
             self.breaker.failed()
             detail = str(error) or f"no answer within {self._timeout_s:g} s"
@@ -83,3 +92,20 @@ class RedisClient:
         self._running.discard(task)
         if not task.cancelled():
             task.exception()  # seen: whoever waited for it has been told, or is gone
+
+
+async def _in_time(task: asyncio.Future[Any], timeout_s: float) -> None:
+    """Wait for an operation.
+
+    Raises:
+        TimeoutError: it takes too long, of time that this process had for it.
+    """
+    clock = asyncio.get_running_loop().time
+    for _ in range(_MAX_WAITS):
+        due_s = clock() + timeout_s
+        await asyncio.wait((task,), timeout=timeout_s)
+        if task.done():
+            return
+        if clock() - due_s < _LATE_S:
+            break
+    raise TimeoutError

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from sluice.compressor.errors import StateError
+from sluice.compressor.errors import StateError, StateRefusedError
 from sluice.compressor.state import MemoryStore
 from sluice.proxy.log import fields, logger
 from sluice.proxy.state.redis import RedisStore
@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 _BATCH = 500
 """Entries written in one round trip when the store is back."""
+_MAX_TICKS = 16
+"""A store that stays lost, or full, is tried more and more seldom, down to once in so many ticks."""
 _MAX_TOUCHED = 100_000
 """Keys whose last slide is remembered; one that is forgotten is slid again, which does no harm."""
 
@@ -87,9 +89,12 @@ class FrontedStore:
         try:
             standing = await self._local.put_new(await self._ask(self._remote.put_new(fresh)))
             self._touched(standing)
-        except StateError:
+        except (StateError, asyncio.CancelledError) as error:
+            # Whoever gave up waiting forwards what it decided, so that it has to stand.
             standing = await self._local.put_new(fresh)
             self._keep_records(standing)
+            if isinstance(error, asyncio.CancelledError):
+                raise
         return {**held, **standing}
 
     async def put_originals(self, tenant: bytes, originals: Mapping[str, str]) -> None:
@@ -97,8 +102,10 @@ class FrontedStore:
         await self._local.put_originals(tenant, originals)
         try:
             await self._ask(self._remote.put_originals(tenant, originals))
-        except StateError:
+        except (StateError, asyncio.CancelledError) as error:
             self._keep_originals(tenant, originals)
+            if isinstance(error, asyncio.CancelledError):
+                raise
 
     async def find_originals(self, tenant: bytes, prefix: str) -> dict[str, str]:
         """See `StateStore`. While the other store is lost, what is found here has to do."""
@@ -149,6 +156,8 @@ class FrontedStore:
         """Await an operation of the other store; what it held may be gone when it comes back."""
         try:
             result = await operation
+        except StateRefusedError:  # what it holds is still there
+            raise
         except StateError:
             self._is_lost = True
             raise
@@ -203,12 +212,14 @@ class FrontedStore:
 
     async def _keep_up(self) -> None:
         """Write and slide what is outstanding, again and again until nothing is."""
+        wait_s = self._tick_s
         while self.num_pending or self._to_touch:
-            await asyncio.sleep(self._tick_s)
+            await asyncio.sleep(wait_s)
             try:
                 await self._catch_up()
+                wait_s = self._tick_s
             except StateError:
-                continue
+                wait_s = min(2 * wait_s, _MAX_TICKS * self._tick_s)
 
     async def _catch_up(self) -> None:
         while self._records:

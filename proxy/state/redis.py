@@ -1,7 +1,7 @@
 """State in Redis: records written once, originals in a bucket per tenant and id prefix, one shared secret.
 
 Every operation is one round trip and bounded in time; whatever goes wrong becomes `StateError`. A circuit breaker
-makes a dead Redis cost nothing. Needs Redis ≥ 6.2 (`GETEX`).
+makes a dead Redis cost nothing; one that takes no writes is still read. Needs Redis ≥ 6.2 (`GETEX`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,10 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import cast
+from typing import Any, cast
+
+from redis.asyncio.client import Pipeline
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 
 from sluice.compressor.state import RECALL_PREFIX_CHARS
 from sluice.proxy.breaker import Breaker
@@ -39,10 +42,18 @@ class RedisStore:
         """See `StateStore`."""
         if not keys:
             return []
+        names = [_record_key(key) for key in keys]
         pipe = self._pipeline()
-        for key in keys:
-            pipe.getex(_record_key(key), px=self._ttl_ms)
-        return cast("list[bytes | None]", await self._run(pipe.execute))
+        for name in names:
+            pipe.getex(name, px=self._ttl_ms)
+
+        async def look_up() -> list[bytes | None]:
+            replies = await pipe.execute(raise_on_error=False)
+            if any(map(_is_no_write, replies)):
+                replies = await cast("Awaitable[list[bytes | None]]", self._client.redis.mget(names))
+            return cast("list[bytes | None]", _checked(replies))
+
+        return await self._run(look_up)
 
     async def put_new(self, records: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
         """See `StateStore`."""
@@ -75,7 +86,7 @@ class RedisStore:
         pipe = self._pipeline()
         pipe.hgetall(bucket)
         pipe.pexpire(bucket, self._ttl_ms)
-        texts: dict[bytes, bytes] = (await self._run(pipe.execute))[0]
+        (texts,) = await self._run(lambda: _one_of(pipe, 0))
         found = {key.decode(): text.decode("utf-8", "surrogatepass") for key, text in texts.items()}
         return {recall_id: found[recall_id] for recall_id in sorted(found) if recall_id.startswith(prefix)}
 
@@ -84,7 +95,8 @@ class RedisStore:
         pipe = self._pipeline()
         pipe.set(KEY_PREFIX + b"secret", secrets.token_bytes(32), nx=True)
         pipe.get(KEY_PREFIX + b"secret")
-        return cast("bytes", (await self._run(pipe.execute))[1])
+        (found,) = await self._run(lambda: _one_of(pipe, 1))
+        return cast("bytes", found)
 
     async def touch(self, keys: Sequence[bytes]) -> list[bool]:
         """Slide the expiry of records in one round trip; for each, whether it is there."""
@@ -102,6 +114,27 @@ class RedisStore:
     async def aclose(self) -> None:
         """See `StateStore`."""
         await self._client.aclose()
+
+
+async def _one_of(pipe: Pipeline, index: int) -> list[Any]:
+    """The reply to one command of a pipeline, in a list; where that holds nothing, the first error of the others."""
+    replies = await pipe.execute(raise_on_error=False)
+    return _checked([replies[index]] if replies[index] is not None else replies)[:1]
+
+
+def _is_no_write(reply: object) -> bool:
+    """Whether Redis refused to slide an expiry, which counts as a write: it is full, read-only, or out of disk."""
+    return isinstance(reply, ResponseError) and (
+        isinstance(reply, OutOfMemoryError | ReadOnlyError) or str(reply).startswith("MISCONF")
+    )
+
+
+def _checked(replies: list[Any]) -> list[Any]:
+    """Replies, none of which is an error."""
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply
+    return replies
 
 
 def _record_key(key: bytes) -> bytes:

@@ -59,6 +59,7 @@ def make_member(
             profile,
             settings.wires if settings.wires is not None else preset.wires,
             settings.is_local if settings.is_local is not None else preset.is_local,
+            settings.rename,
         ),
         _connect(settings, origin, replace(limits, **own), placements),
         Breaker(max_failures=policy.breaker_failures, retry_s=policy.breaker_retry_s),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from sluice.compressor.profiles import Profile
@@ -25,6 +25,12 @@ class Target:
     """The formats that it speaks; others are translated."""
     is_local: bool
     """Whether it is self-hosted, so that its prefix cache is ours to care for."""
+    rename: Mapping[str, str] = field(default_factory=dict)
+    """What it calls a model, by the name that clients use."""
+
+    def name_of(self, model: str) -> str:
+        """What it calls a model."""
+        return self.rename.get(model, model)
 
 
 class Answer(Protocol):

@@ -35,7 +35,7 @@ from sluice.proxy.upstreams.retries import (
 )
 from sluice.proxy.upstreams.settings import UpstreamSettings
 from sluice.proxy.upstreams.types import Answer, Target, Translator
-from sluice.proxy.wire import Outgoing
+from sluice.proxy.wire import Outgoing, WireName
 
 if TYPE_CHECKING:
     from sluice.backend.router.placements import Placements
@@ -119,6 +119,21 @@ class Upstreams:
             UnknownModelError: none does.
         """
         return self._upstreams[self._routing.find(model)].target
+
+    def speaking(self, wire: WireName | None) -> Target:
+        """The upstream for a request that names no model, on a route that belongs to a format, or to none.
+
+        The one that serves such requests, unless it does not speak the format and another does.
+        """
+        default = self.resolve("")
+        if wire is None or wire in default.wires:
+            return default
+        targets = (upstream.target for upstream in self._upstreams.values())
+        return next((target for target in targets if wire in target.wires), default)
+
+    def target(self, name: str) -> Target:
+        """The upstream of this name, which an answer says it came from."""
+        return self._upstreams[name].target
 
     async def send(self, target: Target, outgoing: Outgoing) -> RoutedAnswer:
         """Send a request to an upstream, or, where that certainly has not worked on it, to its fallbacks.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
-from sluice.proxy.errors import describe, error_json
+from sluice.proxy.errors import ProxyError, describe, error_json
+from sluice.proxy.headers import Header
 
 ANTHROPIC_TYPES = {
     400: "invalid_request_error",
@@ -36,6 +39,13 @@ def anthropic_error(error: Exception) -> tuple[int, bytes]:
 def error_for_path(error: Exception, path: str) -> tuple[int, bytes]:
     """Render an exception in the form that the clients of a path read."""
     return anthropic_error(error) if path.startswith("/v1/messages") else error_json(error)
+
+
+def error_headers(error: Exception) -> list[Header]:
+    """What the headers of an error's answer say beside its form and length: how long to wait."""
+    if not isinstance(error, ProxyError) or error.retry_after_s is None:
+        return []
+    return [(b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s)))]
 
 
 def chat_event(error: Exception) -> bytes:

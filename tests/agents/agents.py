@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sluice.proxy.connect.agents import AGENTS, Place
+from sluice.proxy.connect.journal import Journal
+from sluice.proxy.connect.write import write
 from sluice.proxy.wire import WireName
 from tests.agents.script import TASK, Action, Step
 
@@ -95,9 +98,14 @@ def _claude_call(repository: Path | None = None) -> Callable[[Step], tuple[str, 
     return call
 
 
+def _connect(name: str, home: Path, url: str, model: str | None = None) -> None:
+    """Point an agent at the proxy as `sluice connect --write` does."""
+    write(name, AGENTS[name].setup(Place(home, {}), url, model).changes, Journal(home / "journal"))
+
+
 def _claude(repository: Path, home: Path, url: str) -> tuple[list[str], dict[str, str]]:
+    _connect("claude-code", home, url)
     environment = {
-        "ANTHROPIC_BASE_URL": url,
         "ANTHROPIC_API_KEY": "sk-test",
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
         "DISABLE_AUTOUPDATER": "1",
@@ -112,12 +120,8 @@ def _codex_call(step: Step) -> tuple[str, Json]:
 def _codex(repository: Path, home: Path, url: str) -> tuple[list[str], dict[str, str]]:
     settings = home / ".codex" / "config.toml"
     settings.parent.mkdir(exist_ok=True)
-    settings.write_text(
-        'model = "gpt-5.2-codex"\nmodel_provider = "sluice"\n'
-        'approval_policy = "never"\nsandbox_mode = "danger-full-access"\n'
-        f'[model_providers.sluice]\nname = "sluice"\nbase_url = "{url}/v1"\n'
-        'env_key = "OPENAI_API_KEY"\nwire_api = "responses"\n'
-    )
+    settings.write_text('approval_policy = "never"\nsandbox_mode = "danger-full-access"\n')
+    _connect("codex", home, url, "gpt-5.2-codex")
     return ["exec", "--skip-git-repo-check", TASK], {"OPENAI_API_KEY": "sk-test"}
 
 
@@ -132,22 +136,23 @@ def _opencode_call(step: Step) -> tuple[str, Json]:
 
 
 def _opencode(repository: Path, home: Path, url: str) -> tuple[list[str], dict[str, str]]:
-    provider = {
-        "npm": "@ai-sdk/openai-compatible",
-        "name": "Sluice",
-        "options": {"baseURL": f"{url}/v1", "apiKey": "sk-test"},
-        "models": {"gpt-4o": {"name": "gpt-4o", "limit": {"context": 128000, "output": 8192}}},
-    }
     settings = {
         "$schema": "https://opencode.ai/config.json",
-        "model": "sluice/gpt-4o",
         "small_model": "sluice/gpt-4o",
         "autoupdate": False,
         "share": "disabled",
         "permission": {"*": "allow"},
-        "provider": {"sluice": provider},
+        "provider": {
+            "sluice": {
+                "options": {"apiKey": "sk-test"},
+                "models": {"gpt-4o": {"limit": {"context": 128000, "output": 8192}}},
+            }
+        },
     }
-    (repository / "opencode.json").write_text(json.dumps(settings))
+    file = home / ".config" / "opencode" / "opencode.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(settings))
+    _connect("opencode", home, url, "gpt-4o")
     return ["run", TASK], {"OPENCODE_DISABLE_MODELS_FETCH": "1"}
 
 
@@ -156,13 +161,12 @@ def _mini_call(step: Step) -> tuple[str, Json]:
 
 
 def _mini(repository: Path, home: Path, url: str) -> tuple[list[str], dict[str, str]]:
+    _connect("mini-swe-agent", home, url)
     environment = {
-        "OPENAI_API_BASE": f"{url}/v1",
         "OPENAI_API_KEY": "sk-test",
         "MSWEA_CONFIGURED": "true",
         "MSWEA_COST_TRACKING": "ignore_errors",
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-        "MSWEA_GLOBAL_CONFIG_DIR": str(home / "mini"),
     }
     arguments = ["-m", "openai/gpt-4o", "-t", TASK, "-y", "--exit-immediately", "-o", str(home / "trajectory.json")]
     return arguments, environment

@@ -13,6 +13,9 @@ from sluice.backend.embedded.kv_cache import KVCache
 from tests.backend.attention_data import BLOCK, make_cache, random_queries, span_lists
 from tests.effort import examples
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+"""Of the paged kernel: under Triton's interpreter where there is no GPU."""
+
 
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=12, unique=True), st.integers(0, BLOCK - 1))
 def test_runs_name_the_slots_of_the_context_in_order(table: list[int], unfilled: int) -> None:
@@ -62,8 +65,8 @@ def attend_paged(cache: KVCache, spans: list[Span], layer: int, queries: torch.T
 @examples(10)
 @given(span_lists(), st.sampled_from([1, 4, 40]))
 def test_the_paged_kernel_attends_as_the_reference(spans: list[Span], busy: int) -> None:
-    cache = make_cache()
-    queries = random_queries(sum(span.num_tokens for span in spans))
+    cache = make_cache(device=DEVICE)
+    queries = random_queries(sum(span.num_tokens for span in spans)).to(DEVICE)
     expected = GatheredAttention(cache).begin(spans)(1, queries)
     actual = attend_paged(cache, spans, 1, queries, busy=busy)
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
@@ -73,9 +76,9 @@ def test_the_paged_kernel_attends_as_the_reference(spans: list[Span], busy: int)
 @pytest.mark.parametrize("head_dim", [8, 24])
 @pytest.mark.parametrize("stored", [torch.float32, torch.int8, torch.float8_e4m3fn])
 def test_the_paged_kernel_takes_any_shape_and_cache(num_kv_heads: int, head_dim: int, stored: torch.dtype) -> None:
-    cache = make_cache(num_kv_heads, head_dim, stored=stored)
+    cache = make_cache(num_kv_heads, head_dim, stored=stored, device=DEVICE)
     spans = [Span(0, 1, 61, list(range(16))), Span(1, 5, 9, [20, 30, 31]), Span(6, 16, 16, [40, 41, 42, 43])]
-    queries = random_queries(22, head_dim)
+    queries = random_queries(22, head_dim).to(DEVICE)
     expected = GatheredAttention(cache).begin(spans)(1, queries)
     actual = attend_paged(cache, spans, 1, queries, busy=9)
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
@@ -85,8 +88,9 @@ def test_a_decoding_pass_over_tensors_follows_their_content() -> None:
     pytest.importorskip("triton")
     from sluice.backend.embedded.attention.paged import PagedAttention
 
-    cache, queries = make_cache(), random_queries(2)
-    tables, lens = torch.zeros(2, 16, dtype=torch.int32), torch.ones(2, dtype=torch.int32)
+    cache, queries = make_cache(device=DEVICE), random_queries(2).to(DEVICE)
+    tables = torch.zeros(2, 16, dtype=torch.int32, device=DEVICE)
+    lens = torch.ones(2, dtype=torch.int32, device=DEVICE)
     attend = PagedAttention(cache, num_processors=8).decode(tables, lens)
     for spans in (
         [Span(0, 1, 50, list(range(13))), Span(1, 1, 3, [60])],

@@ -11,11 +11,15 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sluice.backend.bench import bounds, gpu, workload
+from sluice.backend.bench import bounds, workload
 from sluice.backend.bench.bounds import Machine
 from sluice.backend.bench.cli import engine
+from sluice.backend.bench.gpu.__main__ import main as bench_gpu
+from sluice.backend.bench.gpu.kernels import KernelTimes
+from sluice.backend.bench.gpu.shapes import SHAPES, random_weights
 from sluice.backend.bench.intervals import interval, ratio
 from sluice.backend.bench.recorded import recorded_edits
+from sluice.backend.embedded.load import WeightForm
 from sluice.backend.errors import BackendError
 
 READ = "\n".join(f"def function_{number}(): return {number}" for number in range(30))
@@ -102,14 +106,14 @@ def test_what_slows_a_whole_round_does_not_widen_a_ratio() -> None:
 
 
 def test_a_known_models_weights_are_counted() -> None:
-    config = gpu.SHAPES["8b"].config
+    config = SHAPES["8b"].config
     embedding = config.vocab_size * config.hidden_size
     assert bounds.num_matrix_weights(config) + embedding == pytest.approx(8.03e9, rel=0.001)
     assert bounds.num_kv_bytes_per_token(config, 2) == 131072
 
 
 def test_the_bound_is_memory_at_one_stream_and_arithmetic_at_many() -> None:
-    config, machine = gpu.SHAPES["8b"].config, Machine(3.35e12, 989e12)
+    config, machine = SHAPES["8b"].config, Machine(3.35e12, 989e12)
     step = {"context_len": 0, "num_bytes_per_weight": 2.0, "num_bytes_per_kv_value": 2.0}
     one = bounds.decode_step_s(config, machine, num_streams=1, **step)
     assert one == pytest.approx(2 * 7.5e9 / 3.35e12, rel=0.01)
@@ -118,22 +122,32 @@ def test_the_bound_is_memory_at_one_stream_and_arithmetic_at_many() -> None:
 
 
 def test_random_weights_have_the_shape_of_a_model() -> None:
-    config, form = gpu.SHAPES["tiny"].config, gpu.WeightForm(torch.float32, torch.device("cpu"))
-    weights = gpu.random_weights(config, form)
+    config, form = SHAPES["tiny"].config, WeightForm(torch.float32, torch.device("cpu"))
+    weights = random_weights(config, form)
     assert len(weights.layers) == config.num_layers
     assert weights.layers[0].down(torch.ones(3, config.intermediate_size)).shape == (3, config.hidden_size)
 
 
 def test_the_gpu_table_can_be_made_without_one() -> None:
-    arguments = ["--shape", "tiny", "--device", "cpu", "--rounds", "1"]
-    result = CliRunner().invoke(gpu.main, arguments, catch_exceptions=False)
+    arguments = ["--shape", "tiny", "--device", "cpu", "--rounds", "1", "--kernels"]
+    result = CliRunner().invoke(bench_gpu, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     assert "| 4 streams, prompts included |" in result.output
+    assert "prompt of 128: " in result.output
     assert "transformers, 4 streams" in result.output
+
+
+def test_kernels_are_listed_by_their_share_of_the_time() -> None:
+    text = str(KernelTimes([("multiply", 4, 0.003), ("add", 2, 0.001)], wall_s=0.005))
+    assert text.splitlines() == [
+        "5.0 ms, kernels 4.0 ms",
+        "     3.00 ms  75%      4 ×    750.0 µs  multiply",
+        "     1.00 ms  25%      2 ×    500.0 µs  add",
+    ]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
 def test_a_gpu_that_is_not_there_is_named() -> None:
-    result = CliRunner().invoke(gpu.main, [])
+    result = CliRunner().invoke(bench_gpu, [])
     assert result.exit_code == 1
     assert "'cuda' is asked for" in result.output

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from sluice.backend.doctor import (
     shape_of_config,
     shape_of_size,
 )
-from sluice.backend.doctor.machine import read_gpus
+from sluice.backend.doctor.machine import read_gpus, read_limit
 from sluice.backend.doctor.sizing import kv_bytes_per_token, kv_room_bytes, streams_that_fit, weight_bytes
 from sluice.backend.errors import ModelUnavailableError
 from sluice.backend.vllm.cli import backend
@@ -106,6 +107,28 @@ def test_room_is_won_by_more_gpus_before_quality_is_given_up() -> None:
 def test_gpus_that_one_copy_leaves_over_hold_more_copies() -> None:
     found = advise(machine(*(gpu(80) for _ in range(8))), shape_of_size(8), 32_768)
     assert (found.num_gpus, found.num_copies) == (1, 8)
+
+
+def test_heads_are_copied_where_there_are_more_gpus_than_heads() -> None:
+    shape = ModelShape("wide", 235e9, 94, 4, 128)
+    found = advise(machine(*(gpu(80) for _ in range(8))), shape, 65_536, weights="16bit", kv="16bit")
+    assert (found.num_gpus, found.fits) == (8, True)
+    assert found.kv_bytes_per_token == 2 * kv_bytes_per_token(shape, "16bit")
+
+
+def test_a_gpu_that_others_use_and_a_disk_that_is_too_small_are_told() -> None:
+    busy = Gpu("GPU", 80 * GIB, 40 * GIB, "580.1", 9.0)
+    found = advise(Machine((busy,), 8, 64 * GIB, 20 * GIB, None), shape_of_size(32.8), 65_536)
+    assert found.weights == "fp8"
+    assert any("another program holds memory" in note for note in found.notes)
+    assert "the weights do not fit on the disk" in found.notes
+
+
+def test_a_containers_limit_is_its_memory(tmp_path: Path) -> None:
+    for text, expected in (("max\n", math.inf), ("1048576\n", 2**20)):
+        (tmp_path / "memory.max").write_text(text)
+        assert read_limit(tmp_path / "memory.max") == expected
+    assert read_limit(tmp_path / "nothing") == math.inf
 
 
 def test_old_gpus_do_not_compute_in_fp8() -> None:

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from sluice.backend.base import Engine, FinishReason, SamplingParams
-from sluice.backend.bench.gpu import SHAPES
+from sluice.backend.bench.gpu.shapes import SHAPES
 from sluice.backend.embedded.config import EngineConfig
 from sluice.backend.embedded.engine import EmbeddedEngine
 from sluice.backend.embedded.loading import gpu_kv_bytes, load_engine
@@ -298,8 +298,8 @@ async def test_random_requests_with_cancellations_leave_every_block_free(tiny_fo
         await asyncio.gather(*(one() for _ in range(min(25, num_requests - start))))
     await collect(engine, [5], SamplingParams(max_tokens=1))
     assert num_held_blocks(engine) == 0
-    assert not engine._requests
-    assert not engine._drafters
+    assert not engine._worker._requests
+    assert not engine._worker._drafting._drafters
     await engine.aclose()
 
 

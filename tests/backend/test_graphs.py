@@ -18,6 +18,7 @@ pytest.importorskip("triton")
 
 from sluice.backend.embedded.attention.paged import PagedAttention
 from sluice.backend.embedded.graphs import DecodeGraphs, batch_sizes
+from sluice.backend.embedded.ops.fused import FusedOps
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -33,7 +34,8 @@ def test_batch_sizes_lie_close() -> None:
 def test_a_batch_that_is_filled_up_is_computed_as_one_that_is_not(tiny_folder: Path) -> None:
     config = ModelConfig.read(tiny_folder)
     cache = KVCache(config, 40, 16, DEVICE)
-    decoder = Decoder(config, load_weights(tiny_folder, config, WeightForm(torch.float32, DEVICE)), cache)
+    weights = load_weights(tiny_folder, config, WeightForm(torch.float32, DEVICE))
+    decoder = Decoder(config, weights, cache, FusedOps(config, cache))
     attention = PagedAttention(cache, num_processors=8)
     record = None if DEVICE.type == "cuda" else (lambda forward: forward)
     graphs = DecodeGraphs(decoder, cache, attention, max_num_sequences=4, record=record)

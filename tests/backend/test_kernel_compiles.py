@@ -14,6 +14,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from sluice.backend.embedded.attention.paged_kernel import attend_split, join_splits
+from sluice.backend.embedded.ops.fused_kernels import add_norm_rows, gate_rows, store_heads_rows
+from sluice.backend.embedded.product_kernels import multiply_row, multiply_rows
 
 def compile(kernel, types, constants, architecture):
     signature = {name: types.get(name, "constexpr" if name in constants else "i32") for name in kernel.arg_names}
@@ -43,6 +45,20 @@ compile(
     dict(head_dim=128, padded_dim=128, padded_splits=32),
     90,
 )
+halves = ("total", "normed", "hidden", "change", "weight", "queries", "keys", "values", "qkv", "gated", "gate_up")
+types = {f"{name}_ptr": "*bf16" for name in halves} | {"slots_ptr": "*i64", "eps": "fp32", "scale": "fp32"}
+types |= {f"{name}_ptr": "*fp32" for name in ("rotation", "query_norm", "key_norm")}
+compile(add_norm_rows, types, dict(size=4096, padded_size=4096, has_change=True), 90)
+compile(gate_rows, types, dict(size=14336, tile=1024), 90)
+heads = dict(num_heads=32, num_kv_heads=8, head_dim=128, padded_dim=128)
+for has_norms in (False, True):
+    compile(store_heads_rows, types, heads | {"has_norms": has_norms}, 90)
+types = {f"{name}_ptr": "*bf16" for name in ("out", "activations", "scales")}
+for weight, has_scales in (("bf16", False), ("i8", True)):
+    types["weight_ptr"] = f"*{weight}"
+    sizes = dict(size=4096, has_scales=has_scales)
+    compile(multiply_row, types, sizes | dict(rows_at_once=2, tile=1024, is_whole=True), 90)
+    compile(multiply_rows, types, sizes | dict(padded_rows=64, columns_at_once=32, depth=128), 90)
 """
 
 

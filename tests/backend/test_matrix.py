@@ -3,7 +3,25 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sluice.backend.embedded.matrix import DenseMatrix, Int4Matrix, Int8Matrix, four_bits
+from sluice.backend.embedded.matrix import DenseMatrix, Int4Matrix, Int8Matrix, PackedMatrix, dense, four_bits
+
+
+@pytest.mark.parametrize("num_tokens", [1, 16, 40])
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_a_packed_matrix_multiplies_as_a_dense_one(num_tokens: int, has_bias: bool) -> None:
+    if not PackedMatrix.is_served(torch.device("cpu"), torch.bfloat16):
+        pytest.skip("this CPU has no instructions for bfloat16")
+    generator = torch.Generator().manual_seed(0)
+    weight, activations = (torch.randn(n, 64, generator=generator).bfloat16() for n in (96, num_tokens))
+    bias = torch.randn(96, generator=generator).bfloat16() if has_bias else None
+    expected = DenseMatrix(weight.float(), None if bias is None else bias.float())(activations.float())
+    packed = dense(weight, bias)
+    assert isinstance(packed, PackedMatrix)
+    torch.testing.assert_close(packed(activations).float(), expected, atol=0.1, rtol=0.01)
+
+
+def test_only_bfloat16_is_packed() -> None:
+    assert isinstance(dense(torch.ones(8, 64)), DenseMatrix)
 
 
 @pytest.mark.parametrize("num_tokens", [1, 12, 13, 40])

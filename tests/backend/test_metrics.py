@@ -4,8 +4,9 @@ import math
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
-from sluice.backend.metrics import Histogram, backend_metrics, read_metrics
+from sluice.backend.metrics import BackendMetrics, Histogram, backend_metrics, prometheus, read_metrics
 from tests.proxy.servers import Exchange, ScriptedUpstream, serving
 
 RECORDED = (Path(__file__).parent / "data" / "vllm-0.32-metrics.txt").read_text()
@@ -79,7 +80,8 @@ async def test_a_running_embedded_engine_tells_them(smollm2_url: str) -> None:
 def test_what_is_not_told_is_none_and_not_zero() -> None:
     found = backend_metrics("nonsense\n# HELP x\nvllm:prompt_tokens_total not-a-number\n")
     assert set(found.as_json().values()) == {None}
-    assert found.prometheus("x") == ""
+    assert prometheus({"x": found}) == ""
+    assert backend_metrics("vllm:x 1\nvllm:time_to_first_token_seconds_count 1\n").ttft is not None
 
 
 def test_percentiles_lie_on_straight_lines_within_buckets() -> None:
@@ -93,9 +95,23 @@ def test_percentiles_lie_on_straight_lines_within_buckets() -> None:
 
 
 def test_they_go_on_as_prometheus_text() -> None:
-    text = backend_metrics(RECORDED).prometheus('http://a"b')
-    assert 'sluice_backend_prefill_tokens{backend="http://a\\"b"} 105\n' in text
-    assert "None" not in text
+    recorded = backend_metrics(RECORDED)
+    many = BackendMetrics(prompt_tokens=12_345_678.0, cached_tokens=1.0)
+    text = prometheus({'http://a"b': recorded, "two": many})
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    assert len(families) == text.count("# TYPE"), "each family stands in one piece"
+    prefill = families["sluice_backend_prefill_tokens"]
+    assert [(sample.labels, sample.value) for sample in prefill.samples] == [
+        ({"backend": 'http://a"b'}, 105),
+        ({"backend": "two"}, 12_345_677),
+    ]
+    ttft = families["sluice_backend_ttft_seconds"]
+    assert ttft.type == "histogram"
+    assert recorded.ttft is not None
+    found = {sample.name.removeprefix(ttft.name): sample.value for sample in ttft.samples}
+    assert (found["_count"], found["_sum"]) == (recorded.ttft.count, recorded.ttft.sum_s)
+    buckets = [(float(s.labels["le"]), s.value) for s in ttft.samples if s.name.endswith("_bucket")]
+    assert tuple(buckets) == recorded.ttft.buckets
 
 
 async def test_a_backend_is_asked() -> None:

@@ -87,7 +87,7 @@ async def test_plain_and_streamed_answers_are_equal(client: openai.AsyncOpenAI) 
 
 
 async def test_without_include_usage_no_chunk_speaks_of_it(http: httpx.AsyncClient) -> None:
-    body = {"model": "tiny", "messages": HI, "max_tokens": 3, "stream": True}
+    body = {"model": "tiny", "messages": HI, "max_tokens": 3, "ignore_eos": True, "stream": True}
     response = await http.post("/v1/chat/completions", json=body)
     assert response.headers["content-type"].startswith("text/event-stream")
     events = response.text.removesuffix("\n\n").split("\n\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -324,6 +325,24 @@ async def test_a_lost_store_without_a_copy_forwards_the_clients_bytes() -> None:
     assert compressed.bypass == "state"
 
 
+async def test_a_conversation_that_begins_while_the_store_is_lost_stays_as_it_went_out() -> None:
+    class OnlyReadsFail(LostStore):
+        async def put_new(self, records: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+            return await MemoryStore.put_new(self, records)
+
+    store = OnlyReadsFail()
+    compressor = Compressor(store)
+    repeats = {"role": "user", "content": [{"type": "text", "text": "go"}]}
+    log = result("c0", "\n".join(["waiting for the server"] * 50))
+    store.lost, store.known = True, {}
+    first = await send(compressor, [repeats, log])
+    assert (first.messages, first.bypass) == ([encode(repeats), encode(log)], "state")
+    store.lost = False
+    later = await send(compressor, [repeats, log, call("c1", "bash", command="x"), result("c1", log["content"])])
+    assert later.messages[:2] == first.messages
+    assert later.num_markers == 1
+
+
 async def test_a_lost_store_with_a_copy_replays_what_is_known_and_leaves_the_rest() -> None:
     store = LostStore()
     compressor = Compressor(store)
@@ -391,3 +410,27 @@ async def test_the_loser_of_a_race_adopts_what_the_winner_wrote() -> None:
     compressed = await send(Compressor(store), reread())
     assert compressed.messages == [encode(message) for message in reread()]
     assert (await send(untouched, reread())).messages == compressed.messages
+
+
+async def test_a_decision_that_takes_too_long_replays_what_is_known_and_leaves_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store, ends = MemoryStore(), threading.Event()
+    settings = CompressorSettings(decide_timeout_s=0.05, max_inline_bytes=0)
+    patient = Compressor(store)
+    before = await send(patient, reread())
+    longer = [*reread(), call("c3", "Read", file_path="a.py"), result("c3", numbered(file_lines(40)))]
+    decide = turn_module.decide
+
+    def slowly(*arguments: Any) -> Any:
+        ends.wait(10)
+        return decide(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(turn_module, "decide", slowly)
+        compressed = await send(Compressor(store, settings), longer)
+    ends.set()
+    assert compressed.bypass == "timeout"
+    assert compressed.messages == [*before.messages, *(encode(message) for message in longer[5:])]
+    again = await send(patient, longer)
+    assert (again.messages, again.bypass) == (compressed.messages, None)

@@ -34,6 +34,9 @@ class CoinScorer:
 
     name, version = "coin", "1"
 
+    def for_turn(self) -> CoinScorer:
+        return self
+
     def score(self, evidence: Evidence, segments: Sequence[SegmentEvidence], moment: Moment) -> list[Sequence[float]]:
         share = 30 if moment is Moment.ARRIVAL else 60
         return [

@@ -54,3 +54,12 @@ def test_what_is_left_is_what_was_not_given_back(a: int, b: int, c: int, d: int)
     (start, stop), (from_, to) = sorted((a, b)), sorted((c, d))
     left = {index for rest in less(gap(start, stop), from_, to) for index in range(rest.start, rest.stop)}
     assert left == set(range(start, stop)) - set(range(from_, to))
+
+
+def test_a_commands_head_is_no_line_of_the_file() -> None:
+    head = "Chunk ID: 7d01f2\nWall time: 0.05 seconds\nProcess exited with code 0\nOriginal token count: 400\nOutput:\n"
+    lines = split(head + "\n".join(file_lines(40)))
+    read = Gap(3, 0, 5, 45, lines, recall_id="7f3a" + "0" * 28, path="src/a.py", first_line=101, num_head_lines=5)
+    assert [read.number(index) for index in (0, 4, 5, 44)] == [None, None, 101, 140]
+    assert ranges(Touch([], [("src/a.py:101: error", RUN)]), read) == [(5, 16)]
+    assert ranges(Touch([], [("src/a.py:99: error", RUN)]), read) == []

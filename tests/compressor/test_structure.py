@@ -108,3 +108,10 @@ def test_completing_only_adds_lines_and_nothing_to_nothing(texts: list[str], ran
 
 def test_an_empty_structure_changes_nothing() -> None:
     assert Structure((), ()).complete([True, False]) == [True, False]
+
+
+def test_what_stands_before_the_code_is_not_read_as_code() -> None:
+    head = "Wall time: 0.0312 seconds\nProcess exited with code 0\nOutput:\n"
+    behind = Provenance(Kind.READ, path="src/store.py", num_head_lines=3)
+    for wanted in ("os.remove", '"rb"', "return 1"):
+        assert kept_lines(wanted, head + CODE, behind) == kept_lines(wanted)

@@ -159,6 +159,7 @@ async def test_too_large_a_body_is_413(upstream: ScriptedUpstream) -> None:
             assert answer.status_code == 413
             assert answer.json()["error"]["code"] == "body_too_large"
             assert "2,000 bytes" in answer.json()["error"]["message"]
+            assert int(answer.headers["retry-after"]) >= 60
         assert not upstream.exchanges
         fits = json.dumps({"model": "m", "messages": []}).encode()
         assert (await client.post("/v1/chat/completions", content=fits)).status_code == 200

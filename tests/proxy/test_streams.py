@@ -6,12 +6,12 @@ import asyncio
 import json
 import os
 import resource
-import subprocess
-import sys
+from collections.abc import Callable
 
 import psutil
 import pytest
 
+from tests.proxy.processes import served
 from tests.proxy.servers import DONE, Exchange, ScriptedUpstream, chunk
 
 NUM_STREAMS = 1000 if os.environ.get("SLUICE_TEST_FULL") else 200
@@ -31,26 +31,10 @@ def _many_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def start(url: str) -> subprocess.Popen[str]:
-    command = [
-        sys.executable,
-        "-m",
-        "sluice.proxy.cli",
-        "serve",
-        "--port",
-        "0",
-        "--log-level",
-        "warning",
-        "--mode",
-        "safe",
-    ]
-    # The first answers wait for the tokenizer, so that its memory counts as the proxy's own and not as the streams'.
-    env = {**os.environ, "SLUICE_TOKENS_WAIT_S": "60"}
-    return subprocess.Popen([*command, "--upstream", url], stderr=subprocess.PIPE, text=True, env=env)
-
-
 @pytest.mark.usefixtures("_many_files")
-async def test_many_streams_live_at_once_in_bounded_memory(upstream: ScriptedUpstream) -> None:
+async def test_many_streams_live_at_once_in_bounded_memory(
+    upstream: ScriptedUpstream, record_property: Callable[[str, object], None]
+) -> None:
     go_on = asyncio.Event()
 
     async def slowly(exchange: Exchange) -> None:
@@ -63,7 +47,7 @@ async def test_many_streams_live_at_once_in_bounded_memory(upstream: ScriptedUps
         await exchange.end()
 
     async def open_stream() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        reader, writer = await asyncio.open_connection(host, int(port))
+        reader, writer = await asyncio.open_connection(host, port)
         writer.write(REQUEST)
         assert (await reader.readline()).startswith(b"HTTP/1.1 200")
         await reader.readuntil(b'"one"')
@@ -75,11 +59,10 @@ async def test_many_streams_live_at_once_in_bounded_memory(upstream: ScriptedUps
         return rest.count(b'"two"') == 20 and b"[DONE]" in rest
 
     upstream.answer = slowly
-    process = start(upstream.url)
-    try:
-        assert process.stderr is not None
-        line = await asyncio.to_thread(process.stderr.readline)
-        host, port = line.split("http://", 1)[1].split(" ")[0].split(":")
+    # The first answers wait for the tokenizer, so that its memory counts as the proxy's own and not as the streams'.
+    env = {"SLUICE_TOKENS_WAIT_S": "60"}
+    async with served("--upstream", upstream.url, "--mode", "safe", env=env) as (process, client):
+        host, port = client.base_url.host, client.base_url.port
         proxy = psutil.Process(process.pid)
         go_on.set()
         for _ in range(3):  # what the first requests load counts for none
@@ -93,11 +76,7 @@ async def test_many_streams_live_at_once_in_bounded_memory(upstream: ScriptedUps
         during = proxy.memory_info().rss
         go_on.set()
         whole = await asyncio.gather(*(finish(*stream) for stream in streams))
-    finally:
-        process.kill()
-        process.wait()
-        if process.stderr is not None:
-            process.stderr.close()
-    print(f"{NUM_STREAMS} streams at once: {(during - before) / NUM_STREAMS / 1000:.0f} kB each, {sum(whole)} whole")
+    each_kb = (during - before) / NUM_STREAMS / 1000
+    record_property("counts", f"{NUM_STREAMS} streams at once: {each_kb:.0f} kB each, {sum(whole)} whole")
     assert sum(whole) == NUM_STREAMS
     assert during - before < NUM_STREAMS * MAX_BYTES_A_STREAM + MAX_BYTES_ONCE

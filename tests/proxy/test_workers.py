@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import signal
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -19,54 +14,12 @@ import httpx
 import psutil
 import pytest
 
+from tests.proxy.processes import served, wait_until_replaced, workers_of
 from tests.proxy.servers import DONE, Exchange, ScriptedUpstream, chunk, reading_twice
 
 pytestmark = pytest.mark.redis
 CHAT = "/v1/chat/completions"
 BODY = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}]}
-
-
-def start(*options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "sluice.proxy.cli", "serve", "--port", "0", "--log-level", "warning", *options]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-
-
-@asynccontextmanager
-async def served(*options: str) -> AsyncIterator[tuple[subprocess.Popen[str], httpx.AsyncClient]]:
-    """A proxy in processes of its own, once it answers."""
-    process = start(*options)
-    assert process.stderr is not None
-    try:
-        line = await asyncio.to_thread(process.stderr.readline)
-        url = "http://" + line.split("http://", 1)[1].split(" ")[0]
-        # A connection for each request, so that all workers get some.
-        limits = httpx.Limits(max_keepalive_connections=0)
-        async with httpx.AsyncClient(base_url=url, timeout=60.0, limits=limits, trust_env=False) as client:
-            assert (await client.get("/healthz")).status_code == 200
-            yield process, client
-    finally:
-        for child in psutil.Process(process.pid).children(recursive=True) if process.poll() is None else ():
-            child.kill()
-        process.kill()
-        process.wait()
-        process.stderr.close()
-
-
-def workers_of(process: subprocess.Popen[str]) -> set[int]:
-    """Ids of the workers; the tracker of shared resources beside them is none."""
-    found = set()
-    for child in psutil.Process(process.pid).children():
-        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
-            if "spawn_main" in " ".join(child.cmdline()):
-                found.add(child.pid)
-    return found
-
-
-def wait_until_replaced(process: subprocess.Popen[str], killed: int) -> None:
-    deadline = time.monotonic() + 60
-    while killed in (now := workers_of(process)) or len(now) < 2:
-        assert time.monotonic() < deadline, now
-        time.sleep(0.1)
 
 
 def wait_until_shut(host: str, port: int) -> None:

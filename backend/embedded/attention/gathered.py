@@ -1,7 +1,6 @@
 """Reference: gathers each sequence's keys and values into one piece, then torch's own attention.
 
-Runs on every device and for every dtype; the others are tested against it. On CUDA torch takes flash attention for
-halves, so that it serves long prompts there.
+Runs on every device and for every dtype; the others are tested against it.
 """
 
 from __future__ import annotations
@@ -9,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 
 from sluice.backend.embedded.attention.base import Span
+from sluice.backend.embedded.device import to_device
 from sluice.backend.embedded.kv_cache import KVCache
-from sluice.backend.embedded.transfer import to_device
 
 
 class GatheredAttention:
@@ -57,20 +56,18 @@ class GatheredPass:
             )[0].transpose(0, 1)
 
     def _slots(self, span: Span) -> torch.Tensor:
-        size = self._cache.block_size
-        blocks = np.asarray(span.block_table, dtype=np.int64)[:, None]
-        slots = (blocks * size + np.arange(size)).reshape(-1)[: span.context_len]
-        return to_device(torch.from_numpy(slots), self._cache.device)
+        return to_device(torch.from_numpy(slots_of(span, self._cache.block_size)), self._cache.device)
 
     def _mask(self, span: Span) -> torch.Tensor | None:
         """Hides from each query what comes after it."""
         if span.num_tokens == 1:
             return None
-        device, dtype = self._cache.device, self._cache.dtype
-        if device.type == "cuda" and dtype.itemsize == 2:
-            bias: torch.Tensor = causal_lower_right(
-                span.num_tokens, span.context_len
-            )  # a form that flash attention has
-            return bias
+        device = self._cache.device
         mask = torch.ones(span.num_tokens, span.context_len, dtype=torch.bool, device=device)
         return mask.tril(span.context_len - span.num_tokens)
+
+
+def slots_of(span: Span, block_size: int) -> npt.NDArray[np.int64]:
+    """Slots of the span's context in the cache, in order."""
+    blocks = np.asarray(span.block_table, dtype=np.int64)[:, None]
+    return (blocks * block_size + np.arange(block_size)).reshape(-1)[: span.context_len]

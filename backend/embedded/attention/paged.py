@@ -1,4 +1,4 @@
-"""For CUDA: a Triton kernel reads the blocks where they lie; prompts go through torch's flash attention.
+"""For CUDA: a Triton kernel reads the blocks where they lie; prompts go through `FlashPass`.
 
 Which kernel a sequence takes depends on how many tokens of it are computed: few (decoding, verification) wait for
 memory, many for arithmetic. Everything a decoding pass needs lies in tensors, so that a CUDA graph can replay it.
@@ -13,10 +13,11 @@ import numpy as np
 import torch
 
 from sluice.backend.embedded.attention.base import Span
+from sluice.backend.embedded.attention.flash import FlashPass, has_flash
 from sluice.backend.embedded.attention.gathered import GatheredPass
 from sluice.backend.embedded.attention.paged_kernel import attend_split, join_splits
+from sluice.backend.embedded.device import to_device
 from sluice.backend.embedded.kv_cache import KVCache
-from sluice.backend.embedded.transfer import to_device
 
 _FEW_QUERIES = 16
 _TILE = 64
@@ -55,10 +56,11 @@ class PagedAttention:
         """Tables and lengths of the short spans, slots of the long ones."""
         few = [span for span in spans if span.num_tokens <= _FEW_QUERIES]
         many = [span for span in spans if span.num_tokens > _FEW_QUERIES]
+        prompts = FlashPass if has_flash(self._cache) else GatheredPass
         return PagedPass(
             self._cache,
             self._batch(few) if few else None,
-            GatheredPass(self._cache, many) if many else None,
+            prompts(self._cache, many) if many else None,
             self._num_splits(len(few), max((span.context_len for span in few), default=1)),
         )
 
@@ -103,7 +105,9 @@ class PagedAttention:
 class PagedPass:
     """One pass of it."""
 
-    def __init__(self, cache: KVCache, few: PagedBatch | None, many: GatheredPass | None, num_splits: int) -> None:
+    def __init__(
+        self, cache: KVCache, few: PagedBatch | None, many: FlashPass | GatheredPass | None, num_splits: int
+    ) -> None:
         self._cache = cache
         self._few = few
         self._many = many
@@ -126,8 +130,9 @@ class PagedPass:
         group, padded_dim = num_heads // num_kv_heads, _power_of_two(head_dim)
         rows = max(_power_of_two(batch.max_num_tokens * group), _MIN_ROWS)
         shape = (queries.shape[0], num_heads, num_splits)
-        parts = torch.empty((*shape, head_dim), dtype=torch.float32, device=out.device)
         lse = torch.empty(shape, dtype=torch.float32, device=out.device)
+        # A single part is the whole.
+        parts = out if num_splits == 1 else torch.empty((*shape, head_dim), dtype=torch.float32, device=out.device)
         has_scales = keys.scales is not None and values.scales is not None
         attend_split[(num_sequences, num_kv_heads, num_splits)](
             parts,
@@ -154,6 +159,8 @@ class PagedPass:
             tile=_TILE,
             has_scales=has_scales,
         )
+        if num_splits == 1:
+            return
         join_splits[(num_sequences, batch.max_num_tokens, num_heads)](
             out,
             parts,

@@ -39,8 +39,8 @@ def attend_split(
 ):
     """One program: one sequence, one key head, one split of its context.
 
-    Its rows are its queries × the group's heads. Writes (tokens, heads, splits, head_dim) and (tokens, heads, splits),
-    both float32.
+    Its rows are its queries × the group's heads. Writes (tokens, heads, splits, head_dim), and (tokens, heads, splits)
+    in float32.
     """
     sequence, kv_head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     context_len = tl.load(context_lens_ptr + sequence * length_stride)

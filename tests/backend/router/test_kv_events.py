@@ -1,14 +1,10 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
-import zmq
-import zmq.asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,16 +20,8 @@ from sluice.backend.router.kv_events import (
     read_batch,
     replay_endpoint,
 )
+from tests.backend.router.publisher import STORED, Publisher, batch
 from tests.effort import examples
-
-STORED = {
-    "type": "BlockStored", "block_hashes": [11, 12], "parent_block_hash": None, "token_ids": [1, 2, 3, 4],
-    "block_size": 2, "lora_id": None, "medium": "GPU", "lora_name": None,
-}  # fmt: skip
-
-
-def batch(*events: Any, at_s: float = 1.0) -> bytes:
-    return msgspec.msgpack.encode([at_s, list(events), 0])
 
 
 def test_events_are_read_as_maps_and_as_arrays() -> None:
@@ -83,7 +71,8 @@ def test_the_index_follows_what_is_stored_and_removed() -> None:
     index.apply("a", Cleared())
     assert index.num_blocks("a") == 0
     index.clear("b")
-    assert index.block_tokens("b") is None
+    assert (index.num_blocks("b"), index.block_tokens("b")) == (0, 2), "it publishes, and holds nothing"
+    assert index.block_tokens("c") is None
 
 
 def test_a_block_is_held_until_its_last_tier_drops_it() -> None:
@@ -114,39 +103,6 @@ def test_conversations_are_found_by_what_they_continue_and_bounded() -> None:
     assert known.find(short) is None, "the longer one has its blocks, too"
     known.learn(Prompt((b"x",), (9,)), range(6), 2)
     assert known.find(long) is None, "there was no room for both"
-
-
-class Publisher:
-    """Publishes as vLLM does."""
-
-    def __init__(self, endpoint: str) -> None:
-        self.context = zmq.asyncio.Context()
-        self.socket = self.context.socket(zmq.PUB)
-        self.socket.bind(endpoint)
-        self.replays = self.context.socket(zmq.ROUTER)
-        self.replays.bind(replay_endpoint(endpoint))
-        self.batches: list[bytes] = []
-        self.kept_from = 0
-        self.answering = asyncio.create_task(self.answer())
-
-    async def answer(self) -> None:
-        while True:
-            client, _, start = await self.replays.recv_multipart()
-            for number in range(max(self.kept_from, int.from_bytes(start, "big")), len(self.batches)):
-                await self.replays.send_multipart((client, b"", b"", number.to_bytes(8, "big"), self.batches[number]))
-            await self.replays.send_multipart((client, b"", b"", b"\xff" * 8, b""))
-
-    async def publish(self, block: int, *, is_lost: bool = False) -> None:
-        event = {**STORED, "block_hashes": [block], "token_ids": [block, block]}
-        self.batches.append(batch(event, at_s=time.time()))
-        if not is_lost:
-            number = len(self.batches) - 1
-            await self.socket.send_multipart((b"", number.to_bytes(8, "big"), self.batches[number]))
-
-    async def aclose(self) -> None:
-        self.answering.cancel()
-        await asyncio.gather(self.answering, return_exceptions=True)
-        self.context.destroy(linger=0)
 
 
 class Heard:

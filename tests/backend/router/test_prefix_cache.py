@@ -33,7 +33,7 @@ def test_the_last_blocks_of_what_was_used_longest_ago_go_first() -> None:
     cache = PrefixCache(160, BLOCK)
     old, new = prompt(("a", 80), ("b", 48)), prompt(("c", 64))
     cache.insert(old)
-    assert cache.insert(new) == []
+    assert cache.insert(new) == (new.hashes, [])
     assert cache.match(new) == 64
     assert cache.match(old) == 96
     cache.insert(old)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from sluice.backend.errors import NoReplicaError
@@ -84,7 +85,8 @@ def test_what_replicas_say_they_hold_stands_above_what_is_remembered() -> None:
     router = Router(NAMES)
     home = router.route(turn("one", 4), 0.0).replica
     other = next(name for name in NAMES if name != home)
-    assert router.route(turn("one", 5), 0.0, held={other: 5000, home: 0}).replica == other
+    held = np.array([5000.0 if name == other else 0.0 for name in NAMES])
+    assert router.route(turn("one", 5), 0.0, held=held).replica == other
 
 
 def test_where_another_proxy_sent_it_counts() -> None:

@@ -79,6 +79,7 @@ class Handler(BaseHTTPRequestHandler):
     state: State
     model: str
     dies = False
+    is_draining = False
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -101,11 +102,20 @@ class Handler(BaseHTTPRequestHandler):
             lines = {
                 "vllm:num_requests_running": state.num_running,
                 "vllm:num_requests_waiting": 0,
+                "vllm:kv_cache_usage_perc": min(1.0, len(state.blocks) / 1000),
                 "vllm:prompt_tokens_total": state.prompt_tokens,
                 "vllm:prompt_tokens_cached_total": state.cached_tokens,
                 "vllm:generation_tokens_total": state.output_tokens,
+                "vllm:spec_decode_num_draft_tokens_total": 4 * state.output_tokens,
+                "vllm:spec_decode_num_accepted_tokens_total": 3 * state.output_tokens,
+                "vllm:num_preemptions_total": 0,
             }
+            for name in ("time_to_first_token", "inter_token_latency"):
+                lines |= {f"vllm:{name}_seconds_count": state.output_tokens, f"vllm:{name}_seconds_sum": 0.1}
             text = "".join(f'{name}{{engine="0",model_name="{self.model}"}} {value}\n' for name, value in lines.items())
+            for name in ("time_to_first_token", "inter_token_latency"):
+                text += f'vllm:{name}_seconds_bucket{{engine="0",le="0.1"}} {state.output_tokens}\n'
+                text += f'vllm:{name}_seconds_bucket{{engine="0",le="+Inf"}} {state.output_tokens}\n'
             text += 'vllm:cache_config_info{block_size="16",num_gpu_blocks="1000",kv_cache_size_tokens="16000"} 1.0\n'
             self.reply(text, kind="text/plain")
         else:
@@ -140,6 +150,7 @@ class Handler(BaseHTTPRequestHandler):
             self.reply({"id": "x", "model": self.model, "choices": [{"index": 0, **choice}], "usage": usage})
         with LOCK:
             state.num_running -= 1
+        self.close_connection |= self.is_draining
         return None
 
     def stream(self, body: dict[str, Any], text: str) -> None:
@@ -217,6 +228,7 @@ def main() -> None:
 
     def drain(*_: Any) -> None:
         print("INFO draining", flush=True)
+        Handler.is_draining = True
         threading.Thread(target=server.shutdown).start()
 
     signal.signal(signal.SIGTERM, drain)

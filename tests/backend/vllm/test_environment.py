@@ -70,10 +70,14 @@ def test_what_is_not_there_says_how_to_get_it(tmp_path: Path) -> None:
         find_environment(tmp_path)
 
 
-def test_only_an_environment_is_removed(folder: Path, tmp_path: Path) -> None:
-    assert CliRunner().invoke(backend, ["uninstall", "vllm", "--env-dir", str(folder)]).exit_code == 0
-    assert not folder.exists()
-    (tmp_path / "photos").mkdir()
-    with pytest.raises(VllmInstallError, match="is no environment and is left alone"):
-        remove(tmp_path / "photos")
+def test_only_what_was_made_here_is_removed(folder: Path, tmp_path: Path) -> None:
+    for others in (folder, tmp_path):  # somebody's environment, and somebody's files
+        with pytest.raises(VllmInstallError, match="was not made by `sluice backend install vllm` and is left alone"):
+            remove(others)
+        assert others.exists()
+    made = tmp_path / "made"
+    with pytest.raises(VllmInstallError, match="failed with exit status"):
+        install(made, is_cpu=True, extra=["--no-index"], on_progress=lambda _: None)
+    assert CliRunner().invoke(backend, ["uninstall", "vllm", "--env-dir", str(made)]).exit_code == 0
+    assert not made.exists()
     assert remove(tmp_path / "nothing") == tmp_path / "nothing"

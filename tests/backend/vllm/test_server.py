@@ -103,6 +103,37 @@ async def test_it_comes_back_on_its_port_after_a_kill(installed: Environment, tm
     assert "vLLM is ready again" in events
 
 
+async def test_it_comes_back_after_a_kill_of_its_guard(installed: Environment, tmp_path: Path) -> None:
+    marker = tmp_path / "pids"
+    async with server(installed, env={"STANDIN_PID_FILE": str(marker)}) as vllm:
+        first = pids(marker)
+        assert vllm.pid is not None
+        os.kill(vllm.pid, signal.SIGKILL)  # vLLM itself lives on, unguarded, and holds the port and the log
+        await until(lambda: vllm.num_restarts == 1, "not restarted")
+        assert not [pid for pid in first if is_alive(pid)], "what had lost its guard is left"
+        assert (await chat(vllm.base_url)).status_code == 200
+
+
+async def test_a_program_that_cannot_be_run_is_named(tmp_path: Path) -> None:
+    program = tmp_path / "bin" / "vllm"
+    program.parent.mkdir()
+    program.write_text("#!/no/such/python\n")
+    program.chmod(0o755)
+    with pytest.raises(VllmProcessError, match=rf"exit status 127 before it was ready(.*\n)*cannot run {program}"):
+        await server(Environment(tmp_path, is_cpu=False)).start()
+
+
+async def test_a_folder_is_called_as_it_was_named(
+    installed: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "weights").mkdir()
+    events: list[str] = []
+    async with server(installed, events, model="~/weights") as vllm:
+        assert vllm.model == "~/weights"
+    assert any(f"serve {tmp_path}/weights " in line and "--served-model-name ~/weights" in line for line in events)
+
+
 async def test_one_that_keeps_crashing_is_given_up(installed: Environment, tmp_path: Path) -> None:
     marker = tmp_path / "pids"
     async with server(installed, env={"STANDIN_PID_FILE": str(marker)}, max_restarts=2) as vllm:

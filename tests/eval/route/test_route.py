@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import random
+from itertools import accumulate
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -21,7 +22,8 @@ from sluice.eval.traces import trace_file
 def script(num_turns: int = 10, tokens: int = 1000) -> Script:
     """A system prompt, then in turn what was asked (or shown) and an answer."""
     parts = [Part(500, b"system"), *(Part(tokens if index % 2 == 0 else 100) for index in range(2 * num_turns))]
-    requests = [Request(tuple(range(2 * turn + 2)), 2 * turn + 2) for turn in range(num_turns)]
+    ends = tuple(accumulate(part.num_tokens for part in parts))
+    requests = [Request(tuple(range(size)), ends[:size], size) for size in range(2, 2 * num_turns + 2, 2)]
     return Script(tuple(parts), tuple(requests))
 
 
@@ -96,9 +98,35 @@ def test_the_command_prints_and_writes_its_figures(tmp_path: Path) -> None:
     assert "http" not in page
 
 
+def test_weights_and_seeds_are_tried_side_by_side(tmp_path: Path) -> None:
+    small = ["route", "--replicas", "2", "--requests", "60", "--sessions", "3", "--jobs", "1", "--router", "sluice"]
+
+    def rows(*more: str) -> list[dict[str, object]]:
+        file = tmp_path / "route.json"
+        done = CliRunner().invoke(evaluate, [*small, *more, "--json", str(file)])
+        assert done.exit_code == 0, done.output
+        found: list[dict[str, object]] = json.loads(file.read_text())
+        return found
+
+    (plain,) = rows()
+    weighed = rows("--weight", "prefill_weight=0,10", "--weight", "pull=1")
+    assert [row["router"] for row in weighed] == [
+        "sluice prefill_weight=0 pull=1", "sluice prefill_weight=10 pull=1"
+    ]  # fmt: skip
+    assert {**weighed[1], "router": "sluice"} == plain, "these are its own weights"
+    assert weighed[0]["hit_rate"] < plain["hit_rate"]  # type: ignore[operator]
+    (both,) = rows("--seeds", "2")
+    each = [plain, rows("--seed", "1")[0]]
+    assert both["num_requests"] == 192
+    assert both["of_bound"] == min(row["of_bound"] for row in each)  # type: ignore[type-var]
+    assert both["load_max"] == max(row["load_max"] for row in each)  # type: ignore[type-var]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--weight", "gravity=1"], "'gravity' is no weight; known are prefill_weight"),
+        (["--weight", "pull=much"], "'pull=much': give numbers"),
         (["--replicas", "0"], "give numbers from 1 to 1000"),
         (["--replicas", "x"], "give numbers from 1 to 1000"),
         (["--router", "magic"], "unknown router 'magic'; known are round robin"),

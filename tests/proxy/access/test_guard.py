@@ -89,7 +89,7 @@ async def test_without_a_key_nothing_but_probes_is_served(upstream: ScriptedUpst
         assert (await client.post(CHAT, json=BODY, headers={"x-sluice-key": text})).json() == completion()
 
 
-@pytest.mark.parametrize("header", ["x-sluice-key", "authorization", "x-api-key"])
+@pytest.mark.parametrize("header", ["x-sluice-key", "authorization", "x-api-key", "api-key", "x-goog-api-key"])
 async def test_a_key_reaches_no_upstream_and_no_log(
     upstream: ScriptedUpstream, header: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -204,6 +204,9 @@ async def test_too_many_in_all_is_429(upstream: ScriptedUpstream) -> None:
         refused = await client.post(CHAT, json=BODY)
         assert error_of(refused) == (429, "too_many_requests")
         assert "max_concurrent_requests" in refused.json()["error"]["message"]
+        assert int(refused.headers["retry-after"]) >= 1
+        assert (await client.get("/healthz")).status_code == 200
+        assert (await client.get("/readyz")).status_code != 429
         upstream.answer = answer_plainly
         task.cancel()
         assert await gives_room(client)

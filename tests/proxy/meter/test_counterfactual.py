@@ -162,6 +162,9 @@ def test_marks_are_found_wherever_they_stand() -> None:
     four = breakpoints_of(json.dumps(many).encode())
     assert four is not None
     assert four.ends == (3, 4, 5, 6)
+    inner = {"type": "tool_result", "tool_use_id": "t", "content": [mark("x", "1h"), {"type": "text", "text": "y"}]}
+    within = breakpoints_of(json.dumps({"messages": [{"role": "user", "content": [inner, "odd"]}]}).encode())
+    assert within == Breakpoints(ends=(1,), shares=within.shares if within else (), ttl_s=3600.0)
 
 
 def test_a_mark_looks_twenty_blocks_back() -> None:

@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from sluice.proxy.errors import ConfigError
-from sluice.proxy.meter import make_meter
+from sluice.proxy.meter import load_prices, make_meter
 from sluice.proxy.meter.telemetry import make_telemetry
 from sluice.proxy.settings import Settings
 from tests.proxy.meter.turns import AT_S, MODEL, turn
@@ -66,7 +66,7 @@ def attributes(span: Any) -> dict[str, Any]:
 
 
 async def test_a_turn_is_a_span_and_adds_to_the_metrics(collector: Collector) -> None:
-    meter = make_meter(Settings(otlp_endpoint=collector.url))
+    meter = make_meter(Settings(otlp_endpoint=collector.url), load_prices())
     trace_id = "0af7651916cd43dd8448eb211c80319c"
     meter.record(turn(total_s=1.5, traceparent=f"00-{trace_id}-b7ad6b7169203331-01"))
     meter.record(turn(status=529, usage=None, traceparent="no context"))
@@ -92,7 +92,7 @@ async def test_a_turn_is_a_span_and_adds_to_the_metrics(collector: Collector) ->
 
 async def test_a_collector_that_is_not_there_holds_nothing_up(caplog: pytest.LogCaptureFixture) -> None:
     telemetry = make_telemetry("http://127.0.0.1:9")
-    meter = make_meter(Settings(), [telemetry])
+    meter = make_meter(Settings(), load_prices(), [telemetry])
     for _ in range(10):
         meter.record(turn())
     await meter.flush()
@@ -113,7 +113,7 @@ def test_nothing_of_ours_is_imported_unless_it_is_configured() -> None:
 def test_where_it_is_not_installed_the_start_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     with pytest.raises(ConfigError, match=r"sluicegate\[otel\]"):
-        make_meter(Settings(otlp_endpoint="http://127.0.0.1:4318"))
+        make_meter(Settings(otlp_endpoint="http://127.0.0.1:4318"), load_prices())
 
 
 @pytest.mark.parametrize("name", ["SLUICE_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"])

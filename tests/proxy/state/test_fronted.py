@@ -164,3 +164,44 @@ async def test_the_secret_of_a_lost_redis_is_remembered(redis_server: RedisServe
     assert await store.secret() == secret
     await store.aclose()
     await other.aclose()
+
+
+async def test_what_a_request_gave_up_waiting_for_stands_all_the_same(redis_server: RedisServer) -> None:
+    store, other = make(redis_server), RedisStore(redis_server.url, timeout_s=5.0)
+    await store.put_new({b"a": b"1"})
+    redis_server.hang()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await store.put_new({b"b": b"2"})
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await store.put_originals(b"t", {"7f3a" + "0" * 28: "text"})
+    assert await store.get_many([b"a", b"b"]) == [b"1", b"2"]
+    redis_server.resume()
+
+    async def written() -> bool:
+        return await other.get_many([b"b"]) == [b"2"] and bool(await other.find_originals(b"t", "7f3a"))
+
+    await eventually(written)
+    await store.aclose()
+    await other.aclose()
+
+
+async def test_a_full_redis_is_written_to_when_it_has_room(redis_server: RedisServer) -> None:
+    store, other = make(redis_server), RedisStore(redis_server.url, timeout_s=5.0)
+    await store.put_new({b"a": b"1"})
+    redis_server.fill()
+    assert await store.put_new({b"b": b"2"}) == {b"b": b"2"}
+    assert await store.get_many([b"a", b"b", b"c"]) == [b"1", b"2", None], (
+        "what it holds can be read, and a miss is one"
+    )
+    assert store.num_pending == 1
+    redis_server.empty()
+
+    async def written() -> bool:
+        return await other.get_many([b"b"]) == [b"2"]
+
+    await eventually(written)
+    assert store.num_pending == 0
+    await store.aclose()
+    await other.aclose()

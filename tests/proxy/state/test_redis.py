@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable
 
 import pytest
 
 from sluice.compressor import StateError
+from sluice.compressor.errors import StateRefusedError
 from sluice.proxy.breaker import Breaker
 from sluice.proxy.state.redis import RedisStore
 from tests.redis_server import RedisServer
@@ -116,4 +118,44 @@ async def test_a_wrong_password_is_a_state_error(redis_server: RedisServer) -> N
     with pytest.raises(StateError) as caught:
         await store.ping()
     assert "wrong@" not in str(caught.value)
+    await store.aclose()
+
+
+@pytest.mark.parametrize("refuse", [RedisServer.fill, RedisServer.demote, RedisServer.lose_disk])
+async def test_a_redis_that_takes_no_writes_is_read_and_not_given_up(
+    redis_server: RedisServer, refuse: Callable[[RedisServer], None]
+) -> None:
+    store = RedisStore(redis_server.url, timeout_s=5.0)
+    secret = await store.secret()
+    await store.put_new({b"a": b"1"})
+    await store.put_originals(b"t", {"0" * 32: "x"})
+    refuse(redis_server)
+    for _ in range(5):
+        with pytest.raises(StateRefusedError):
+            await store.put_new({b"b": b"2"})
+        with pytest.raises(StateRefusedError):
+            await store.put_originals(b"t", {"0" * 32: "y"})
+        assert await store.get_many([b"a", b"b"]) == [b"1", None]
+    assert await store.find_originals(b"t", "0000") == {"0" * 32: "x"}
+    assert await store.secret() == secret
+    assert not store.breaker.is_open
+    await store.aclose()
+
+
+async def test_a_full_redis_without_a_secret_gives_none(redis_server: RedisServer) -> None:
+    store = RedisStore(redis_server.url, timeout_s=5.0)
+    redis_server.fill()
+    with pytest.raises(StateRefusedError):
+        await store.secret()
+    await store.aclose()
+
+
+async def test_a_process_that_had_no_time_does_not_take_redis_for_late(redis_url: str) -> None:
+    store = RedisStore(redis_url, timeout_s=0.05)
+    await store.put_new({b"a": b"1"})
+    for _ in range(5):
+        asking = asyncio.create_task(store.get_many([b"a"]))
+        await asyncio.sleep(0)
+        time.sleep(0.2)  # noqa: ASYNC251 - the whole loop is held up, as by other work on a busy machine
+        assert await asking == [b"1"]
     await store.aclose()

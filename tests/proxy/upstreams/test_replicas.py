@@ -238,7 +238,7 @@ async def test_events_say_what_a_replica_holds(tmp_path: Path) -> None:
                 await asyncio.sleep(0.05)
         held = fleet.held(longer)
         assert held is not None
-        assert 0.8 * longer.ends[1] < held[url] <= longer.ends[1]
+        assert 0.8 * longer.ends[1] < held[0] <= longer.ends[1]
 
 
 async def test_proxies_agree_through_redis(redis_url: str) -> None:

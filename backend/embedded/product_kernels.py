@@ -1,0 +1,86 @@
+"""Triton kernels of `products`: computed in float32, stored in the dtype of the activations.
+
+Run on CPUs too, for tests, under Triton's interpreter (`TRITON_INTERPRET=1`).
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def multiply_row(
+    out_ptr,
+    activations_ptr,
+    weight_ptr,
+    scales_ptr,
+    num_outputs,
+    size: tl.constexpr,
+    rows_at_once: tl.constexpr,
+    tile: tl.constexpr,
+    is_whole: tl.constexpr,
+    has_scales: tl.constexpr,
+):
+    """One program: a few outputs; reads their rows of the matrix from end to end.
+
+    `is_whole`: tiles and programs divide the matrix, so that nothing has to be masked.
+    """
+    row = tl.program_id(0) * rows_at_once + tl.arange(0, rows_at_once)
+    column = tl.arange(0, tile)
+    is_row = row < num_outputs
+    offsets = row[:, None].to(tl.int64) * size + column[None, :]
+    total = tl.zeros((rows_at_once, tile), tl.float32)
+    for start in range(0, size, tile):
+        if is_whole:
+            activations = tl.load(activations_ptr + start + column)
+            weights = tl.load(weight_ptr + offsets + start, eviction_policy="evict_first")
+        else:
+            is_column = start + column < size
+            activations = tl.load(activations_ptr + start + column, mask=is_column, other=0.0)
+            is_here = is_row[:, None] & is_column[None, :]
+            weights = tl.load(weight_ptr + offsets + start, mask=is_here, other=0.0, eviction_policy="evict_first")
+        total += weights.to(tl.float32) * activations.to(tl.float32)[None, :]
+    outputs = tl.sum(total, axis=1)
+    if has_scales:
+        outputs *= tl.load(scales_ptr + row, mask=is_row, other=0.0).to(tl.float32)
+    tl.store(out_ptr + row, outputs, mask=is_row)
+
+
+@triton.jit
+def multiply_rows(
+    out_ptr,
+    activations_ptr,
+    weight_ptr,
+    scales_ptr,
+    num_rows,
+    num_outputs,
+    size: tl.constexpr,
+    padded_rows: tl.constexpr,
+    columns_at_once: tl.constexpr,
+    depth: tl.constexpr,
+    has_scales: tl.constexpr,
+):
+    """One program: a few outputs of all rows."""
+    row = tl.arange(0, padded_rows)
+    output = tl.program_id(0) * columns_at_once + tl.arange(0, columns_at_once)
+    inner = tl.arange(0, depth)
+    is_row, is_output = row < num_rows, output < num_outputs
+    total = tl.zeros((padded_rows, columns_at_once), tl.float32)
+    for start in range(0, size, depth):
+        is_inner = start + inner < size
+        activations = tl.load(
+            activations_ptr + row[:, None] * size + start + inner[None, :],
+            mask=is_row[:, None] & is_inner[None, :],
+            other=0.0,
+        )
+        weights = tl.load(
+            weight_ptr + output[:, None].to(tl.int64) * size + start + inner[None, :],
+            mask=is_output[:, None] & is_inner[None, :],
+            other=0.0,
+        )
+        total += tl.dot(activations, tl.trans(weights.to(activations.dtype)), input_precision="ieee")
+    if has_scales:
+        total *= tl.load(scales_ptr + output, mask=is_output, other=0.0).to(tl.float32)[None, :]
+    offsets = row[:, None] * num_outputs + output[None, :]
+    tl.store(out_ptr + offsets, total, mask=is_row[:, None] & is_output[None, :])

@@ -1,0 +1,230 @@
+"""A model in this process, on a thread of its own: it loads it, and scores what all requests ask for in batches.
+
+Memory: the model's weights; activations of one batch (`max_batch_tokens`); at most `max_waiting_tokens` that wait.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, InvalidStateError
+from dataclasses import dataclass
+
+import numpy as np
+
+from sluice.compressor.scoring.neural.batching import Pace, Waiting, fitted, num_in_time, plan
+from sluice.compressor.scoring.neural.scores import Fallback, NotScoredError
+from sluice.compressor.scoring.neural.types import Floats, LineModel, Window
+
+logger = logging.getLogger(__name__)
+
+_NUM_IDS = 1000
+"""Every tokenizer has more tokens."""
+_NUM_WARM_UPS = 2
+"""The first run of a shape compiles and allocates, the second is measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """How much is computed at once, and how much may wait."""
+
+    max_batch_s: float = 0.01
+    """How long a batch may take, in seconds: for so long whoever comes next has to wait at the most."""
+    max_batch_tokens: int = 32_768
+    """Bound on a batch's tokens, and so on the memory of its activations."""
+    max_waiting_tokens: int = 1 << 20
+    """Bound on the tokens that wait, 4 bytes each."""
+
+
+class _Job:
+    __slots__ = ("future", "waiting", "window")
+
+    def __init__(self, window: Window, expires_at_s: float) -> None:
+        self.window = window
+        self.waiting = Waiting(len(window.token_ids), expires_at_s)
+        self.future: Future[Floats] = Future()
+
+    def fail(self, reason: Fallback) -> None:
+        _settle(self.future, NotScoredError(reason))
+
+
+class Batcher:
+    """Scores windows with a model in this process (see `LineScores`).
+
+    Args:
+        load: loads the model, on the thread that will use it; what it raises is logged, and nothing is scored then.
+        limits: see `BatchLimits`.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], LineModel],
+        *,
+        limits: BatchLimits | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._load = load
+        self._limits = limits or BatchLimits()
+        self._clock = clock
+        self._jobs: list[_Job] = []
+        self._num_waiting = 0
+        self._num_running = 0
+        self._changed = threading.Condition()
+        self._model: LineModel | None = None
+        self._why_not = Fallback.LOADING
+        self._pace = Pace(0.0, 0.0)
+        self._is_closed = False
+        self._thread = threading.Thread(target=self._run, name="sluice-scorer", daemon=True)
+
+    @property
+    def model(self) -> LineModel | None:
+        """The model, once it is ready."""
+        return self._model
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the model could not be loaded."""
+        return self._why_not is Fallback.DOWN
+
+    @property
+    def pace(self) -> Pace:
+        """How fast it is, as measured."""
+        return self._pace
+
+    def start(self) -> None:
+        """See `LineScores`."""
+        self._thread.start()
+
+    def submit(self, windows: Sequence[Window], within_s: float) -> Sequence[Future[Floats]]:
+        """See `LineScores`."""
+        expires_at_s = self._clock() + within_s
+        jobs = [_Job(window, expires_at_s) for window in windows]
+        with self._changed:
+            if self._model is None or self._is_closed:
+                num, reason = 0, self._why_not
+            else:
+                num, reason = self._num_admitted(jobs, within_s), Fallback.BUSY
+                self._jobs += jobs[:num]
+                self._num_waiting += sum(job.waiting.num_tokens for job in jobs[:num])
+                self._changed.notify()
+        for job in jobs[num:]:
+            job.fail(reason)
+        return [job.future for job in jobs]
+
+    def close(self) -> None:
+        """See `LineScores`. A model that is still loading is left to the end of the process."""
+        with self._changed:
+            self._is_closed = True
+            self._why_not = Fallback.DOWN
+            self._changed.notify()
+        if self._model is not None:
+            self._thread.join()
+
+    def _num_admitted(self, jobs: Sequence[_Job], within_s: float) -> int:
+        sizes = [job.waiting.num_tokens for job in jobs]
+        num = num_in_time(sizes, num_ahead=self._num_waiting + self._num_running, pace=self._pace, within_s=within_s)
+        left = self._limits.max_waiting_tokens - self._num_waiting
+        for index, size in enumerate(sizes[:num]):
+            left -= size
+            if left < 0:
+                return index
+        return num
+
+    def _run(self) -> None:
+        try:
+            model = self._load()
+            self._pace = measure_pace(model, self._limits, time.perf_counter)
+        # Whatever is wrong with a model's files or its libraries, requests go on by their features.
+        except Exception as error:
+            logger.exception("the line scorer's model cannot be used; lines are scored by their features: %s", error)
+            with self._changed:
+                self._why_not = Fallback.DOWN
+            return
+        logger.info(
+            "line scorer %s %s is ready: %.0f tokens/s",
+            model.name,
+            model.version,
+            1 / max(self._pace.per_token_s, 1e-9),
+        )
+        with self._changed:
+            self._model = model
+        while (batch := self._next_batch()) is not None:
+            self._score(model, batch)
+
+    def _next_batch(self) -> list[_Job] | None:
+        """Wait for windows and choose; None once closed."""
+        with self._changed:
+            while not self._jobs and not self._is_closed:
+                self._changed.wait()
+            jobs, self._num_running = self._jobs, 0
+            if self._is_closed:
+                for job in jobs:
+                    job.fail(Fallback.DOWN)
+                return None
+            max_tokens = min(self._limits.max_batch_tokens, self._pace.tokens_within(self._limits.max_batch_s))
+            chosen = plan([job.waiting for job in jobs], now_s=self._clock(), max_tokens=max_tokens)
+            gone = {*chosen.batch, *chosen.late}
+            self._jobs = [job for index, job in enumerate(jobs) if index not in gone]
+            # Who has been cancelled since is not scored, either.
+            batch = [jobs[index] for index in chosen.batch if jobs[index].future.set_running_or_notify_cancel()]
+            self._num_waiting = sum(job.waiting.num_tokens for job in self._jobs)
+            self._num_running = sum(job.waiting.num_tokens for job in batch)
+        for index in chosen.late:
+            jobs[index].fail(Fallback.DEADLINE)
+        return batch
+
+    def _score(self, model: LineModel, batch: Sequence[_Job]) -> None:
+        if not batch:
+            return
+        started_s = time.perf_counter()
+        try:
+            found = model.logits([job.window for job in batch])
+        except Exception:  # one batch failed: out of memory, perhaps; the next may not
+            logger.exception("the line scorer failed on %d windows", len(batch))
+            for job in batch:
+                job.fail(Fallback.ERROR)
+            return
+        num_tokens = sum(job.waiting.num_tokens for job in batch)
+        self._pace = self._pace.adjusted(num_tokens, time.perf_counter() - started_s)
+        for job, logits in zip(batch, found, strict=True):
+            _settle(job.future, logits)
+
+
+def measure_pace(model: LineModel, limits: BatchLimits, timer: Callable[[], float]) -> Pace:
+    """Run a model on a small and on a large batch, which also makes it ready for both; see `Pace`."""
+    rng = np.random.default_rng(0)
+    longest = model.max_window_tokens
+    small, large = [_window(rng, min(64, longest))], [_window(rng, longest)]
+    first, one = _seconds(model, small, timer), _seconds(model, large, timer)
+    # As many as a batch may hold, by a first guess that a single window overestimates.
+    guess = fitted((len(small[0].token_ids), first), (longest, one))
+    num_tokens = min(limits.max_batch_tokens, guess.tokens_within(4 * limits.max_batch_s))
+    large += [_window(rng, longest) for _ in range(num_tokens // longest - 1)]
+    return fitted((len(small[0].token_ids), first), (longest * len(large), _seconds(model, large, timer)))
+
+
+def _window(rng: np.random.Generator, num_tokens: int) -> Window:
+    """A window to measure with. No two begin alike: what windows share may be computed once."""
+    line_ends = np.arange(min(15, num_tokens - 1), num_tokens, 16, dtype=np.int32)
+    return Window(rng.integers(0, _NUM_IDS, num_tokens).astype(np.int32), line_ends, 0, 0, 0)
+
+
+def _seconds(model: LineModel, windows: Sequence[Window], timer: Callable[[], float]) -> float:
+    for _ in range(_NUM_WARM_UPS):
+        started_s = timer()
+        model.logits(windows)
+    return timer() - started_s
+
+
+def _settle(future: Future[Floats], outcome: Floats | NotScoredError) -> None:
+    """Answer a future, unless its owner has cancelled it."""
+    try:
+        if isinstance(outcome, NotScoredError):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)
+    except InvalidStateError:
+        pass

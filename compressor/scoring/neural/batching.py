@@ -1,0 +1,117 @@
+"""Which of the windows that wait are scored together, and which had better not wait. Plain functions of numbers.
+
+A batch is bounded by its tokens, so that whoever comes next waits for a batch of a known duration and no longer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+MAX_PADDING = 0.125
+"""Most padding that a group of windows computed as one rectangle carries, as a share of its own tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A window that waits."""
+
+    num_tokens: int
+    expires_at_s: float
+    """When nobody waits for it any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What becomes of the windows that wait; who is in neither goes on waiting."""
+
+    batch: tuple[int, ...]
+    """Those to be scored now, the shortest first."""
+    late: tuple[int, ...]
+    """Those that nobody waits for any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How long a batch takes, as measured: a fixed part, and one that grows with its tokens."""
+
+    fixed_s: float
+    per_token_s: float
+
+    def seconds(self, num_tokens: float) -> float:
+        """How long so many tokens take."""
+        return self.fixed_s + self.per_token_s * num_tokens
+
+    def tokens_within(self, seconds: float) -> int:
+        """How many tokens are done in so many seconds; 0 where not even the fixed part is."""
+        return max(0, int((seconds - self.fixed_s) / self.per_token_s)) if self.per_token_s > 0 else 0
+
+    def adjusted(self, num_tokens: int, took_s: float, weight: float = 0.1) -> Pace:
+        """The pace once another batch has been seen; `weight` is what that counts for."""
+        factor = 1 + weight * (took_s / max(self.seconds(num_tokens), 1e-9) - 1)
+        return Pace(self.fixed_s * factor, self.per_token_s * factor)
+
+
+def fitted(small: tuple[int, float], large: tuple[int, float]) -> Pace:
+    """The pace by two batches, each given as tokens and seconds; the first has fewer tokens."""
+    per_token_s = max((large[1] - small[1]) / max(large[0] - small[0], 1), 0.1 * large[1] / max(large[0], 1))
+    return Pace(max(0.0, small[1] - per_token_s * small[0]), per_token_s)
+
+
+def plan(waiting: Sequence[Waiting], *, now_s: float, max_tokens: int) -> Plan:
+    """Choose the next batch: the oldest that are still wanted, as many as fit and no other before them.
+
+    Args:
+        waiting: in the order in which they came.
+        now_s: on the clock of `Waiting.expires_at_s`.
+        max_tokens: bound on the batch's tokens; a window that is larger goes alone.
+    """
+    batch: list[int] = []
+    late: list[int] = []
+    num_tokens = 0
+    for index, window in enumerate(waiting):
+        if window.expires_at_s <= now_s:
+            late.append(index)
+            continue
+        num_tokens += window.num_tokens
+        if batch and num_tokens > max_tokens:
+            break
+        batch.append(index)
+    batch.sort(key=lambda index: waiting[index].num_tokens)
+    return Plan(tuple(batch), tuple(late))
+
+
+def num_in_time(num_tokens: Sequence[int], *, num_ahead: int, pace: Pace, within_s: float) -> int:
+    """How many of a request's windows, from the first on, can be expected to be scored in time.
+
+    What cannot is not begun: it would cost the others their time, and its own request the wait.
+
+    Args:
+        num_tokens: of each window.
+        num_ahead: tokens that are waiting or being scored.
+        pace: of the machine.
+        within_s: how long the request waits.
+    """
+    left = pace.tokens_within(within_s) - num_ahead
+    for index, num in enumerate(num_tokens):
+        left -= num
+        if left < 0:
+            return index
+    return len(num_tokens)
+
+
+def rectangles(num_tokens: Sequence[int], max_padding: float = MAX_PADDING) -> list[range]:
+    """Cut windows, sorted by length, into groups that carry little padding where each is filled to its longest.
+
+    Args:
+        num_tokens: of each window, ascending.
+        max_padding: most padding of a group, as a share of its windows' tokens.
+    """
+    groups: list[range] = []
+    start, total = 0, 0
+    for index, num in enumerate(num_tokens):
+        total += num
+        if num * (index + 1 - start) > (1 + max_padding) * total:
+            groups.append(range(start, index))
+            start, total = index, num
+    return [*groups, range(start, len(num_tokens))] if num_tokens else []

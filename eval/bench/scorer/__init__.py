@@ -1,0 +1,1 @@
+"""How fast lines are scored, by networks and by features, and what that adds to requests."""

@@ -1,0 +1,133 @@
+"""Makes what is trained on: `python -m sluice.eval.scorer.prepare TRACES… --base NAME… --out FOLDER`.
+
+Each file of conversations is read once: its examples for trees (`NAME.examples.npz`), and its windows at arrival, for
+each base (`NAME.BASE.corpus`). A file that is there already is not made again. These files hold the
+conversations: they are not for publication.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+
+import click
+import numpy as np
+
+from sluice.compressor.provenance import Kind
+from sluice.compressor.scoring.base import Moment
+from sluice.compressor.scoring.neural.bases import Base, BaseTokenizer
+from sluice.compressor.scoring.neural.windows import WindowMaker
+from sluice.compressor.settings import CompressorSettings
+from sluice.eval.data import Trace, parse_trace, read_lines
+from sluice.eval.scorer.bases import base_named, shape_for
+from sluice.eval.scorer.corpus import CorpusBuilder, Group, Labels, write_corpus
+from sluice.eval.scorer.data import Examples, Look, Sampling, Source, concatenate, looks, sampled
+
+
+@click.command()
+@click.argument("traces", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--base", "bases", multiple=True, required=True, help="Whose tokens windows are made of.")
+@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False))
+@click.option("--seed", default=0, show_default=True, help="Of the examples.")
+def prepare(traces: Sequence[Path], bases: Sequence[str], out: Path, seed: int) -> None:
+    """Make examples and windows of recorded conversations."""
+    out.mkdir(parents=True, exist_ok=True)
+    for path in traces:
+        prepare_file(path, [base_named(base) for base in bases], out, seed)
+
+
+def prepare_file(path: Path, bases: Sequence[Base], out: Path, seed: int) -> None:
+    """Make one file's examples and windows, where they are not there."""
+    stem = path.name.split(".")[0]
+    wanted = [base for base in bases if not corpus_file(out, stem, base.name).exists()]
+    if not wanted and examples_file(out, stem).exists():
+        return
+    tokenizers = {base.name: BaseTokenizer(base) for base in wanted}
+    builders = {base.name: CorpusBuilder(shape_for(base, tokenizers[base.name]), base.name) for base in wanted}
+    sources: list[tuple[str, Source]] = []
+    for line in read_lines(path):
+        trace = parse_trace(line)
+        makers = {
+            base.name: WindowMaker(tokenizers[base.name], shape_for(base, tokenizers[base.name])) for base in wanted
+        }
+        sources.append((trace.id, Source(trace.agent, trace.source, _add(trace, makers, builders, seed))))
+        if len(sources) % 50 == 0:
+            click.echo(f"{path.name}: {len(sources)} conversations", err=True)
+    for name, builder in builders.items():
+        write_corpus(corpus_file(out, stem, name), builder.build())
+    write_sources(examples_file(out, stem), sources)
+
+
+def corpus_file(folder: Path, stem: str, base: str) -> Path:
+    """Where the windows of a file of conversations are."""
+    return folder / f"{stem}.{Path(base).name}.corpus"
+
+
+def examples_file(folder: Path, stem: str) -> Path:
+    """Where the examples of a file of conversations are."""
+    return folder / f"{stem}.examples.npz"
+
+
+def write_sources(path: Path, sources: Sequence[tuple[str, Source]]) -> None:
+    """Write conversations' examples with their ids."""
+    merged = concatenate([source.examples for _, source in sources])
+    np.savez_compressed(
+        path,
+        allow_pickle=False,
+        ids=np.array([name for name, _ in sources]),
+        agents=np.array([source.agent for _, source in sources]),
+        repositories=np.array([source.repository for _, source in sources]),
+        sizes=np.array([len(source.examples.weights) for _, source in sources]),
+        **{field.name: getattr(merged, field.name) for field in fields(Examples)},
+    )
+
+
+def read_sources(path: Path) -> list[tuple[str, Source]]:
+    """What `write_sources` wrote."""
+    with np.load(path, allow_pickle=False) as arrays:
+        columns = {field.name: arrays[field.name] for field in fields(Examples)}
+        names = zip(arrays["ids"], arrays["agents"], arrays["repositories"], strict=True)
+        stops = np.cumsum(arrays["sizes"])
+        starts = stops - arrays["sizes"]
+    return [
+        (str(name), Source(str(agent), str(repository), Examples(**{k: v[start:stop] for k, v in columns.items()})))
+        for (name, agent, repository), start, stop in zip(names, starts, stops, strict=True)
+    ]
+
+
+def _add(trace: Trace, makers: Mapping[str, WindowMaker], builders: Mapping[str, CorpusBuilder], seed: int) -> Examples:
+    sampling = Sampling()
+    draw = random.Random(f"scorer {seed} {trace.id}")  # noqa: S311 (a sample, no secret)
+    for builder in builders.values():
+        builder.begin(Group(trace.id, trace.agent, trace.source))
+    parts: list[Examples] = []
+    for look in looks(trace, sampling, draw):
+        parts.append(sampled(look, sampling, draw))
+        if look.moment is Moment.ARRIVAL:
+            for name, maker in makers.items():
+                _add_windows(look, maker, builders[name])
+    return concatenate(parts)
+
+
+def _add_windows(look: Look, maker: WindowMaker, builder: CorpusBuilder) -> None:
+    """The windows of the results that a judge would have scored."""
+    max_lines = CompressorSettings().max_scored_lines
+    for window in maker.windows(look.evidence, look.segments):
+        segment = look.segments[window.segment]
+        if segment.provenance.kind is Kind.EDIT or len(segment.lines) > max_lines:
+            continue
+        start = look.table.bounds[window.segment] + window.first_line
+        lines = slice(start, start + len(window.line_ends))
+        labels = Labels(
+            look.num_words[lines],
+            look.num_lines[lines],
+            look.table.is_line_fact[lines],
+            look.table.has_word_fact[lines],
+        )
+        builder.add(window, look.messages[window.segment], segment.index, labels)
+
+
+if __name__ == "__main__":
+    prepare()

@@ -1,0 +1,87 @@
+"""One request the way an agent would send it, to see whether it reaches the proxy and what stands behind it.
+
+It names a model that nobody has unless one is given, so that it costs nothing: that an upstream refuses the model, or
+asks for a credential, shows as well that the way is open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from sluice.proxy.wire import WireName
+
+NO_MODEL = "sluice-connect-check"
+"""Names no model."""
+_TIMEOUT_S = 20.0
+_SAY = [{"role": "user", "content": "Say OK."}]
+_REQUESTS: Mapping[WireName, tuple[str, dict[str, Any]]] = {
+    WireName.CHAT: ("/v1/chat/completions", {"messages": _SAY, "max_completion_tokens": 16}),
+    WireName.RESPONSES: ("/v1/responses", {"input": _SAY, "max_output_tokens": 16, "store": False}),
+    WireName.MESSAGES: ("/v1/messages", {"messages": _SAY, "max_tokens": 16}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What one request showed."""
+
+    is_good: bool
+    """Whether the agent's requests will reach the upstream through the proxy."""
+    says: str
+    """One sentence for a person."""
+
+
+def check(origin: str, wire: WireName, model: str | None, environment: Mapping[str, str]) -> Checked:
+    """Send one request and say what came of it. Never raises for what the other side does.
+
+    Args:
+        origin: the proxy's.
+        wire: what the agent speaks.
+        model: to be asked; None names one that does not exist.
+        environment: where the agent would find its credential (`OPENAI_API_KEY`, `ANTHROPIC_API_KEY`).
+    """
+    path, fields = _REQUESTS[wire]
+    headers = _credential(wire, environment)
+    try:
+        answer = httpx.post(
+            origin + path, json={"model": model or NO_MODEL, **fields}, headers=headers, timeout=_TIMEOUT_S
+        )
+    except httpx.ConnectError:
+        return Checked(False, f"nothing listens at {origin}: start it with sluice serve")
+    except httpx.TimeoutException:
+        return Checked(False, f"{origin} gave no answer within {_TIMEOUT_S:g} s")
+    except httpx.HTTPError as error:
+        return Checked(False, f"{origin} gave no whole answer: {error or type(error).__name__}")
+    if "x-sluice-mode" not in answer.headers:
+        if answer.status_code in (401, 403, 421, 429):
+            return Checked(False, f"{origin} does not let the request in: {_message(answer)}")
+        return Checked(False, f"what listens at {origin} is not Sluice (it answered {answer.status_code})")
+    if answer.status_code < 300:
+        return Checked(True, f"{model} answered, through the proxy")
+    if answer.status_code in (401, 403):
+        sent = "refuses the credential in the environment" if headers else "asks for the agent's own credential"
+        return Checked(not headers, f"the proxy passes requests on; the upstream {sent} ({answer.status_code})")
+    if answer.status_code < 500 and model is None:
+        return Checked(True, f"the proxy passes requests on; no model was asked ({answer.status_code})")
+    return Checked(False, f"the proxy answers, the request was not served: {answer.status_code} {_message(answer)}")
+
+
+def _credential(wire: WireName, environment: Mapping[str, str]) -> dict[str, str]:
+    if wire is WireName.MESSAGES:
+        key = environment.get("ANTHROPIC_API_KEY")
+        return {"x-api-key": key, "anthropic-version": "2023-06-01"} if key else {}
+    key = environment.get("OPENAI_API_KEY")
+    return {"authorization": f"Bearer {key}"} if key else {}
+
+
+def _message(answer: httpx.Response) -> str:
+    """What an error says; the beginning of the body where it has no known form."""
+    try:
+        error = answer.json()["error"]
+        return str(error["message"] if isinstance(error, dict) else error)
+    except (ValueError, KeyError, TypeError):
+        return answer.text[:200]

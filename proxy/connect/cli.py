@@ -1,0 +1,110 @@
+"""The command `sluice connect`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from sluice.proxy.connect.agents import Agent, Setup
+
+_NAMES = ("claude-code", "codex", "opencode", "aider", "cline", "openhands", "mini-swe-agent")
+"""`AGENTS`' own, spelled out so that the command's help imports nothing; a test holds them together."""
+
+
+@click.command()
+@click.argument("agent", type=click.Choice(_NAMES))
+@click.option("--url", default="http://127.0.0.1:8790", show_default=True, envvar="SLUICE_URL", help="The proxy's.")
+@click.option("--model", metavar="NAME", help="Have the agent use this model, and ask it once.")
+@click.option("--write", "is_written", is_flag=True, help="Change the agent's settings.")
+@click.option("--undo", "is_undone", is_flag=True, help="Put the agent's settings back.")
+@click.option("--check/--no-check", "is_checked", default=True, help="Send one request through.  [default: check]")
+def connect(agent: str, url: str, model: str | None, is_written: bool, is_undone: bool, is_checked: bool) -> None:
+    """Point a coding agent at the proxy.
+
+    Prints the settings that do it; --write makes them, and remembers what stood there for --undo. Then one request is
+    sent the way the agent would send it. Ends with 1 if it does not get through.
+    """
+    import os
+
+    from sluice.proxy.connect.agents import AGENTS, Place
+    from sluice.proxy.connect.check import check
+
+    if is_written and is_undone:
+        raise click.UsageError("--write and --undo exclude each other")
+    if is_undone:
+        _undo(agent)
+        return
+    origin = _origin(url)
+    known = AGENTS[agent]
+    setup = known.setup(Place.of_user(), origin, model)
+    _show(known, setup)
+    if is_written:
+        _write(known, setup)
+    elif setup.changes:
+        click.echo("\nNothing was changed. To have it done: add --write.", err=True)
+    if is_checked:
+        checked = check(origin, known.wire, model, os.environ)
+        mark = click.style("works", fg="green") if checked.is_good else click.style("does not work", fg="red")
+        click.echo(f"\n{mark}: {checked.says}", err=True)
+        if not checked.is_good:
+            raise click.exceptions.Exit(1)
+
+
+def _origin(url: str) -> str:
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise click.BadParameter(f"{url!r} is no http:// or https:// URL", param_hint="--url")
+    return url.rstrip("/").removesuffix("/v1")
+
+
+def _show(agent: Agent, setup: Setup) -> None:
+    """Print each file's part as it would stand in a new file."""
+    from sluice.proxy.connect.documents import put, render
+
+    for file in dict.fromkeys(change.file for change in setup.changes):
+        changes = [change for change in setup.changes if change.file == file]
+        tree: dict[str, object] = {}
+        for change in changes:
+            put(tree, change.keys, change.value)
+        click.echo(click.style(f"# {agent.title}: {file}", dim=True))
+        click.echo(render(tree, changes[0].form).rstrip("\n"))
+    for step in setup.steps:
+        click.echo(step)
+
+
+def _write(agent: Agent, setup: Setup) -> None:
+    from sluice.proxy.connect.documents import UnreadableSettingsError
+    from sluice.proxy.connect.journal import Journal
+    from sluice.proxy.connect.write import write
+
+    if not setup.changes:
+        raise click.ClickException(
+            f"{agent.title} keeps its settings in no file that can be edited: see the steps above"
+        )
+    try:
+        files = write(agent.name, setup.changes, Journal.of_user())
+    except (UnreadableSettingsError, OSError) as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"\nwritten: {', '.join(map(str, files))}" if files else "\nit was set up so already", err=True)
+    click.echo(f"to put it back: sluice connect {agent.name} --undo", err=True)
+
+
+def _undo(agent: str) -> None:
+    from sluice.proxy.connect.documents import UnreadableSettingsError
+    from sluice.proxy.connect.journal import Journal
+    from sluice.proxy.connect.write import undo
+
+    try:
+        done = undo(agent, Journal.of_user())
+    except (UnreadableSettingsError, OSError) as error:
+        raise click.ClickException(str(error)) from None
+    if not done:
+        click.echo(f"sluice connect {agent} --write was not run here: there is nothing to put back", err=True)
+    for one in done:
+        place = f"{'.'.join(one.entry.keys)} in {one.entry.file}"
+        what = "put back" if one.is_restored else "left as it is now, since it was changed meanwhile"
+        click.echo(f"{place}: {what}", err=True)

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+from click.testing import CliRunner, Result
+
+from sluice.proxy.meter.cli import stats
+from tests.proxy.meter.test_metering import ask, with_usage
+from tests.proxy.servers import ScriptedUpstream, proxy, reading_twice
+
+
+async def run(*arguments: str) -> Result:
+    return await asyncio.to_thread(CliRunner().invoke, stats, list(arguments))
+
+
+async def test_what_was_spent_is_shown(upstream: ScriptedUpstream) -> None:
+    upstream.answer = with_usage()
+    async with proxy(upstream.url) as client:
+        await ask(client, reading_twice())
+        shown = await run("--url", str(client.base_url))
+        as_json = await run("--url", f"{client.base_url}/v1", "--json", "--days", "1")
+    assert shown.exit_code == 0, shown.output
+    assert "1 requests, 0 of them failed" in shown.stdout
+    assert "gpt-5.2" in shown.stdout
+    assert "saved" in shown.stdout
+    assert json.loads(as_json.stdout)["totals"]["num_turns"] == 1
+
+
+async def test_before_the_first_request_it_says_what_to_do(upstream: ScriptedUpstream) -> None:
+    async with proxy(upstream.url) as client:
+        shown = await run("--url", str(client.base_url))
+    assert "sluice connect" in shown.stdout
+
+
+async def test_who_is_not_let_in_is_told_why(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+    async with proxy(upstream.url, keys_file=tmp_path / "keys.json") as client:
+        shown = await run("--url", str(client.base_url))
+    assert shown.exit_code == 1
+    assert "--key" in shown.output
+
+
+async def test_no_proxy_at_all(upstream: ScriptedUpstream) -> None:
+    gone = await run("--url", "http://127.0.0.1:1")
+    assert gone.exit_code == 1
+    assert "sluice serve" in gone.output
+    other = await run("--url", upstream.url)
+    assert other.exit_code == 1

@@ -1,0 +1,385 @@
+"""Faults around a proxy in processes of its own: nothing hangs, nothing is lost, what could be served is served.
+
+Each test says in the run's summary what it counted; `SLUICE_TEST_FULL` makes the loads large and the waits long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.proxy.load import CHAT, Agent, round_of, told
+from tests.proxy.processes import UpstreamProcess, served, wait_until_replaced, workers_of
+from tests.proxy.servers import DONE, Exchange, ScriptedUpstream, chunk
+from tests.redis_server import RedisServer
+
+IS_FULL = bool(os.environ.get("SLUICE_TEST_FULL"))
+NUM_AGENTS = 200 if IS_FULL else 24
+LONGEST_MS = 20_000
+"""No request may take longer, whatever has failed; on a quiet machine none takes two seconds."""
+LOADED = {"SLUICE_TOKENS_WAIT_S": "60"}
+"""The first answers wait for the tokenizer, so that its memory is there before any is measured."""
+BODY = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+MAX_BYTES_A_STREAM = 2 << 20
+"""What an answer that nobody takes may hold of this process's memory."""
+Note = Callable[[str, object], None]
+
+
+# --- the upstream ----------------------------------------------------------------------------------------------------
+
+
+async def stream(client: httpx.AsyncClient, **asked: object) -> tuple[int, bytes]:
+    answer = await client.post(CHAT, json={**BODY, "stream": True, **asked})
+    return answer.status_code, answer.content
+
+
+async def test_an_upstream_that_is_killed_before_during_and_after_a_stream(record_property: Note) -> None:
+    counts: Counter[str] = Counter()
+    async with UpstreamProcess() as upstream, served("--upstream", upstream.url) as (_, client):
+        for _ in range(5 if IS_FULL else 2):
+            upstream.kill()
+            refused = await asyncio.gather(*(client.post(CHAT, json=BODY) for _ in range(NUM_AGENTS)))
+            counts["refused while it was dead"] += len(refused)
+            assert {(a.status_code, a.json()["error"]["code"]) for a in refused} == {(502, "upstream_unreachable")}
+            await upstream.start()
+            whole = await asyncio.gather(*(stream(client, num_parts=20) for _ in range(NUM_AGENTS)))
+            assert all(status == 200 and body.endswith(DONE) for status, body in whole)
+            cut = [asyncio.create_task(stream(client, num_parts=600, pause_s=0.1)) for _ in range(NUM_AGENTS)]
+            await asyncio.sleep(1.0)
+            upstream.kill()
+            async with asyncio.timeout(LONGEST_MS / 1000):
+                ended = await asyncio.gather(*cut)
+            for status, body in ended:
+                if status == 200:  # it had begun: what had come is there, then one error
+                    counts["cut with an error event"] += 1
+                    events = body.decode().strip().split("\n\n")
+                    assert len(events) > 1
+                    assert json.loads(events[-1].removeprefix("data: "))["error"]["code"] == "upstream_disconnected"
+                    assert all(event.startswith("data: {") and "error" not in event for event in events[:-1])
+                else:
+                    counts["cut before the first byte"] += 1
+                    assert status == 502
+            await upstream.start()
+            # Connections that were kept from before it was killed are told from faults, and cost nothing.
+            again = await asyncio.gather(*(stream(client, num_parts=20) for _ in range(NUM_AGENTS)))
+            assert all(status == 200 and body.endswith(DONE) for status, body in again)
+            counts["whole"] += len(whole) + len(again)
+            upstream.kill()  # after the streams: nobody is told, and the next ones find it again
+            await upstream.start()
+            assert (await stream(client, num_parts=1))[0] == 200
+    record_property("counts", told(counts))
+
+
+async def test_what_another_upstream_can_serve_is_served(tmp_path: Path, record_property: Note) -> None:
+    counts: Counter[str] = Counter()
+    async with UpstreamProcess() as one, UpstreamProcess() as other:
+        settings = tmp_path / "sluice.toml"
+        settings.write_text(
+            f'[[upstreams]]\nname = "one"\norigin = "{one.url}"\nfallback = ["other"]\n'
+            f'[[upstreams]]\nname = "other"\norigin = "{other.url}"\nmodels = []\n'
+        )
+        async with served("--config", str(settings), "--mode", "safe") as (_, client):
+            agents = [Agent(f"agent{number}", 16) for number in range(NUM_AGENTS)]
+            for turn in range(16):
+                if turn % 4 == 2:
+                    one.kill()
+                if turn % 4 == 0 and turn:
+                    await one.start()
+                await round_of(agents, client, counts)
+    record_property("counts", told(counts))
+    assert counts["200"] == NUM_AGENTS * 16
+    assert counts["slips"] == 0
+    assert counts["shortened"] > 0
+    assert counts["slowest_ms"] < LONGEST_MS
+
+
+# --- Redis ------------------------------------------------------------------------------------------------------------
+
+
+class Relay:
+    """Stands before Redis and lets its answers wait."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self.wait_s = 0.0
+        self.url = ""
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Relay]:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+        yield self
+        server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            theirs, ours = await asyncio.open_connection("127.0.0.1", self._port)
+        except OSError:
+            writer.close()
+            return
+
+        async def pass_on(source: asyncio.StreamReader, target: asyncio.StreamWriter, *, is_answer: bool) -> None:
+            try:
+                while data := await source.read(65536):
+                    if is_answer:
+                        await asyncio.sleep(self.wait_s)
+                    target.write(data)
+                    await target.drain()
+            except OSError:
+                pass
+            finally:
+                target.close()
+
+        await asyncio.gather(pass_on(theirs, writer, is_answer=True), pass_on(reader, ours, is_answer=False))
+
+
+@pytest.mark.redis
+async def test_redis_killed_restarted_hung_slow_full_and_read_only_costs_no_request_and_no_prefix(
+    redis_server: RedisServer, record_property: Note
+) -> None:
+    async with UpstreamProcess() as upstream, Relay(redis_server.port).running() as relay:
+        options = ("--upstream", upstream.url, "--redis", relay.url, "--mode", "safe")
+        # On a machine that is busy with other tests a Redis that writes each record to the disk takes its time.
+        async with served(*options, env={"SLUICE_REDIS_TIMEOUT_S": "1"}, ends=True) as (_, client):
+            agents = [Agent(f"agent{number}", 100) for number in range(NUM_AGENTS)]
+
+            async def rounds(what: str, *, known: bool) -> None:
+                """Three turns of all; `known` says that Redis can be asked, so that nothing may be left undecided."""
+                seen: Counter[str] = Counter()
+                for _ in range(3):
+                    await round_of(agents, client, seen)
+                record_property("counts", f"{what}: {told(seen)}")
+                assert (seen["200"], seen["slips"]) == (3 * NUM_AGENTS, 0)
+                assert seen["slowest_ms"] < LONGEST_MS
+                assert not (known and seen["bypass state"])
+                assert not (known and not seen["shortened"])
+
+            async def recovered() -> None:
+                """Redis is asked again some seconds after it failed."""
+                await eventually_known(client)
+
+            await rounds("well", known=True)
+            redis_server.kill()
+            await rounds("killed", known=False)
+            redis_server.start()
+            await recovered()
+            await rounds("started again", known=True)
+            redis_server.hang()
+            await rounds("hung", known=False)
+            redis_server.resume()
+            await recovered()
+            relay.wait_s = 0.05
+            await rounds("slow, within the time limit", known=True)
+            relay.wait_s = 4.0
+            await rounds("slow, beyond it", known=False)
+            relay.wait_s = 0.0
+            await recovered()
+            redis_server.fill()
+            await rounds("full", known=True)
+            redis_server.empty()
+            redis_server.demote()
+            await rounds("read-only", known=True)
+            redis_server.command("REPLICAOF", "NO", "ONE")
+            redis_server.lose_disk()
+            await rounds("without a disk", known=True)
+            redis_server.command("CONFIG", "SET", "save", "")
+            await rounds("well again", known=True)
+            ready = (await client.get("/readyz")).json()
+        num_records = int(redis_server.command("DBSIZE").strip()[1:])
+    record_property("counts", f"records in Redis at the end: {num_records}")
+    assert ready["store"] == "ok"
+    # What could not be written was written later, at the latest when the proxy ended: a record and a place for each.
+    assert num_records >= 2 * NUM_AGENTS * 30
+
+
+async def eventually_known(client: httpx.AsyncClient) -> None:
+    """Wait until requests are decided again."""
+    async with asyncio.timeout(30):
+        for number in range(1_000):
+            probe = {"model": "m", "messages": [{"role": "user", "content": f"{time.time()} {number}"}]}
+            if "x-sluice-bypass" not in (await client.post(CHAT, json=probe)).headers:
+                return
+            await asyncio.sleep(0.1)
+
+
+# --- workers ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.redis
+async def test_a_worker_that_is_killed_costs_what_it_was_answering_and_no_more(
+    redis_url: str, record_property: Note
+) -> None:
+    counts: Counter[str] = Counter()
+    num_kills = 5 if IS_FULL else 2
+    async with UpstreamProcess() as upstream:
+        options = ("--upstream", upstream.url, "--redis", redis_url, "--workers", "2", "--mode", "safe")
+        async with served(*options) as (process, client):
+            agents = [Agent(f"agent{number}", 2 + 3 * num_kills) for number in range(NUM_AGENTS)]
+            await round_of(agents, client, counts)
+            for _ in range(num_kills):
+                killed = min(workers_of(process))
+                working = asyncio.create_task(round_of(agents, client, counts, num_tries=20))
+                await asyncio.sleep(0.05)
+                psutil.Process(killed).kill()
+                await working
+                await round_of(agents, client, counts, num_tries=20)
+                await asyncio.to_thread(wait_until_replaced, process, killed)
+                await round_of(agents, client, counts, num_tries=20)
+            await round_of(agents, client, counts, num_tries=20)
+    record_property("counts", told(counts))
+    assert counts["200"] == NUM_AGENTS * (2 + 3 * num_kills)
+    assert counts["given up"] == 0
+    assert counts["slips"] == 0
+    assert counts["slowest_ms"] < LONGEST_MS
+
+
+# --- clients ----------------------------------------------------------------------------------------------------------
+
+
+def request_of(body: object, *, num_bytes: int | None = None) -> bytes:
+    """A request's bytes; `num_bytes` cuts its body."""
+    data = json.dumps(body).encode()
+    head = b"POST %b HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    return head % (CHAT.encode(), len(data)) + data[:num_bytes]
+
+
+def connect(client: httpx.AsyncClient, *, receive_bytes: int | None = None) -> socket.socket:
+    """A bare connection, with as small a buffer for what comes as is asked for."""
+    bare = socket.socket()
+    if receive_bytes is not None:
+        bare.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+    bare.settimeout(30)
+    bare.connect((client.base_url.host, client.base_url.port))
+    return bare
+
+
+async def test_a_client_that_reads_a_byte_a_second_holds_up_nobody_and_fills_no_memory(record_property: Note) -> None:
+    num_parts = 4_000 if IS_FULL else 1_500
+    seconds = 60 if IS_FULL else 3
+    counts: Counter[str] = Counter()
+    async with UpstreamProcess() as upstream, served("--upstream", upstream.url, env=LOADED) as (process, client):
+        agents = [Agent(f"agent{number}", 2 + seconds) for number in range(NUM_AGENTS)]
+        await round_of(agents, client, counts)
+        proxy = psutil.Process(process.pid)
+        before = proxy.memory_info().rss
+        big = {**BODY, "stream": True, "num_parts": num_parts, "part_bytes": 32_768}
+        slow = [connect(client, receive_bytes=4096) for _ in range(8)]
+        for bare in slow:
+            bare.sendall(request_of(big))
+        for _ in range(seconds):
+            for bare in slow:
+                counts["bytes read slowly"] += len(await asyncio.to_thread(bare.recv, 1))
+            started_s = time.monotonic()
+            await round_of(agents, client, counts)
+            await asyncio.sleep(max(0.0, 1.0 - (time.monotonic() - started_s)))
+        grown = proxy.memory_info().rss - before
+        # They make up their minds and read on: all of it comes.
+        received = await asyncio.to_thread(read_to_the_end, slow[0])
+        for bare in slow:
+            bare.close()
+        await round_of(agents, client, counts)
+    offered = len(slow) * num_parts * 32_768
+    record_property("counts", f"{told(counts)}; {offered >> 20} MB offered, proxy grew by {grown >> 20} MB")
+    assert counts["200"] == NUM_AGENTS * (2 + seconds)
+    assert counts["bytes read slowly"] == len(slow) * seconds
+    assert counts["slowest_ms"] < LONGEST_MS
+    assert received.count(b'"xxx') == num_parts
+    assert received.endswith(DONE + b"\r\n0\r\n\r\n")
+    assert grown < len(slow) * MAX_BYTES_A_STREAM
+
+
+def read_to_the_end(bare: socket.socket) -> bytes:
+    received = bytearray()
+    while not received.endswith(b"0\r\n\r\n"):
+        data = bare.recv(1 << 20)
+        assert data, "the connection was cut"
+        received += data
+    return bytes(received)
+
+
+async def test_clients_that_vanish_leave_nothing_behind(upstream: ScriptedUpstream, record_property: Note) -> None:
+    async def slowly(exchange: Exchange) -> None:
+        if exchange.json.get("hold"):
+            await asyncio.Event().wait()
+        await exchange.start("text/event-stream")
+        while True:
+            await exchange.part(chunk("more"))
+            await asyncio.sleep(0.01)
+
+    upstream.answer = slowly
+    num_clients = 100 if IS_FULL else 20
+    streamed = {**BODY, "stream": True}
+    async with served("--upstream", upstream.url) as (process, client):
+        proxy = psutil.Process(process.pid)
+        idle = proxy.num_fds()
+        vanished = 0
+        for _ in range(5 if IS_FULL else 2):
+            for body, cut, reads in (
+                (streamed, 20, False),  # while it was sending its request
+                ({**BODY, "hold": True}, None, False),  # while the upstream was thinking
+                (streamed, None, True),  # while it was read to
+            ):
+                gone = [connect(client) for _ in range(num_clients)]
+                for bare in gone:
+                    bare.sendall(request_of(body, num_bytes=cut))
+                if reads:
+                    for bare in gone:
+                        assert await asyncio.to_thread(bare.recv, 100)
+                elif cut is None:
+                    await until(lambda: sum(not e.hung_up.is_set() for e in upstream.exchanges) >= num_clients)
+                for bare in gone:
+                    # No farewell: a connection that is reset, as that of a process that was killed.
+                    bare.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+                    bare.close()
+                vanished += num_clients
+                await until(lambda: all(exchange.hung_up.is_set() for exchange in upstream.exchanges))
+        await until(lambda: proxy.num_fds() <= idle + 2)
+        left = proxy.num_fds() - idle
+        upstream.answer = ScriptedUpstream().answer
+        assert (await client.post(CHAT, json=BODY)).status_code == 200
+        hung_up = sum(exchange.hung_up.is_set() for exchange in upstream.exchanges)
+    record_property(
+        "counts", f"{vanished} vanished, {hung_up} upstream calls hung up on, {left} more file descriptors than before"
+    )
+    assert hung_up == vanished * 2 / 3
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not is_so():  # noqa: ASYNC110 - what is waited for is in another process
+            await asyncio.sleep(0.05)
+
+
+# --- a day ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_day_in_minutes_leaves_memory_flat(record_property: Note) -> None:
+    """Conversations come and go; a day of a team of ten, 15,000 turns, or in the short run the first hour of it."""
+    num_agents, num_turns, num_generations = (50, 30, 10) if IS_FULL else (20, 10, 5)
+    counts: Counter[str] = Counter()
+    sizes: list[int] = []
+    async with (
+        UpstreamProcess() as upstream,
+        served("--upstream", upstream.url, env={**LOADED, "SLUICE_STATE_MAX_BYTES": str(4 << 20)}) as (process, client),
+    ):
+        proxy = psutil.Process(process.pid)
+        for generation in range(num_generations):
+            agents = [Agent(f"agent{generation}_{number}", num_turns) for number in range(num_agents)]
+            for _ in range(num_turns):
+                await round_of(agents, client, counts)
+            sizes.append(proxy.memory_info().rss)
+    record_property("counts", f"{told(counts)}; MB after each part: {' '.join(str(size >> 20) for size in sizes)}")
+    assert counts["200"] == num_agents * num_turns * num_generations
+    assert counts["slips"] == 0
+    assert sizes[-1] < 1.1 * sizes[len(sizes) // 2]
