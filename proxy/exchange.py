@@ -34,6 +34,9 @@ from sluice.proxy.wire.render_errors import error_headers
 DRAFT_HEADER = b"x-sluice-draft"
 """What the bundled backend may propose to itself; it goes to self-hosted upstreams alone."""
 
+_REFUSALS = (400, 422)
+"""Statuses by which an upstream says that it cannot read a request, perhaps for what we put into it."""
+
 
 @dataclass(slots=True)
 class Exchange:
@@ -161,7 +164,8 @@ class Endpoint:
         answer = await _ask(services, target, outgoing, prepared, scope["headers"])
         if answer.status in OVERFLOW_STATUSES and prepared.compressed is not None:
             answer = await self._unless_too_long(answer, target, scope, services, exchange)
-        answer = await self._with_searches(answer, target, scope, services, exchange)
+        if prepared.searching is not None:
+            answer = await self._with_searches(answer, target, scope, services, exchange)
         exchange.answer = answer
         answered_s = time.perf_counter()
         try:
@@ -225,16 +229,24 @@ class Endpoint:
     async def _with_searches(
         self, answer: SourcedAnswer, target: Target, scope: Scope, services: Services, exchange: Exchange
     ) -> SourcedAnswer:
-        """Where the request has the search tool, answer its calls and ask on."""
+        """Answer the calls of the search tool, and ask on; where the upstream refuses the request, ask without it."""
         prepared = exchange.prepared
-        if prepared is None or prepared.searching is None or services.search_tool is None:
-            return answer
+        assert prepared is not None
+        assert prepared.searching is not None
+        assert services.search_tool is not None
         mode = prepared.mode
         headers = [header for header in scope["headers"] if header[0] != b"content-encoding"]
+        if answer.status in _REFUSALS:
+            answer.close()
+            logger.warning(fields("search_tool_refused", status=answer.status))
+            exchange.prepared = await prepare(
+                prepared.searching.sent.raw, headers, self._wire, mode, services, searches=False
+            )
+            outgoing = outgoing_of(scope, exchange.prepared, self._wire)
+            return await _ask(services, target, outgoing, exchange.prepared, headers)
 
         async def send(body: bytes) -> SourcedAnswer:
-            # Named in the request by now, the tool is not added once more.
-            again = await prepare(body, headers, self._wire, mode, services)
+            again = await prepare(body, headers, self._wire, mode, services, searches=False)
             return await _ask(services, target, outgoing_of(scope, again, self._wire), again, headers)
 
         return await services.search_tool.answer(answer, prepared.searching, send)

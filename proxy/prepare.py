@@ -93,7 +93,14 @@ def budget_of(headers: Sequence[Header]) -> int | None:
 
 
 async def prepare(
-    raw: bytes, headers: Sequence[Header], wire: Wire, mode: Mode, services: Services, *, dry: bool = False
+    raw: bytes,
+    headers: Sequence[Header],
+    wire: Wire,
+    mode: Mode,
+    services: Services,
+    *,
+    dry: bool = False,
+    searches: bool = True,
 ) -> Prepared:
     """Compress a request's messages.
 
@@ -104,6 +111,7 @@ async def prepare(
         mode: that is asked for.
         services: the parts to work with.
         dry: say what would be forwarded, and freeze nothing.
+        searches: whether the search tool may be added.
 
     Raises:
         RequestError: the body is no request of its wire, and the mode is not `off`; or the budget is none.
@@ -123,7 +131,7 @@ async def prepare(
     target = _priced(services.upstreams.resolve(parsed.model), parsed, services)
     tenant = await _tenant(headers, services)
     searching = None
-    if services.search_tool is not None and mode is not Mode.OFF:
+    if services.search_tool is not None and searches and mode is not Mode.OFF:
         searching = await services.search_tool.added(parsed, wire, tenant=tenant, upstream=target.origin, dry=dry)
         parsed = searching.parsed if searching is not None else parsed
         plain = parsed.raw

@@ -49,6 +49,8 @@ class Searching:
 
     parsed: Body
     """The body with the tool in it, and with what the client did not see of earlier turns."""
+    sent: Body
+    """The client's."""
     form: Form
     dialect: Dialect
     head: bytes | None
@@ -176,7 +178,7 @@ class SearchTool:
             changed[form.list_field] = _listed(restored(messages, exchanges, form))
         body = parsed.splice(messages, changed)
         head = hashes[-1] if roles[-1] != "assistant" else None
-        return Searching(wire.parse(body), form, dialect, head)
+        return Searching(wire.parse(body), parsed, form, dialect, head)
 
     async def _look_up(self, keys: Sequence[bytes]) -> dict[bytes, bytes | None]:
         """Records by their keys, as far as they can be had; what is certainly not there is remembered.

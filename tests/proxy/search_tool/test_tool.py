@@ -227,6 +227,19 @@ async def test_where_the_upstream_refuses_a_search_the_answer_comes_without(
 
 
 @wires
+@streams
+async def test_a_request_that_the_upstream_refuses_with_the_tool_goes_without(
+    upstream: ScriptedUpstream, root: Path, wire: WireName, stream: bool
+) -> None:
+    script(upstream, wire, [400, [("text", "Fine.")]])
+    async with searching(upstream, root) as client:
+        body = await ask(client, wire, HI, stream=stream)
+    assert pieces_of(wire, body) == [("text", "Fine.")]
+    assert [tools_of(exchange) for exchange in upstream.exchanges] == [["Read", TOOL], ["Read"]]
+    assert forwarded(upstream.last) == HI
+
+
+@wires
 async def test_where_the_upstream_is_overloaded_the_client_is_told(
     upstream: ScriptedUpstream, root: Path, wire: WireName
 ) -> None:
