@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from sluice.compressor import Compressor, StateStore
 from sluice.proxy.access import Access
 from sluice.proxy.answers import Answers
+from sluice.proxy.known_bodies import KnownBodies
 from sluice.proxy.meter import Meter, PriceTable, StatsReader
 from sluice.proxy.metrics import Metrics
 from sluice.proxy.search_tool import SearchTool
@@ -36,6 +37,7 @@ class Services:
     """The prompt cache; None where it is switched off."""
     search_tool: SearchTool | None = None
     """The tool that is added to requests; None where it is switched off."""
+    bodies: KnownBodies = field(default_factory=KnownBodies)
     windows: Windows = field(default_factory=Windows)
 
     async def aclose(self) -> None:

@@ -32,7 +32,7 @@ Named = Sequence[tuple[str, Source]]
 @click.option("--prepared", required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--runs", required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--base", required=True, help="Name of the base.")
-@click.option("--unseen", type=click.Choice(["fold", "agent"]), default="fold", show_default=True, help="Whose logits.")
+@click.option("--unseen", multiple=True, metavar="RUN", help="Whose logits; the later goes first. Default: all folds.")
 @click.option("--without", "agent", help="An agent that is left out: what is lost of its facts is printed.")
 @click.option("--look-at", multiple=True, help="Stems of the traces that the runs looked at only.")
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="The model's folder.")
@@ -45,7 +45,7 @@ def combine(
     prepared: Path,
     runs: Path,
     base: str,
-    unseen: str,
+    unseen: Sequence[str],
     agent: str | None,
     look_at: Sequence[str],
     out: Path,
@@ -59,7 +59,8 @@ def combine(
     named = [one for stem in stems for one in read_sources(examples_file(prepared, stem))]
     corpus = read_corpora([corpus_file(prepared, stem, base) for stem in stems])
     files = {path.name.removesuffix(_SUFFIX): path for path in sorted(runs.glob(f"*{_SUFFIX}"))}
-    parts = [read_run(path, "train", corpus) for run, path in files.items() if run.startswith(unseen)]
+    wanted = unseen or [run for run in files if run.startswith("fold-")]
+    parts = [read_run(files[run], "train", corpus) for run in wanted]
     sources = with_logits(named, by_conversation(corpus, parts))
     trained = forests(balanced([source for source in sources if source.agent != agent]), growth)
     num_examples = sum(len(source.examples.weights) for source in sources)

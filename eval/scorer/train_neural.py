@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,13 @@ PRIOR_LOGIT = -3.0
 @click.option("--base", required=True, help="Name or folder of the base; see bases.py.")
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False))
 @click.option("--look-at", multiple=True, type=click.Path(path_type=Path, exists=True), help="Traces to score only.")
-@click.option("--run", "runs", multiple=True, default=(MAIN,), help="main, fold-N, agent-NAME; in this order.")
+@click.option(
+    "--run",
+    "runs",
+    multiple=True,
+    default=(MAIN,),
+    help="main, fold-N, agent-NAME, in this order; with `:N`, so many epochs.",
+)
 @click.option("--layers", type=click.IntRange(min=1), help="Of the base, from below; default: all.")
 @click.option("--epochs", default=Plan().epochs, show_default=True)
 @click.option("--minutes", type=float, help="Of each run's training, at most.")
@@ -90,7 +97,7 @@ def train_neural(
     on_device = DeviceCorpus(train, line_weights(train), device)
     held_on_device = DeviceCorpus(held, np.ones(len(held.flags), np.float32), device) if held is not None else None
     say(f"{len(train):,} windows, {train.num_tokens.sum():,} tokens, {len(train.flags):,} lines; {device}")
-    for run in runs:
+    for run, run_epochs in _runs(runs, epochs):
         if (out / f"{run}.logits.npz").exists():
             continue
         torch.manual_seed(seed)
@@ -100,8 +107,9 @@ def train_neural(
         hidden = left_out(run, train) | (np.random.default_rng(seed).random(len(train.groups)) >= share)
         is_hidden = hidden[train.windows[:, 0]]
         say(f"{run}: trains on {int((~hidden).sum())} conversations, {int((~is_hidden).sum()):,} windows")
-        fit(network, train, on_device, np.flatnonzero(~is_hidden), plan, out / f"{run}.checkpoint", say)
-        _write(out / run, network, found, layers, digest, train, run, plan)
+        own = replace(plan, epochs=run_epochs)
+        fit(network, train, on_device, np.flatnonzero(~is_hidden), own, out / f"{run}.checkpoint", say)
+        _write(out / run, network, found, layers, digest, train, run, own)
         unseen = np.flatnonzero(left_out(run, train)[train.windows[:, 0]])
         logits: dict[str, Any] = {"train": score(network, on_device, unseen, batch_tokens), "train_windows": unseen}
         if held is not None and held_on_device is not None:
@@ -109,6 +117,18 @@ def train_neural(
         np.savez(out / f"{run}.logits.npz", allow_pickle=False, **logits)
         (out / f"{run}.checkpoint").unlink(missing_ok=True)
         say(f"{run}: done")
+
+
+def _runs(texts: Sequence[str], epochs: float) -> list[tuple[str, float]]:
+    """Runs and their epochs, of `NAME` or `NAME:EPOCHS`."""
+    found = []
+    for text in texts:
+        name, _, own = text.partition(":")
+        try:
+            found.append((name, float(own or epochs)))
+        except ValueError as error:
+            raise click.BadParameter(f"--run {text!r}: {own!r} is no number of epochs") from error
+    return found
 
 
 def ready(network: LineNetwork, plan: Plan, device: torch.device) -> None:
@@ -128,9 +148,8 @@ def ready(network: LineNetwork, plan: Plan, device: torch.device) -> None:
 def _looked_at(
     run: str, network: LineNetwork, held: Corpus, on_device: DeviceCorpus, batch_tokens: int
 ) -> npt.NDArray[np.float16]:
-    """Logits of all lines that are only looked at; a run without an agent is asked about that agent's alone."""
-    agent = run.removeprefix("agent-")
-    asked = np.array([agent in (run, group.agent) for group in held.groups])[held.windows[:, 0]]
+    """Logits of what is only looked at: of all by `main`, of its agent's by a run without one; the rest is NaN."""
+    asked = np.array([run in (MAIN, f"agent-{group.agent}") for group in held.groups])[held.windows[:, 0]]
     found = np.full((len(held.flags), len(HEADS)), np.nan, np.float16)
     found[np.repeat(asked, np.diff(held.line_starts))] = score(network, on_device, np.flatnonzero(asked), batch_tokens)
     return found

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
-from itertools import groupby
 
-from sluice.compressor.types import Message, Role
+from sluice.compressor.types import Message
 from sluice.proxy.search_tool.form import Form, Kept
 
 Run = tuple[int, int]
@@ -50,18 +49,6 @@ def fingerprint(messages: Iterable[Message]) -> bytes:
         if message.calls:
             return _digest("".join((*said, "\0", message.calls[0].id)).encode(errors="surrogatepass"))
     return _digest("".join(said).encode(errors="surrogatepass"))
-
-
-def runs_of(roles: Sequence[Role]) -> list[Run]:
-    """The assistant's turns behind a first message of somebody else's."""
-    runs: list[Run] = []
-    at = 0
-    for role, group in groupby(roles):
-        stop = at + len(list(group))
-        if role == "assistant" and at:
-            runs.append((at, stop))
-        at = stop
-    return runs
 
 
 def restored(messages: Sequence[bytes], exchanges: Mapping[Run, Kept], form: Form) -> list[bytes]:

@@ -23,7 +23,7 @@ from sluice.proxy.search_tool.answer import answered
 from sluice.proxy.search_tool.chat import ChatForm
 from sluice.proxy.search_tool.definition import DESCRIPTION, NAME, PARAMETERS, Asked, asked, can_join, joined
 from sluice.proxy.search_tool.form import KEPT_VERSION, Form, Kept
-from sluice.proxy.search_tool.history import Run, decision_key, exchange_key, fingerprint, restored, runs_of
+from sluice.proxy.search_tool.history import Run, decision_key, exchange_key, fingerprint, restored
 from sluice.proxy.search_tool.messages import MessagesForm
 from sluice.proxy.search_tool.responses import ResponsesForm
 from sluice.proxy.search_tool.rounds import Call
@@ -83,7 +83,7 @@ class SearchTool:
         self._holdout = holdout
         self._state_timeout_s = state_timeout_s
         self._fingerprints: LRU[bytes, bytes] = LRU(_MAX_MEMO)
-        """By chain hash of a turn's last message."""
+        """Of what the assistant said in a turn, by its chain hash."""
         self._absent: LRU[bytes, bool] = LRU(_MAX_MEMO)
         """Exchanges that there are none of: one is written before its answer is whole, or never."""
 
@@ -151,21 +151,22 @@ class SearchTool:
         self, parsed: Body, wire: Wire, form: Form, dialect: Dialect, tenant: bytes, upstream: str, *, dry: bool
     ) -> Searching | None:
         messages = parsed.messages
-        roles, hashes = self._compressor.chain(messages, dialect=dialect, tenant=tenant, upstream=upstream)
+        reading = self._compressor.read(messages, dialect=dialect, tenant=tenant, upstream=upstream)
+        hashes, num_leading = reading.hashes, len(reading.leading)
         if not hashes:
             return None
-        num_leading = len(messages) - len(hashes)
-        runs = runs_of(roles[num_leading:])
         keys: dict[Run, bytes] = {}
-        for start, stop in runs:
-            mark = self._fingerprint(hashes[stop - 1], messages[num_leading + start : num_leading + stop], dialect)
-            keys[start + num_leading, stop + num_leading] = exchange_key(hashes[start - 1], mark)
+        for index in range(1, len(hashes)):
+            if reading.role(index) == "assistant":
+                start, stop = reading.stops[index - 1], reading.stops[index]
+                mark = self._fingerprint(hashes[index], reading.sent[start:stop], dialect)
+                keys[num_leading + start, num_leading + stop] = exchange_key(hashes[index - 1], mark)
         wanted = [key for key in keys.values() if self._absent.get(key) is None]
         root = decision_key(hashes[0])
         records = await self._look_up([root, *wanted])
         decision = records.get(root)
         if decision is None:
-            if any(role == "assistant" for role in roles):
+            if reading.is_begun:
                 return None  # it began without, or what it began with is lost
             decision = _NO if is_held_out(hashes[0], self._holdout) else _YES
             if not dry:
@@ -177,7 +178,7 @@ class SearchTool:
         if exchanges:
             changed[form.list_field] = _listed(restored(messages, exchanges, form))
         body = parsed.splice(messages, changed)
-        head = hashes[-1] if roles[-1] != "assistant" else None
+        head = hashes[-1] if reading.role(len(hashes) - 1) != "assistant" else None
         return Searching(wire.parse(body), parsed, form, dialect, head)
 
     async def _look_up(self, keys: Sequence[bytes]) -> dict[bytes, bytes | None]:

@@ -218,7 +218,18 @@ def test_from_conversations_to_a_scorer(base: Base, prepared: Path, corpora: lis
          stems[0], "--out", str(tmp_path / "model"), "--trees", "3"],
     )  # fmt: skip
     assert done.exit_code == 0, done.output
-    without = ["--without", AGENTS[0], "--unseen", "fold", "--out", str(tmp_path / "without"), "--trees", "3"]
+    without = [
+        "--without",
+        AGENTS[0],
+        "--unseen",
+        "fold-0",
+        "--unseen",
+        "fold-1",
+        "--out",
+        str(tmp_path / "without"),
+        "--trees",
+        "3",
+    ]
     done = CliRunner().invoke(
         combine, [*stems, "--prepared", str(prepared), "--runs", str(tmp_path / "runs"), "--base", base.name, *without]
     )
