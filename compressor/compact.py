@@ -30,7 +30,8 @@ _QUERY_WEIGHT = 0.5
 """What a line that holds every word of the query is worth beside what it is worth anyway, in facts."""
 _PRICES = (1e-7, 10.0)
 """Between these the price of a token is sought at which a ratio is met."""
-_NUM_HALVINGS = 14
+_NUM_HALVINGS = 10
+"""Of eight powers of ten: to within two percent of the price."""
 _NO_IDENTITY = b"\0" * 16
 
 Range = tuple[int, int]
@@ -132,6 +133,11 @@ def compact_messages(
         }
         for message, by_text in zip(messages, found, strict=True)
     ]
+
+
+def whole(text: str) -> Compacted:
+    """A text that stays as it is."""
+    return _compacted(text, (), include_markers=True)
 
 
 def _omissions(

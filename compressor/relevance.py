@@ -29,7 +29,7 @@ def relevance(texts: Sequence[Sequence[str]], query: str) -> list[list[float]]:
         For each text, for each line a number in [0, 1].
     """
     wanted = words(query)
-    found = [[wanted & words(line) if wanted else frozenset() for line in lines] for lines in texts]
+    found = [[_matched(line, wanted) for line in lines] for lines in texts]
     counts = Counter(word for lines in found for matched in lines for word in matched)
     num_lines = max(1, sum(map(len, found)))
     weights = {
@@ -37,6 +37,13 @@ def relevance(texts: Sequence[Sequence[str]], query: str) -> list[list[float]]:
     }
     total = sum(weights.values()) or 1.0
     return [_lent([sum(weights.get(word, 0.0) for word in matched) / total for matched in lines]) for lines in found]
+
+
+def _matched(line: str, wanted: frozenset[str]) -> frozenset[str]:
+    """Those of the words that stand in a line."""
+    lowered = line.lower()
+    # Most lines hold none of them, which is told without taking them apart.
+    return wanted & words(line) if any(word in lowered for word in wanted) else frozenset()
 
 
 def words(text: str) -> frozenset[str]:

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sluice.compressor import ANTHROPIC_MESSAGES, OPENAI_CHAT, OPENAI_RESPONSES, Dialect, Mode
-from sluice.compressor.compact import Compacted, Range, compact_messages, compact_text
+from sluice.compressor.compact import Compacted, Range, compact_messages, compact_text, whole
 from sluice.compressor.scoring import ModelFileError, Scorer, load_default
 from sluice.compressor.turn import parse
 from sluice.proxy.body import ClientGoneError, read_body
@@ -103,7 +103,7 @@ def _decode(raw: bytes, encoding: str, max_body_bytes: int) -> CompactRequest:
 
 def _run_text(text: str, asked: CompactRequest, mode: Mode) -> tuple[_Json, list[bytes], list[bytes]]:
     if mode is Mode.OFF:
-        done = Compacted(text, kept=((1, text.count("\n") + 1),))
+        done = whole(text)
     else:
         done = compact_text(
             text,
@@ -134,11 +134,11 @@ def _run_messages(messages: list[_Json], asked: CompactRequest, mode: Mode) -> t
     for raw, message, original, by_text in zip(raws, parsed, messages, found, strict=True):
         texts = {index: done.text for index, done in by_text.items()}
         rendered = json.loads(dialect.render(raw, texts)) if texts else original
-        whole = {i: Compacted(t.text, kept=((1, t.text.count("\n") + 1),)) for i, t in enumerate(message.texts)}
+        all_texts = {index: whole(text.text) for index, text in enumerate(message.texts)} | dict(by_text)
         ranges: _Json = {"compacted_line_ranges": [], "kept_line_ranges": []}
-        for index, done in {**whole, **by_text}.items():
+        for index, done in all_texts.items():
             for key, spans in _ranges(done).items():
-                ranges[key] += [{**span, "text_index": index} if len(whole) > 1 else span for span in spans]
+                ranges[key] += [{**span, "text_index": index} if len(all_texts) > 1 else span for span in spans]
         shortened.append({**rendered, **ranges})
     before = [line for message in parsed for line in _as_message("".join(text.text for text in message.texts))]
     after = [

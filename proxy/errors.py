@@ -63,6 +63,9 @@ from sluice.search.errors import (
 class ProxyError(Exception):
     """Base of all errors that the proxy raises."""
 
+    retry_after_s: float | None = None
+    """Seconds before which another attempt is of no use; None where nothing is said of it."""
+
 
 class ConfigError(ProxyError):
     """A setting is wrong. The message names key and value, never a secret."""
@@ -106,6 +109,9 @@ class WebSocketError(RequestError):
 class BodyTooLargeError(RequestError):
     """The body is larger than the limit."""
 
+    retry_after_s = 3_600.0
+    """Whether it fits is up to whoever changes the limit, and nobody does so within seconds."""
+
     def __init__(self, max_body_bytes: int) -> None:
         super().__init__(f"request body is larger than the limit of {max_body_bytes:,} bytes (setting max_body_bytes)")
 
@@ -119,9 +125,6 @@ class UnknownConversationError(RequestError):
 
 class AccessError(RequestError):
     """The request may not be served, or not now."""
-
-    retry_after_s: float | None = None
-    """Seconds after which another attempt may succeed; None where none will."""
 
 
 class ForbiddenHostError(AccessError):

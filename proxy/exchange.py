@@ -13,12 +13,13 @@ from dataclasses import dataclass
 
 from starlette.types import Receive, Scope, Send
 
+from sluice.compressor import Mode
 from sluice.proxy.access.guard import STATE_KEY
 from sluice.proxy.answers import SourcedAnswer, Unshared, answer_key, may_keep, may_take
 from sluice.proxy.body import ClientGoneError, read_body
 from sluice.proxy.headers import Header, find, to_upstream
 from sluice.proxy.log import fields, logger, where
-from sluice.proxy.meter import Source, UsageReader, reader_for
+from sluice.proxy.meter import CLIENT_GONE_STATUS, Source, UsageReader, reader_for
 from sluice.proxy.meter.breakpoints import Breakpoints, breakpoints_of
 from sluice.proxy.meter.reader import readable
 from sluice.proxy.metering import turn_of
@@ -29,9 +30,8 @@ from sluice.proxy.services import Services
 from sluice.proxy.upstreams import RoutedAnswer, Target
 from sluice.proxy.wire import Outgoing, WireName
 from sluice.proxy.wire.base import Wire
+from sluice.proxy.wire.render_errors import error_headers
 
-CLIENT_GONE_STATUS = 499
-"""Status under which requests are counted whose client hung up; nobody is sent it."""
 DRAFT_HEADER = b"x-sluice-draft"
 """What the bundled backend may propose to itself; it goes to self-hosted upstreams alone."""
 
@@ -103,7 +103,8 @@ class Endpoint:
             error = fault
             status, body = self._wire.render_error(fault)
             headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-            await send({"type": "http.response.start", "status": status, "headers": headers + exchange.headers()})
+            headers += [*error_headers(fault), *exchange.headers()]
+            await send({"type": "http.response.start", "status": status, "headers": headers})
             await send({"type": "http.response.body", "body": body})
         total_s = time.perf_counter() - started_s
         await self._meter(scope, services, exchange, status, at_s, total_s)
@@ -113,24 +114,10 @@ class Endpoint:
             services.metrics.overhead_s.observe(exchange.own_s)
             if prepared.bypass is not None:
                 services.metrics.bypasses.labels(prepared.bypass).inc()
-        line = fields(
-            self._wire.name,
-            status=status,
-            mode=prepared and prepared.mode,
-            epoch=exchange.epoch,
-            bypass=prepared and prepared.bypass,
-            tokens_in=exchange.tokens and exchange.tokens[0],
-            tokens_out=exchange.tokens and exchange.tokens[1],
-            upstream=exchange.answer and exchange.answer.upstream,
-            retries=exchange.answer and (exchange.answer.num_retries or None),
-            overhead_ms=exchange.own_s * 1000,
-            total_ms=total_s * 1000,
-            answer=exchange.answer and exchange.answer.source,
-            answer_bytes=num_bytes,
-            error=error and where(error),
-        )
         # A fault of ours, told from a 500 of the upstream's by there being an exception.
-        logger.log(logging.ERROR if status == 500 and error is not None else logging.INFO, line)
+        level = logging.ERROR if status == 500 and error is not None else logging.INFO
+        if logger.isEnabledFor(level):
+            logger.log(level, _line(self._wire, exchange, status, total_s, num_bytes, error))
 
     async def _serve(
         self, scope: Scope, receive: Receive, send: Send, services: Services, exchange: Exchange
@@ -222,9 +209,12 @@ class Endpoint:
         return Unshared(await services.upstreams.send(target, outgoing_of(scope, shorter, self._wire)))
 
     def _count(self, prepared: Prepared, services: Services, exchange: Exchange) -> asyncio.Task[None] | None:
-        """Start counting tokens; the counters get them even where the answer's head does not wait for them."""
+        """Start counting tokens; the counters get them even where the answer's head does not wait for them.
+
+        In mode `off` nothing is counted: nothing is dropped, and what went out is in the upstream's own usage.
+        """
         parsed, dialect = prepared.parsed, self._wire.dialect
-        if parsed is None or dialect is None or parsed.spans is None:
+        if prepared.mode is Mode.OFF or parsed is None or dialect is None or parsed.spans is None:
             return None
 
         async def count() -> None:
@@ -243,6 +233,29 @@ class Endpoint:
         self._counting.add(task)
         task.add_done_callback(self._counting.discard)
         return task
+
+
+def _line(
+    wire: Wire, exchange: Exchange, status: int, total_s: float, num_bytes: int, error: BaseException | None
+) -> str:
+    """What the log says of a request."""
+    prepared, answer = exchange.prepared, exchange.answer
+    return fields(
+        wire.name,
+        status=status,
+        mode=prepared and prepared.mode,
+        epoch=exchange.epoch,
+        bypass=prepared and prepared.bypass,
+        tokens_in=exchange.tokens and exchange.tokens[0],
+        tokens_out=exchange.tokens and exchange.tokens[1],
+        upstream=answer and answer.upstream,
+        retries=answer and (answer.num_retries or None),
+        overhead_ms=exchange.own_s * 1000,
+        total_ms=total_s * 1000,
+        answer=answer and answer.source,
+        answer_bytes=num_bytes,
+        error=error and where(error),
+    )
 
 
 async def _ask(

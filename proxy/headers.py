@@ -23,6 +23,8 @@ HOP_BY_HOP = frozenset(
     )
 )
 _OURS = b"x-sluice-"
+CREDENTIALS = (b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key")
+"""Headers that hold a credential for an upstream."""
 
 
 def find(headers: Iterable[Header], name: bytes) -> str | None:

@@ -111,14 +111,14 @@ async def prepare(
         plain = await _unpacked(raw, find(headers, b"content-encoding") or "", services.settings.max_body_bytes)
     except UnreadableBodyError:
         return Prepared(raw, mode, bypass="content-encoding", is_packed=True)
+    tenant = await _tenant(headers, services)
     try:
-        parsed = wire.parse(plain)
+        parsed = services.bodies.parse(plain, wire.shape, tenant) if tenant else wire.parse(plain)
     except RequestError:
         if mode is Mode.OFF:
             return Prepared(raw, mode, is_packed=plain is not raw)
         raise
     target = _priced(services.upstreams.resolve(parsed.model), parsed, services)
-    tenant = await _tenant(headers, services)
     # A local server's prefix cache is ours to care for; what is left out says nothing to a model.
     stabilised = wire.stabilised(parsed) if target.is_local and parsed.spans is not None else {}
     untouched = Prepared(
@@ -202,7 +202,7 @@ async def shrink(
 
 
 async def _unpacked(raw: bytes, encoding: str, max_body_bytes: int) -> bytes:
-    if len(raw) < _MAX_INLINE_BYTES:
+    if len(raw) < _MAX_INLINE_BYTES or not encoding:
         return unpack(raw, encoding, max_body_bytes)
     return await asyncio.to_thread(unpack, raw, encoding, max_body_bytes)
 

@@ -6,10 +6,9 @@ import hashlib
 import hmac
 from collections.abc import Iterable
 
-from sluice.proxy.headers import Header
+from sluice.proxy.headers import CREDENTIALS, Header
 
 PROXY_KEY = b"x-sluice-key"
-_CREDENTIALS = (b"authorization", b"x-api-key", b"api-key")
 
 
 def tenant_of(headers: Iterable[Header], secret: bytes) -> bytes:
@@ -18,7 +17,7 @@ def tenant_of(headers: Iterable[Header], secret: bytes) -> bytes:
     A proxy key outlives the rotation of a credential, so it comes first. Requests with neither share one tenant.
     """
     found = dict(headers)
-    for name in (PROXY_KEY, *_CREDENTIALS):
+    for name in (PROXY_KEY, *CREDENTIALS):
         if name in found:
             # Named, so that a proxy key never meets a credential of the same bytes.
             return hmac.digest(secret, name + b"\0" + found[name], hashlib.sha256)[:16]

@@ -14,24 +14,32 @@ from sluice.compressor.scoring.neural.card import read_combination
 from sluice.compressor.scoring.neural.windows import WindowMaker
 from sluice.eval.scorer.bases import base_named
 from sluice.eval.scorer.cached import CachedModel, CombinedScorer, keyed
-from sluice.eval.scorer.corpus import read_corpus
+from sluice.eval.scorer.corpus import read_corpora
 from sluice.eval.scorer.logits import read_run
 
 FEATURES = "features.npz"
 """In a model's folder while it is judged: trees over features alone that have seen the same conversations."""
 
 
-def combined_scorer(folder: Path, logits: Sequence[tuple[Path, str, Path]]) -> CombinedScorer:
+def combined_scorer(folder: Path, logits: Sequence[tuple[Path, str, Path]], base: str | None = None) -> CombinedScorer:
     """A scorer that reads a run's logits in place of running its network.
 
     Args:
         folder: with a last layer, and the trees that stand in where nothing was scored.
-        logits: a run's file, which part of it (see `read_run`), and the corpus that was scored.
+        logits: a run's file, which part of it (see `read_run`), and the corpora that were scored, as a pattern.
+        base: name or folder of the network's base; None: what the corpora name.
+
+    Raises:
+        ValueError: no logits are named.
     """
     known: dict[bytes, npt.NDArray[np.float16]] = {}
-    for run, stem, path in logits:
-        corpus = read_corpus(path)
-        known.update(keyed(corpus, *read_run(run, stem, corpus)))
-    maker = WindowMaker(BaseTokenizer(base_named(corpus.base)), corpus.shape)
+    named, shape = None, None
+    for run, part, path in logits:
+        corpus = read_corpora(sorted(path.parent.glob(path.name)))
+        known.update(keyed(corpus, *read_run(run, part, corpus)))
+        named, shape = corpus.base, corpus.shape
+    if named is None or shape is None:
+        raise ValueError("a network's scores are read from a run's logits: none are named")
+    maker = WindowMaker(BaseTokenizer(base_named(base or named)), shape)
     features, _ = read_forest(folder / FEATURES)
-    return CombinedScorer(features, read_combination(folder), maker, CachedModel(known, corpus.shape.max_tokens))
+    return CombinedScorer(features, read_combination(folder), maker, CachedModel(known, shape.max_tokens))

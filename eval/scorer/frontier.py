@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import multiprocessing
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,9 +21,11 @@ from sluice.compressor import OPENAI_CHAT, Compressor, CompressorSettings, Memor
 from sluice.compressor.line_judge import LineJudge
 from sluice.compressor.profiles import PROFILES
 from sluice.compressor.scoring import Scorer, load_default
+from sluice.compressor.scoring.feature_scorer import FeatureScorer
+from sluice.compressor.scoring.forest import read_forest
 from sluice.compressor.settings import Prices
 from sluice.eval.cost import PRICES
-from sluice.eval.data import TraceLine, parse_trace, read_lines
+from sluice.eval.data import TraceLine, agent_of, parse_trace, read_lines
 from sluice.eval.metrics import Reader
 from sluice.eval.policies.base import Forwarded, Hindsight, Policy, Request
 from sluice.eval.policies.ours import TENANT, UPSTREAM
@@ -102,44 +105,98 @@ def policies_of(scorers: Mapping[str, Scorer], prices: Sequence[Prices]) -> list
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a process needs to replay."""
+
+    features: Path | None
+    """Trees over features alone; None: those that are shipped."""
+    model: Path | None
+    """A folder with a last layer; None: features alone are judged."""
+    logits: tuple[tuple[Path, str, Path], ...]
+    """See `combined_scorer`."""
+    prices: tuple[Prices, ...]
+    options: Options
+    base: str | None = None
+    """Whose tokenizer makes the windows; None: the one that the corpora name."""
+    only: str | None = None
+    """`features` or `combined`, where not both are judged."""
+
+    def policies(self) -> list[Priced]:
+        """Every scorer at every price."""
+        scorers: dict[str, Scorer] = {"features": _features(self.features)}
+        if self.model is not None:
+            from sluice.eval.scorer.combined import combined_scorer  # networks need the extra `scorer`
+
+            scorers["combined"] = combined_scorer(self.model, self.logits, self.base)
+        wanted = {name: scorer for name, scorer in scorers.items() if self.only in (None, name)}
+        return policies_of(wanted, self.prices)
+
+
+class _Replayer:
+    """One process's policies, made when the process begins."""
+
+    policies: Sequence[Priced] = ()
+    options = Options()
+
+    @classmethod
+    def begin(cls, setup: Setup) -> None:
+        cls.policies, cls.options = setup.policies(), setup.options
+
+    @classmethod
+    def sums(cls, line: TraceLine) -> dict[str, Any]:
+        return sums(line, cls.policies, cls.options)
+
+
+def _features(file: Path | None) -> Scorer:
+    if file is None:
+        return load_default()
+    forest, note = read_forest(file)
+    return FeatureScorer(forest, str(note["version"]))
+
+
 @click.command()
 @click.argument("traces", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--model", "folder", type=click.Path(path_type=Path, file_okay=False), help="A trained model's folder.")
+@click.option("--features", type=click.Path(path_type=Path, exists=True), help="Other trees than those shipped.")
+@click.option("--model", type=click.Path(path_type=Path, file_okay=False), help="A folder with a last layer.")
 @click.option("--logits", type=(click.Path(path_type=Path), str, click.Path(path_type=Path)), multiple=True)
 @click.option("--price", "prices", multiple=True, required=True, metavar="ARRIVAL/EPOCH")
-@click.option("--cold", is_flag=True)
+@click.option("--base", help="Name or folder of the network's base; default: what the corpora name.")
+@click.option("--only", type=click.Choice(["features", "combined"]), help="Only this one of both.")
+@click.option("--cold", is_flag=True, help="The provider's cache expires on some turns.")
+@click.option("--agent", help="Only conversations of this agent.")
 @click.option("--every", default=1, show_default=True, help="Only one in so many conversations.")
+@click.option("--jobs", default=1, show_default=True)
 @click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="JSON lines.")
 def frontier(
     traces: Sequence[Path],
-    folder: Path | None,
+    features: Path | None,
+    model: Path | None,
     logits: Sequence[tuple[Path, str, Path]],
     prices: Sequence[str],
+    base: str | None,
+    only: str | None,
     cold: bool,
+    agent: str | None,
     every: int,
+    jobs: int,
     out: Path,
 ) -> None:
-    """Replay the shipped scorer, and a network's beside it, at several prices.
+    """Replay features, and a network's scores with them, at several prices.
 
-    --logits names a run's file, the part of it (`train`, or the stem of a file that the run looked at), and the corpus
-    that was scored.
+    --logits names a run's file, the part of it (`train`, or the stem of a file that the run looked at), and the corpora
+    that were scored (a file, or a pattern of files in their order).
     """
-    scorers: dict[str, Scorer] = {"features": load_default()}
-    if folder is not None:
-        from sluice.eval.scorer.combined import combined_scorer
-
-        scorers["combined"] = combined_scorer(folder, logits)
-    policies = policies_of(scorers, read_prices(prices))
-    options = Options(is_cold=cold)
-    number = 0
-    with out.open("w") as file:
-        for path in traces:
-            for line in read_lines(path):
-                number += 1
-                if number % every == 0:
-                    file.write(json.dumps(sums(line, policies, options)) + "\n")
-                    file.flush()
-    click.echo(f"{out}: {number // every} conversations")
+    setup = Setup(features, model, tuple(logits), tuple(read_prices(prices)), Options(is_cold=cold), base, only)
+    every_line = (line for path in traces for line in read_lines(path) if agent in (None, agent_of(line)))
+    lines = (line for number, line in enumerate(every_line) if number % every == 0)
+    num_done = 0
+    with out.open("w") as file, multiprocessing.get_context("spawn").Pool(jobs, _Replayer.begin, (setup,)) as pool:
+        for found in pool.imap_unordered(_Replayer.sums, lines):
+            file.write(json.dumps(found) + "\n")
+            file.flush()
+            num_done += 1
+    click.echo(f"{out}: {num_done} conversations")
 
 
 if __name__ == "__main__":

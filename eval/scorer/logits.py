@@ -69,14 +69,14 @@ def by_conversation(
     }
 
 
-def read_run(path: Path, stem: str, corpus: Corpus) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float16]]:
+def read_run(path: Path, part: str, corpus: Corpus) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float16]]:
     """What a run said of some traces: the numbers of windows, and the logits of their lines.
 
     Args:
         path: `RUN.logits.npz`.
-        stem: `train` for what the run left out, else the name of the file that it looked at.
+        part: `train` for what the run left out, `look_at` for what it only looked at.
         corpus: of those traces.
     """
     with np.load(path, allow_pickle=False) as arrays:
-        windows = arrays["train_windows"] if stem == "train" else np.arange(len(corpus))
-        return windows, arrays[stem]
+        windows = arrays["train_windows"] if part == "train" else np.arange(len(corpus))
+        return windows, arrays[part]

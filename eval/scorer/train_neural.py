@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from sluice.compressor.scoring.base import HEADS
 from sluice.compressor.scoring.neural.bases import Base
 from sluice.compressor.scoring.neural.card import write_card
 from sluice.compressor.scoring.neural.lora import add_adapters
@@ -26,7 +28,7 @@ from sluice.eval.scorer.bases import base_named
 from sluice.eval.scorer.corpus import Corpus, concatenated, read_corpus
 from sluice.eval.scorer.device import DeviceCorpus
 from sluice.eval.scorer.fit import Plan, fit, score
-from sluice.eval.scorer.splits import MAIN, left_out
+from sluice.eval.scorer.splits import MAIN, left_out, repository_of
 
 CORPUS = ".corpus"
 PRIOR_LOGIT = -3.0
@@ -38,7 +40,13 @@ PRIOR_LOGIT = -3.0
 @click.option("--base", required=True, help="Name or folder of the base; see bases.py.")
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False))
 @click.option("--look-at", multiple=True, type=click.Path(path_type=Path, exists=True), help="Traces to score only.")
-@click.option("--run", "runs", multiple=True, default=(MAIN,), help="main, fold-N, agent-NAME; in this order.")
+@click.option(
+    "--run",
+    "runs",
+    multiple=True,
+    default=(MAIN,),
+    help="main, fold-N, agent-NAME, in this order; with `:N`, so many epochs.",
+)
 @click.option("--layers", type=click.IntRange(min=1), help="Of the base, from below; default: all.")
 @click.option("--epochs", default=Plan().epochs, show_default=True)
 @click.option("--minutes", type=float, help="Of each run's training, at most.")
@@ -85,11 +93,11 @@ def train_neural(
     )
     found = base_named(base)
     train = concatenated([_corpus(path, found, out, seed) for path in traces])
-    held = [(path, _corpus(path, found, out, seed)) for path in look_at]
+    held = concatenated([_corpus(path, found, out, seed) for path in look_at]) if look_at else None
     on_device = DeviceCorpus(train, line_weights(train), device)
-    held_on_device = [(path, DeviceCorpus(c, np.ones(len(c.flags), np.float32), device)) for path, c in held]
+    held_on_device = DeviceCorpus(held, np.ones(len(held.flags), np.float32), device) if held is not None else None
     say(f"{len(train):,} windows, {train.num_tokens.sum():,} tokens, {len(train.flags):,} lines; {device}")
-    for run in runs:
+    for run, run_epochs in _runs(runs, epochs):
         if (out / f"{run}.logits.npz").exists():
             continue
         torch.manual_seed(seed)
@@ -99,16 +107,28 @@ def train_neural(
         hidden = left_out(run, train) | (np.random.default_rng(seed).random(len(train.groups)) >= share)
         is_hidden = hidden[train.windows[:, 0]]
         say(f"{run}: trains on {int((~hidden).sum())} conversations, {int((~is_hidden).sum()):,} windows")
-        fit(network, train, on_device, np.flatnonzero(~is_hidden), plan, out / f"{run}.checkpoint", say)
-        _write(out / run, network, found, layers, digest, train, run, plan)
+        own = replace(plan, epochs=run_epochs)
+        fit(network, train, on_device, np.flatnonzero(~is_hidden), own, out / f"{run}.checkpoint", say)
+        _write(out / run, network, found, layers, digest, train, run, own)
         unseen = np.flatnonzero(left_out(run, train)[train.windows[:, 0]])
         logits: dict[str, Any] = {"train": score(network, on_device, unseen, batch_tokens), "train_windows": unseen}
-        for path, corpus in held_on_device:
-            everything = np.arange(len(corpus.num_tokens))
-            logits[path.name.split(".")[0]] = score(network, corpus, everything, batch_tokens)
+        if held is not None and held_on_device is not None:
+            logits["look_at"] = _looked_at(run, network, held, held_on_device, batch_tokens)
         np.savez(out / f"{run}.logits.npz", allow_pickle=False, **logits)
         (out / f"{run}.checkpoint").unlink(missing_ok=True)
         say(f"{run}: done")
+
+
+def _runs(texts: Sequence[str], epochs: float) -> list[tuple[str, float]]:
+    """Runs and their epochs, of `NAME` or `NAME:EPOCHS`."""
+    found = []
+    for text in texts:
+        name, _, own = text.partition(":")
+        try:
+            found.append((name, float(own or epochs)))
+        except ValueError as error:
+            raise click.BadParameter(f"--run {text!r}: {own!r} is no number of epochs") from error
+    return found
 
 
 def ready(network: LineNetwork, plan: Plan, device: torch.device) -> None:
@@ -125,18 +145,29 @@ def ready(network: LineNetwork, plan: Plan, device: torch.device) -> None:
                 value.data = value.data.to(torch.bfloat16)
 
 
+def _looked_at(
+    run: str, network: LineNetwork, held: Corpus, on_device: DeviceCorpus, batch_tokens: int
+) -> npt.NDArray[np.float16]:
+    """Logits of what is only looked at: of all by `main`, of its agent's by a run without one; the rest is NaN."""
+    asked = np.array([run in (MAIN, f"agent-{group.agent}") for group in held.groups])[held.windows[:, 0]]
+    found = np.full((len(held.flags), len(HEADS)), np.nan, np.float16)
+    found[np.repeat(asked, np.diff(held.line_starts))] = score(network, on_device, np.flatnonzero(asked), batch_tokens)
+    return found
+
+
 def line_weights(corpus: Corpus) -> npt.NDArray[np.float32]:
-    """Of each line: long lines weigh more, for they are what is saved, and lines of agents with many of them less."""
+    """Of each line: long lines weigh more, for they are what is saved, and lines of repositories with many less."""
     num_lines = np.diff(corpus.line_starts)
     first = np.repeat(corpus.windows[:, 4] - 1, num_lines)
     before = np.concatenate([[0], corpus.line_ends[:-1]]).astype(np.int64)
     is_first = np.zeros(len(corpus.line_ends), dtype=bool)
     is_first[corpus.line_starts[:-1][num_lines > 0]] = True
     sizes = corpus.line_ends.astype(np.int64) - np.where(is_first, first, before)
-    agents = sorted({group.agent for group in corpus.groups})
-    agent = np.array([agents.index(group.agent) for group in corpus.groups])[corpus.windows[:, 0]]
-    of_line = np.repeat(agent, num_lines)
-    totals = np.maximum(np.bincount(of_line, minlength=len(agents)), 1)
+    names = [repository_of(group) for group in corpus.groups]
+    repositories = sorted(set(names))
+    numbers = np.array([repositories.index(name) for name in names])[corpus.windows[:, 0]]
+    of_line = np.repeat(numbers, num_lines)
+    totals = np.maximum(np.bincount(of_line, minlength=len(repositories)), 1)
     weights: npt.NDArray[np.float64] = np.sqrt(np.minimum(sizes, 32) / 12 * (totals.mean() / totals)[of_line])
     return weights.astype(np.float32)
 

@@ -26,6 +26,7 @@ class Growth:
     min_leaf_weight: int = 150
     max_examples: int = 400_000
     """Of each head: those with nothing needed are thinned out further, and weigh more."""
+    num_threads: int = 1
     seed: int = 0
 
 
@@ -51,7 +52,8 @@ def grow(examples: Examples, growth: Growth, columns: Sequence[str] = FEATURES) 
             "lambda_l2": 20.0,
             "max_bin": 127,
             "use_missing": False,
-            "num_threads": 1,
+            "num_threads": growth.num_threads,
+            **({"force_row_wise": True} if growth.num_threads > 1 else {}),
             "deterministic": True,
             "seed": growth.seed,
             "verbose": -1,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sluice.proxy.access.access import Access
@@ -11,10 +9,11 @@ from sluice.proxy.access.keys import take_key
 from sluice.proxy.errors import AccessError, rendering_of
 from sluice.proxy.headers import find
 from sluice.proxy.log import fields, logger
-from sluice.proxy.wire.render_errors import error_for_path
+from sluice.proxy.wire.render_errors import error_for_path, error_headers
 
 OPEN_PATHS = frozenset(("/healthz", "/readyz"))
-"""What is served without a key: probes, which tell nothing of anybody."""
+"""What is served without a key, and however busy the proxy is: probes, which tell nothing of anybody. A probe that is
+turned away for want of room would have a proxy killed that serves."""
 STATE_KEY = "proxy_key"
 """Where in `scope["state"]` the application finds the request's `ProxyKey`, or None."""
 
@@ -38,26 +37,28 @@ class Guard:
             return
         access = self._access
         text, headers = take_key(scope["headers"])
+        scope["headers"] = headers
+        is_probe = scope["path"] in OPEN_PATHS
+        key = None
         try:
             access.check_place(find(headers, b"host"), find(headers, b"origin"))
-            key = None if scope["path"] in OPEN_PATHS else await access.identify(text)
-            await access.enter(key)
+            if not is_probe:
+                key = await access.identify(text)
+                await access.enter(key)
         except AccessError as error:
             await _turn_away(scope, send, error)
             return
+        scope.setdefault("state", {})[STATE_KEY] = key
         try:
-            scope["headers"] = headers
-            scope.setdefault("state", {})[STATE_KEY] = key
             await self._app(scope, receive, send)
         finally:
-            access.leave(key)
+            if not is_probe:
+                access.leave(key)
 
 
 async def _turn_away(scope: Scope, send: Send, error: AccessError) -> None:
     status, body = error_for_path(error, scope["path"])
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    if error.retry_after_s is not None:
-        headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s))))
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *error_headers(error)]
     logger.info(fields("turned_away", status=status, reason=rendering_of(error).code))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sluice.proxy.headers import Header
+from sluice.proxy.headers import CREDENTIALS, Header
 
 HEADER = b"x-sluice-key"
 START = "sk-sluice-"
@@ -88,7 +88,7 @@ def take_key(headers: Sequence[Header]) -> tuple[str | None, list[Header]]:
         if name == HEADER:
             found = found or value.decode("latin-1").strip()
             continue
-        if name in (b"authorization", b"x-api-key", b"api-key"):
+        if name in CREDENTIALS:
             token = value.decode("latin-1").strip()
             if name == b"authorization" and token[:7].lower() == "bearer ":
                 token = token[7:].strip()

@@ -9,6 +9,8 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 
+from pydantic import ValidationError
+
 from sluice.compressor.errors import StateError
 from sluice.proxy.access.keys import ProxyKey
 from sluice.proxy.access.limits import BURST_S, budget_error, budgets_of, rate_error
@@ -52,7 +54,11 @@ class RedisKeys:
         if data is None:
             self._seen.pop(key_id, None)
             return None
-        key = ProxyKey.model_validate_json(data)
+        try:
+            key = ProxyKey.model_validate_json(data)
+        except ValidationError:  # of another version, say
+            logger.warning(fields("key_not_readable", key=key_id))
+            return None
         if len(self._seen) >= _MAX_REMEMBERED:
             self._seen.clear()
         self._seen[key_id] = (self._clock(), key)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from sluice.proxy.answers.shown import with_hit_shown
 from sluice.proxy.headers import Header, find
 from sluice.proxy.wire.types import WireName
 
@@ -30,6 +31,8 @@ class Kept(msgspec.Struct, frozen=True, array_like=True):
 def keep(wire: WireName, headers: Sequence[Header], chunks: Sequence[bytes], at_s: float) -> Kept | None:
     """Make an answer of status 200, read to its end, one that is kept; None where it is not whole, or is an error.
 
+    Its `usage` says from then on that it was kept.
+
     Args:
         wire: its format.
         headers: the upstream's, names in any case.
@@ -42,6 +45,7 @@ def keep(wire: WireName, headers: Sequence[Header], chunks: Sequence[bytes], at_
         body = b"".join(chunks)
         if not (_is_whole_stream(wire, body) if is_stream else _is_whole_json(body)):
             return None
+        chunks = with_hit_shown(chunks, is_stream=is_stream)
     return Kept([(key, value) for key, value in lowered if key in _KEPT_HEADERS], list(chunks), at_s)
 
 

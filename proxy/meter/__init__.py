@@ -1,7 +1,7 @@
 """What requests used, what they cost, and what they would have cost untouched. Keeps counts and ids, never content."""
 
 from sluice.proxy.meter.factory import make_meter
-from sluice.proxy.meter.meter import Meter
+from sluice.proxy.meter.meter import CLIENT_GONE_STATUS, Meter
 from sluice.proxy.meter.prices import PriceTable, load_prices
 from sluice.proxy.meter.reader import UsageReader, reader_for
 from sluice.proxy.meter.stats_reader import StatsReader
@@ -9,6 +9,7 @@ from sluice.proxy.meter.turn import Arm, Source, Turn
 from sluice.proxy.meter.usage import Usage
 
 __all__ = [
+    "CLIENT_GONE_STATUS",
     "Arm",
     "Meter",
     "PriceTable",

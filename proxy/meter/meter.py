@@ -21,6 +21,8 @@ from sluice.proxy.meter.store import About, Cell, Entry, MemoryMeterStore, Meter
 from sluice.proxy.meter.turn import Charge, Source, Turn, charge, counters_of, day_of
 from sluice.proxy.meter.usage import Usage
 
+CLIENT_GONE_STATUS = 499
+"""Status under which requests are counted whose client hung up; nobody is sent it."""
 _BATCH = 256
 MAX_PENDING_BATCHES = 64
 _MAX_NAME_CHARS = 120
@@ -84,11 +86,12 @@ class Meter:
             self._turns.append(turn)
             if self._worker is None or self._worker.done():
                 self._worker = asyncio.get_running_loop().create_task(self._work(), name="sluice-meter")
-            if turn.usage is None or turn.source is not Source.UPSTREAM:
+            usage = _usage_to_charge(turn)
+            if usage is None:
                 return Spent()
             price = self._price(turn)
-            dollars = price.cost(turn.usage) if price is not None else 0.0
-            return Spent(turn.usage.num_prompt + turn.usage.output_tokens, dollars)
+            dollars = price.cost(usage) if price is not None else 0.0
+            return Spent(usage.num_prompt + usage.output_tokens, dollars)
         except Exception as error:  # a count is never worth a request
             logger.error(fields("meter_failed", error=where(error)))
             return Spent()
@@ -170,6 +173,16 @@ class Meter:
                 logger.debug(fields("meter_store_lost", reason=error))
                 return
             self._unwritten.popleft()
+
+
+def _usage_to_charge(turn: Turn) -> Usage | None:
+    """What a turn takes of budgets: what the upstream says, else what is known to have been sent to it."""
+    if turn.source is not Source.UPSTREAM:
+        return None
+    was_served = turn.status < 400 or turn.status == CLIENT_GONE_STATUS
+    if turn.usage is None and was_served and turn.tokens_out:
+        return Usage(input_tokens=turn.tokens_out)
+    return turn.usage
 
 
 def _entry(turn: Turn, charged: Charge) -> Entry:

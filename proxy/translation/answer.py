@@ -20,7 +20,7 @@ from sluice.proxy.translation.sse import Event, EventParser
 from sluice.proxy.upstreams.types import Answer
 
 MAX_ANSWER_BYTES = 64 * 2**20
-"""Largest answer that is translated, in bytes as they came."""
+"""Largest answer that is held to be translated, in bytes; events go out as they come, however many."""
 _REPLACED = frozenset((b"content-type", b"content-length", b"content-encoding"))
 _READABLE = frozenset(("gzip", "x-gzip", "deflate"))
 _REQUEST_IDS = (b"request-id", b"x-request-id")
@@ -82,7 +82,6 @@ class TranslatedAnswer:
         self._decompressor = zlib.decompressobj(47) if self._encoding in _READABLE else None
         self._parser = EventParser()
         self._sequencer = Sequencer()
-        self._num_bytes = 0
         self._is_at_end = False
 
     async def read(self) -> bytes:
@@ -119,12 +118,18 @@ class TranslatedAnswer:
         return b""
 
     def _read(self, event: Event) -> list[Delta]:
+        if not event.data.strip():  # some servers keep connections alive with it
+            return []
         return [ready for delta in self._reader.feed(event) for ready in self._sequencer.push(delta)]
 
     async def _all_deltas(self) -> list[Delta]:
         pieces = []
+        num_bytes = 0
         while data := await self._next():
             pieces.append(data)
+            num_bytes += len(data)
+            if num_bytes > MAX_ANSWER_BYTES:
+                raise AnswerTooLargeError(MAX_ANSWER_BYTES)
         body = b"".join(pieces)
         if self._is_error:
             return [read_fault(body, self.status)]
@@ -141,15 +146,13 @@ class TranslatedAnswer:
         if self._decompressor is None and self._encoding != "identity":
             raise UnreadableAnswerError(f"the upstream's answer is compressed as {self._encoding!r}, unasked")
         while data := await self._answer.read():
-            self._num_bytes += len(data)
             if self._decompressor is not None:
                 try:
-                    data = self._decompressor.decompress(data, MAX_ANSWER_BYTES)
+                    data = self._decompressor.decompress(data, MAX_ANSWER_BYTES + 1)
                 except zlib.error as error:
                     raise UnreadableAnswerError(f"the upstream's answer cannot be decompressed: {error}") from None
-                self._num_bytes += len(data)
-            if self._num_bytes > MAX_ANSWER_BYTES:
-                raise AnswerTooLargeError(MAX_ANSWER_BYTES)
+                if len(data) > MAX_ANSWER_BYTES:
+                    raise AnswerTooLargeError(MAX_ANSWER_BYTES)
             if data:
                 return data
         return b""

@@ -15,6 +15,8 @@ fill in what their own model can write (Claude Code: 32,000 or 64,000), and serv
 _MAX_USER_CHARS = 64
 _NEW_OPENAI = re.compile(r"(?:.*/)?(?:o\d|gpt-[5-9]|gpt-\d\d|codex)")
 """OpenAI's models that take `max_completion_tokens` and `reasoning_effort`, and refuse `max_tokens`."""
+_OPEN_WEIGHTS = re.compile(r"(?:.*/)?gpt-oss")
+"""OpenAI's open weights, which servers run with three efforts."""
 _EFFORTS = {"xhigh": "high", "max": "high"}
 _OUTPUT_LIMITS = (
     (re.compile(r"claude-3-(?:haiku|opus|sonnet)"), 4096),
@@ -34,14 +36,27 @@ def max_tokens_field(model: str) -> str:
     return "max_completion_tokens" if _NEW_OPENAI.match(model) else "max_tokens"
 
 
-def takes_effort(model: str) -> bool:
-    """Whether a model is known to take `reasoning_effort`; others may refuse the request for it."""
+def is_openai(model: str) -> bool:
+    """Whether a model is one of OpenAI's that reason, by its name."""
     return bool(_NEW_OPENAI.match(model))
 
 
-def effort(value: object) -> str | None:
-    """OpenAI's word for an effort of Anthropic's."""
-    return _EFFORTS.get(value, value) if isinstance(value, str) else None
+def effort(model: str, value: object, *, is_openais: bool) -> str | None:
+    """The `reasoning_effort` of a chat request; None where the model is not known to take one, and may refuse it.
+
+    Args:
+        model: that is asked for.
+        value: what the client asks for.
+        is_openais: whether that is OpenAI's own word, of which there are more for its newer models.
+    """
+    if not isinstance(value, str):
+        return None
+    if _NEW_OPENAI.match(model):
+        return value if is_openais else _EFFORTS.get(value, value)
+    if _OPEN_WEIGHTS.match(model):
+        told = _EFFORTS.get(value, value)
+        return told if told in ("low", "medium", "high") else None
+    return None
 
 
 def max_output_tokens(model: str) -> int:

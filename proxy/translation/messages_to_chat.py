@@ -65,13 +65,12 @@ def request(source: Json) -> Json:
         chat,
         temperature=source.get("temperature"),
         top_p=source.get("top_p"),
-        top_k=source.get("top_k") if not fields.takes_effort(model) else None,
+        top_k=source.get("top_k") if not fields.is_openai(model) else None,
         stop=stops if isinstance(stops, list) and stops else None,
         user=fields.end_user(mapping(source.get("metadata")).get("user_id")),
     )
     config = mapping(source.get("output_config"))
-    if fields.takes_effort(model):
-        fields.put(chat, reasoning_effort=fields.effort(config.get("effort")))
+    fields.put(chat, reasoning_effort=fields.effort(model, config.get("effort"), is_openais=False))
     form = mapping(config.get("format") or source.get("output_format"))
     if form.get("type") == "json_schema":
         chat["response_format"] = fields.json_schema_format(form.get("name"), form.get("schema"), True)

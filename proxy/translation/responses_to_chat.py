@@ -50,7 +50,7 @@ def request(source: Json) -> Json:
         temperature=source.get("temperature"),
         top_p=source.get("top_p"),
         user=fields.end_user(source.get("user")),
-        reasoning_effort=mapping(source.get("reasoning")).get("effort"),
+        reasoning_effort=fields.effort(model, mapping(source.get("reasoning")).get("effort"), is_openais=True),
     )
     form = mapping(mapping(source.get("text")).get("format"))
     if form.get("type") == "json_schema":

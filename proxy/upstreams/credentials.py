@@ -8,12 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from sluice.proxy.headers import Header
+from sluice.proxy.headers import CREDENTIALS, Header
 from sluice.proxy.upstreams.presets import AuthForm
 
-CREDENTIALS = frozenset((b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key"))
-"""Headers that hold a credential."""
-_PERSONAL = CREDENTIALS | {b"cookie", b"openai-organization", b"openai-project", b"chatgpt-account-id"}
+_PERSONAL = frozenset((*CREDENTIALS, b"cookie", b"openai-organization", b"openai-project", b"chatgpt-account-id"))
 """Headers that say who is asking, and are nobody else's business."""
 _QUERY_KEY = re.compile(r"[?&](?:key|api[-_]?key|access_token)=[^&]*", re.IGNORECASE)
 _OAUTH_START = "sk-ant-oat"

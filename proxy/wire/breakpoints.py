@@ -27,7 +27,7 @@ def place_breakpoint(raw: bytes, messages: Sequence[bytes]) -> list[bytes]:
         return messages
     try:
         newest: Any = msgspec.json.decode(messages[-1])
-    except (msgspec.DecodeError, ValueError):
+    except (msgspec.DecodeError, ValueError, RecursionError):
         return messages
     content = newest.get("content")
     if isinstance(content, str) and content:

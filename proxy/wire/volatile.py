@@ -25,7 +25,7 @@ def without_billing_line(system: bytes) -> bytes:
         return system
     try:
         value: Any = msgspec.json.decode(system)
-    except (msgspec.DecodeError, ValueError):
+    except (msgspec.DecodeError, ValueError, RecursionError):
         return system
     if isinstance(value, str):
         rest = _LINE.sub("", value)

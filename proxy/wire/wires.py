@@ -12,9 +12,11 @@ from sluice.proxy.wire.volatile import without_billing_line
 
 
 def _is_kept_upstream(body: Body) -> bool:
-    """Whether a responses request adds to a history that the upstream holds, or lets it drop what does not fit."""
+    """Whether a responses request adds to a history that the upstream holds, or lets it drop or compact what it has."""
     continued = (body.field("previous_response_id"), body.field("conversation"))
-    return any(value not in (b"", b"null") for value in continued) or body.field("truncation") == b'"auto"'
+    if any(value not in (b"", b"null") for value in continued):
+        return True
+    return body.field("truncation") == b'"auto"' or b"compact" in body.field("context_management")
 
 
 def _clears_tool_uses(body: Body) -> bool:

@@ -88,6 +88,7 @@ async def test_too_large_a_body_is_413_here_too(upstream: ScriptedUpstream) -> N
     async with proxy(upstream.url, max_body_bytes=100) as client:
         got = await client.post("/v1/files", content=bytes(101))
     assert (got.status_code, got.json()["error"]["code"]) == (413, "body_too_large")
+    assert int(got.headers["retry-after"]) >= 60
 
 
 @pytest.mark.parametrize(("is_local", "seen"), [(True, b"def f"), (False, None)])

@@ -189,6 +189,10 @@ async def test_a_breakpoint_is_placed_only_where_it_is_asked_for(upstream: Scrip
         ("/v1/responses", as_items(reading_twice(), previous_response_id="resp_1")),
         ("/v1/responses", as_items(reading_twice(), truncation="auto")),
         (
+            "/v1/responses",
+            as_items(reading_twice(), context_management=[{"type": "compaction", "compact_threshold": 1000}]),
+        ),
+        (
             "/v1/messages",
             as_messages(reading_twice(), context_management={"edits": [{"type": "clear_tool_uses_20250919"}]}),
         ),

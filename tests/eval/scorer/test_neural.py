@@ -208,7 +208,7 @@ def test_from_conversations_to_a_scorer(base: Base, prepared: Path, corpora: lis
     windows = [read_corpus(corpora[0]).window(number) for number in range(3)]
     logits = TorchModel(card, network).logits(windows)
     with np.load(tmp_path / "runs" / "main.logits.npz") as arrays:
-        kept = arrays[stems[0]][: sum(map(len, logits))]
+        kept = arrays["look_at"][: sum(map(len, logits))]
     assert np.allclose(np.concatenate(logits), kept, atol=2e-2)
     assert logits[0].shape == (len(windows[0].line_ends), len(HEADS))
 
@@ -218,10 +218,27 @@ def test_from_conversations_to_a_scorer(base: Base, prepared: Path, corpora: lis
          stems[0], "--out", str(tmp_path / "model"), "--trees", "3"],
     )  # fmt: skip
     assert done.exit_code == 0, done.output
+    without = [
+        "--without",
+        AGENTS[0],
+        "--unseen",
+        "fold-0",
+        "--unseen",
+        "fold-1",
+        "--out",
+        str(tmp_path / "without"),
+        "--trees",
+        "3",
+    ]
+    done = CliRunner().invoke(
+        combine, [*stems, "--prepared", str(prepared), "--runs", str(tmp_path / "runs"), "--base", base.name, *without]
+    )
+    assert done.exit_code == 0, done.output
+    assert f"without {AGENTS[0]}" in done.output
     read_combination(tmp_path / "model")
 
     out = tmp_path / "frontier.jsonl"
-    said = [str(tmp_path / "runs" / "main.logits.npz"), stems[0], str(corpora[0])]
+    said = [str(tmp_path / "runs" / "main.logits.npz"), "look_at", str(corpora[0])]
     done = CliRunner().invoke(
         frontier,
         [TRACES[0], "--model", str(tmp_path / "model"), "--logits", *said, "--price", "1e-3/1e-3", "--out", str(out)],

@@ -89,7 +89,7 @@ async def test_without_a_key_nothing_but_probes_is_served(upstream: ScriptedUpst
         assert (await client.post(CHAT, json=BODY, headers={"x-sluice-key": text})).json() == completion()
 
 
-@pytest.mark.parametrize("header", ["x-sluice-key", "authorization", "x-api-key"])
+@pytest.mark.parametrize("header", ["x-sluice-key", "authorization", "x-api-key", "api-key", "x-goog-api-key"])
 async def test_a_key_reaches_no_upstream_and_no_log(
     upstream: ScriptedUpstream, header: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -204,6 +204,9 @@ async def test_too_many_in_all_is_429(upstream: ScriptedUpstream) -> None:
         refused = await client.post(CHAT, json=BODY)
         assert error_of(refused) == (429, "too_many_requests")
         assert "max_concurrent_requests" in refused.json()["error"]["message"]
+        assert int(refused.headers["retry-after"]) >= 1
+        assert (await client.get("/healthz")).status_code == 200
+        assert (await client.get("/readyz")).status_code != 429
         upstream.answer = answer_plainly
         task.cancel()
         assert await gives_room(client)
@@ -215,6 +218,22 @@ async def test_a_spent_budget_is_429_until_it_is_over(upstream: ScriptedUpstream
         refused = await client.post(CHAT, json=BODY, headers={"x-sluice-key": text})
     assert error_of(refused) == (429, "budget_spent")
     assert 1 <= int(refused.headers["retry-after"]) <= 86_400
+
+
+async def test_what_is_passed_on_counts_as_well(upstream: ScriptedUpstream) -> None:
+    async def embed(exchange: Exchange) -> None:
+        await exchange.whole(b'{"data": [], "usage": {"prompt_tokens": 70, "total_tokens": 70}}')
+
+    upstream.answer = embed
+    key, text = make_key("ann", tokens_per_day=100)
+    async with proxy(upstream.url, keys=(key,)) as client:
+        codes = []
+        for _ in range(3):
+            answer = await client.post(
+                "/v1/embeddings", json={"model": "e", "input": "x"}, headers={"x-sluice-key": text}
+            )
+            codes.append(answer.status_code)
+    assert codes == [200, 200, 429]
 
 
 def test_a_keys_record_is_frozen() -> None:

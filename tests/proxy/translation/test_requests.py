@@ -344,6 +344,23 @@ def test_a_body_that_is_no_json_object_is_refused() -> None:
         Translation().request(MESSAGES, CHAT, b"[]")
 
 
+@pytest.mark.parametrize(
+    ("model", "effort", "expected"),
+    [
+        ("gpt-5.2", "xhigh", "xhigh"),
+        ("gpt-5.2", "none", "none"),
+        ("openai/gpt-oss-120b", "xhigh", "high"),
+        ("gpt-oss-20b", "low", "low"),
+        ("gpt-oss-20b", "none", None),
+        ("qwen3-coder", "high", None),
+        ("gpt-5.2", None, None),
+    ],
+)
+def test_an_effort_is_asked_for_where_it_is_known_to_be_taken(model: str, effort: str | None, expected: str) -> None:
+    chat = translate(RESPONSES, CHAT, {"model": model, "input": "hi", "reasoning": {"effort": effort}})
+    assert chat.get("reasoning_effort") == expected
+
+
 def test_options_have_the_names_of_the_target() -> None:
     schema = {"type": "object", "properties": {"a": {"type": "string"}}}
     chat = translate(
