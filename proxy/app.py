@@ -28,6 +28,7 @@ from sluice.proxy.metrics import Metrics
 from sluice.proxy.openapi import openapi
 from sluice.proxy.passthrough import Passthrough
 from sluice.proxy.record import RecordingMiddleware, record_file
+from sluice.proxy.scorer.factory import make_scorer
 from sluice.proxy.search import SearchRoutes
 from sluice.proxy.search_tool import Asked, SearchTool
 from sluice.proxy.services import Services
@@ -73,12 +74,16 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
         metrics = Metrics(is_shared=settings.workers > 1)
         prices = load_prices(settings.prices_file)
         meter = make_meter(settings, prices, [metrics.meter])
-        compressing = compressor or Compressor(kept, limits, profile=settings.profile)
+        scorer = make_scorer(settings, kept, metrics.scorer)
+        compressing = compressor or Compressor(kept, limits, profile=settings.profile, scorer=scorer)
         services = app.state.services = Services(
             settings=settings,
             store=kept,
             compressor=compressing,
-            dry_compressor=Compressor(DryStore(kept), replace(limits, max_conversations=0), profile=settings.profile),
+            dry_compressor=Compressor(
+                DryStore(kept), replace(limits, max_conversations=0), profile=settings.profile, scorer=scorer
+            ),
+            scorer=scorer,
             upstreams=Upstreams(
                 settings.all_upstreams,
                 limits=settings.http_limits,
