@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from sluice.compressor import Compressor, StateStore
 from sluice.proxy.access import Access
 from sluice.proxy.answers import Answers
+from sluice.proxy.dashboard.watch import Watch
 from sluice.proxy.meter import Meter, PriceTable, StatsReader
 from sluice.proxy.metrics import Metrics
 from sluice.proxy.settings import Settings
@@ -31,6 +32,7 @@ class Services:
     prices: PriceTable
     meter: Meter
     stats: StatsReader
+    watch: Watch
     answers: Answers | None
     """The prompt cache; None where it is switched off."""
     windows: Windows = field(default_factory=Windows)
@@ -41,6 +43,7 @@ class Services:
         await self.upstreams.aclose()
         await self.access.aclose()
         await self.meter.aclose()
+        await self.watch.aclose()
         if self.answers is not None:
             await self.answers.aclose()
         await self.store.aclose()
