@@ -141,6 +141,10 @@ class Compressor:
             self._trails.drop(turn.hashes[0])
         return compressed
 
+    def read(self, messages: Sequence[bytes], *, dialect: Dialect, tenant: bytes, upstream: str) -> Reading:
+        """Read a request's messages as `compress` does: whose each is, and their chain hashes. Decides nothing."""
+        return self._reader.read(messages, dialect, ledger.chain_start(tenant, upstream))
+
     async def recall(self, tenant: bytes, recall_id: str) -> str:
         """The original text under a recall id, or under the first digits of one, as a marker shows them.
 

@@ -30,6 +30,7 @@ from sluice.proxy.passthrough import Passthrough
 from sluice.proxy.record import RecordingMiddleware, record_file
 from sluice.proxy.scorer.factory import make_scorer
 from sluice.proxy.search import SearchRoutes
+from sluice.proxy.search_tool import Asked, SearchTool
 from sluice.proxy.services import Services
 from sluice.proxy.settings import Settings
 from sluice.proxy.state import make_placements, make_store
@@ -74,10 +75,11 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
         prices = load_prices(settings.prices_file)
         meter = make_meter(settings, prices, [metrics.meter])
         scorer = make_scorer(settings, kept, metrics.scorer)
+        compressing = compressor or Compressor(kept, limits, profile=settings.profile, scorer=scorer)
         services = app.state.services = Services(
             settings=settings,
             store=kept,
-            compressor=compressor or Compressor(kept, limits, profile=settings.profile, scorer=scorer),
+            compressor=compressing,
             dry_compressor=Compressor(
                 DryStore(kept), replace(limits, max_conversations=0), profile=settings.profile, scorer=scorer
             ),
@@ -98,6 +100,7 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
             meter=meter,
             stats=StatsReader(meter),
             answers=make_answers(settings),
+            search_tool=_search_tool(settings, search, kept, compressing, limits.state_timeout_s),
         )
         loading = asyncio.create_task(asyncio.to_thread(services.compressor.load, settings.mode))
         try:
@@ -165,6 +168,19 @@ def _wrappers(settings: Settings, access: Access) -> Iterator[Callable[[ASGIApp]
             allow_headers=["*"],
             expose_headers=["*"],
         )
+
+
+def _search_tool(
+    settings: Settings, search: SearchRoutes, store: StateStore, compressor: Compressor, state_timeout_s: float
+) -> SearchTool | None:
+    mode = settings.search_tool
+    if mode == "off":
+        return None
+
+    async def ask(asked: Asked) -> str:
+        return await search.ask(asked.query, asked.budget_tokens, mode)
+
+    return SearchTool(store, compressor, ask, holdout=settings.holdout, state_timeout_s=state_timeout_s)
 
 
 async def _render_error(request: Request, error: Exception) -> Response:

@@ -30,7 +30,7 @@ from sluice.search import (
     SearchSettings,
     UnknownRootError,
 )
-from sluice.search.text import as_json
+from sluice.search.text import as_json, as_text
 
 if TYPE_CHECKING:
     from sluice.search.service import SearchService
@@ -100,6 +100,14 @@ class SearchRoutes:
                 yield
             finally:
                 self._service = self._mcp = None
+
+    async def ask(self, query: str, budget_tokens: int, mode: Literal["fast", "deep"]) -> str:
+        """Answer a question about the only root, as text for a model.
+
+        Raises:
+            SearchError: it cannot be answered.
+        """
+        return as_text(await self._running_service().search(query, None, budget_tokens, mode=mode))
 
     async def _search(self, request: Request) -> Response:
         """`POST /v1/search`: `{results: [{path, start, end, score, reason, text}], tokens, took_ms}`."""

@@ -11,6 +11,7 @@ from sluice.proxy.answers import Answers
 from sluice.proxy.known_bodies import KnownBodies
 from sluice.proxy.meter import Meter, PriceTable, StatsReader
 from sluice.proxy.metrics import Metrics
+from sluice.proxy.search_tool import SearchTool
 from sluice.proxy.settings import Settings
 from sluice.proxy.tokens import TokenCounter
 from sluice.proxy.upstreams import Upstreams
@@ -38,6 +39,8 @@ class Services:
     stats: StatsReader
     answers: Answers | None
     """The prompt cache; None where it is switched off."""
+    search_tool: SearchTool | None = None
+    """The tool that is added to requests; None where it is switched off."""
     scorer: NeuralScorer | None = None
     """The network that scores lines; None: features alone do."""
     bodies: KnownBodies = field(default_factory=KnownBodies)

@@ -164,6 +164,9 @@ class Settings(BaseSettings):
     search_dense_model: str = ""
     """Embedding model that search weighs files and chunks with as well, such as `all-MiniLM-L6-v2` or `static:DIR`; its
     vectors are made in the background. Empty: none, which needs nothing beyond the extra `search`."""
+    search_tool: Literal["off", "fast", "deep"] = "off"
+    """Whether conversations get a tool `code_search` that the proxy answers itself, and in which mode. Takes exactly
+    one of `search_roots`; `deep` takes `search_deep_model`. Conversations that began without go on without."""
     search_deep_model: str | None = None
     """Model that looks around in `mode: deep`; None: that mode is refused."""
     search_deep_url: Origin | None = None
@@ -311,6 +314,11 @@ def load_settings(flags: dict[str, object] | None = None, config: Path | None = 
         )
     if loaded.workers > 1 and loaded.redis_url is None:
         raise ConfigError(f"workers = {loaded.workers} needs redis_url: workers have to share what they decided")
+    if loaded.search_tool != "off" and len(loaded.search_roots) != 1:
+        num_roots = len(loaded.search_roots)
+        raise ConfigError(f"search_tool = {loaded.search_tool!r} needs one of search_roots, and there are {num_roots}")
+    if loaded.search_tool == "deep" and loaded.search_deep_model is None:
+        raise ConfigError("search_tool = 'deep' needs search_deep_model")
     if loaded.require_keys and not loaded.keys and loaded.keys_file is None and loaded.redis_url is None:
         raise ConfigError("require_keys = true needs keys, keys_file or redis_url: there is nowhere to look keys up")
     # Of the class itself: one that is local to this function could not be handed to a worker.

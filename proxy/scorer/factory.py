@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from sluice.compressor.scoring.neural.neural_scorer import NeuralScorer
     from sluice.compressor.scoring.neural.reading import Reading
     from sluice.compressor.scoring.neural.types import LineModel
+
+_MAX_WAITING = 256
+"""Requests that wait for a network at once; threads are started as they are needed."""
 
 
 def make_scorer(settings: Settings, store: StateStore, metrics: ScorerMetrics) -> NeuralScorer | None:
@@ -46,6 +50,8 @@ def make_scorer(settings: Settings, store: StateStore, metrics: ScorerMetrics) -
     except (ImportError, ModelFileError) as error:
         logger.error(fields("scorer_unavailable", scorer=settings.scorer, reason=error))
         return None
+    # Whoever waits for a network holds a thread: as many as usual would have requests wait for each other.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_MAX_WAITING, thread_name_prefix="sluice"))
     scorer.start()
     return scorer
 
