@@ -104,6 +104,16 @@ class Settings(BaseSettings):
     """Longest wait for one of `max_connections` to come free, in seconds."""
     max_connections: int = Field(default=4096, ge=1)
     """Connections to the upstream at once."""
+    store_content: bool = False
+    """Whether the dashboard may show content: the last request of recent conversations is then kept, beside what was
+    forwarded, in this process or in Redis. It is shown to whoever has the key that the conversation ran under."""
+    content_max_conversations: int = Field(default=200, ge=1)
+    """Conversations whose last request is kept for it."""
+    content_max_bytes: int = Field(default=64 * 2**20, ge=2**20)
+    """Bound on these requests together, packed, in bytes."""
+    dashboard_key: SecretStr | None = None
+    """Key of the proxy's owner: it opens the dashboard and all content there. None: where content is kept and no proxy
+    keys are set up, one is made at the start and printed."""
     record: Path | None = None
     """Folder into which requests are written, content and all, for `sluice eval`; None writes nothing."""
     max_retries: int = Field(default=2, ge=0)
