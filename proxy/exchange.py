@@ -22,7 +22,7 @@ from sluice.proxy.log import fields, logger, where
 from sluice.proxy.meter import CLIENT_GONE_STATUS, Source, UsageReader, reader_for
 from sluice.proxy.meter.breakpoints import Breakpoints, breakpoints_of
 from sluice.proxy.meter.reader import readable
-from sluice.proxy.metering import turn_of
+from sluice.proxy.metering import arrived_of, turn_of
 from sluice.proxy.overflow import OVERFLOW_STATUSES, hold_error, overflow_limit
 from sluice.proxy.prepare import Prepared, mode_of, prepare, shrink
 from sluice.proxy.relay import Relayed, relay, unless_gone
@@ -192,7 +192,8 @@ class Endpoint:
             traceparent=find(scope["headers"], b"traceparent"),
         )
         if turn is not None:
-            spent = services.meter.record(turn)
+            spent = services.meter.record(turn, arrived_of(exchange.prepared, self._wire.dialect))
+            services.watch.see(exchange.prepared, self._wire.name, at_s)
             if key is not None and spent.tokens:
                 await services.access.spend(key, tokens=spent.tokens, dollars=spent.dollars)
 
