@@ -10,10 +10,9 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from hashlib import blake2b
+from dataclasses import replace
 
-from sluice.compressor import instructions, ledger, pins, replies
+from sluice.compressor import instructions, ledger, pins
 from sluice.compressor.conversation import Conversation
 from sluice.compressor.dialects.base import Dialect
 from sluice.compressor.errors import AmbiguousRecallError, StateError, TooManyPinsError, UnknownRecallError
@@ -23,26 +22,21 @@ from sluice.compressor.line_judge import LineJudge
 from sluice.compressor.lru import LRU
 from sluice.compressor.pins import Pin
 from sluice.compressor.profiles import PROFILES, Profile
+from sluice.compressor.reading import Reader, Reading
+from sluice.compressor.records import Records
 from sluice.compressor.scoring import ModelFileError, Scorer, load_default
 from sluice.compressor.settings import CompressorSettings
 from sluice.compressor.state import RECALL_PREFIX_CHARS, StateStore
-from sluice.compressor.turn import Turn, advance, hold_out, leave_untouched, parse, shed
-from sluice.compressor.types import Compressed, Mode, Role
+from sluice.compressor.trail import Trail, Trails
+from sluice.compressor.turn import Turn, advance, hold_out, leave_untouched, shed
+from sluice.compressor.types import Compressed, Mode
 
 logger = logging.getLogger(__name__)
 
 _MAX_NEW_MESSAGES = 32
 """More messages than arrive in one turn: among the last so many stands the newest one of the turn before."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Digest:
-    """What every later turn needs of a message that was read once."""
-
-    identity: bytes
-    role: Role
-    num_chars: int
-    pieces: tuple[bytes, ...]
+_SLIDE_S = 600.0
+"""How often a conversation's records are all asked for in the store, by which they live on there."""
 
 
 class Compressor:
@@ -71,8 +65,9 @@ class Compressor:
         self._settings = settings or CompressorSettings()
         self._profile = profile
         self._clock = clock
-        self._digests: LRU[bytes, _Digest] = LRU(self._settings.max_digests)
-        self._renditions: LRU[bytes, tuple[bytes, Rendition]] = LRU(self._settings.max_renditions)
+        self._trails = Trails(self._settings.max_conversations)
+        self._reader = Reader(self._settings.max_digests, self._trails)
+        self._records = Records(store, self._settings.state_timeout_s, self._settings.max_renditions)
         self._conversations: LRU[tuple[Judge, bytes], Conversation] = LRU(self._settings.max_conversations)
         self._scorer = scorer
         self._judges: dict[Mode, Judge] = {Mode.SAFE: KeepAll(), **(judges or {})}
@@ -114,69 +109,58 @@ class Compressor:
                 history; empty where that is not known. See `CompressorSettings.max_reattached_chars`.
         """
         profile = profile or self._profile
-        digests = [self._digest(raw, dialect) for raw in messages]
-        num_chars = [digest.num_chars for digest in digests]
-        as_sent = Compressed(list(messages), mode, num_chars_in=sum(num_chars), num_chars_out=sum(num_chars))
         if mode is Mode.OFF:
+            num_chars = self._reader.num_chars(messages, dialect)
+            return Compressed(list(messages), mode, num_chars_in=num_chars, num_chars_out=num_chars)
+        reading = self._reader.read(messages, dialect, ledger.chain_start(tenant, upstream))
+        num_chars = reading.num_chars_in
+        as_sent = Compressed(list(messages), mode, num_chars_in=num_chars, num_chars_out=num_chars)
+        if not reading.hashes:
             return as_sent
-        # Leading system messages may change with every request (a date, a branch …), and so are no part of the chain.
-        num_leading = next((i for i, digest in enumerate(digests) if digest.role != "system"), len(digests))
-        said = digests[num_leading:]
-        runs = replies.runs([digest.role for digest in said])
-        identities = [_identity(said[run]) for run in runs]
-        hashes = ledger.chain(ledger.chain_start(tenant, upstream), identities)
-        recent = range(max(0, len(hashes) - _MAX_NEW_MESSAGES), len(hashes))
-        first_pin = [pins.slot(hashes[0], 0)] if self._settings.max_pins and hashes else []
-        found, lost = await self._look_up([*hashes, *(ledger.refusal(hashes[index]) for index in recent), *first_pin])
-        is_pinned = bool(first_pin) and found.pop() is not None
-        refusals = zip(recent, found[len(hashes) :], strict=True)
-        found = found[: len(hashes)]
-        # Where the model has said nothing yet there is nothing to be known: what goes out now is what is frozen.
-        is_begun = any(digest.role == "assistant" for digest in said)
-        if lost and is_begun and not any(found):
+        turn, is_pinned, looked_up_s = await self._turn(reading, dialect, context, max_tokens)
+        if turn is None:
             return replace(as_sent, bypass="state")
-        records = [self._rendition(key, record) for key, record in zip(hashes, found, strict=True)]
-        unknown = [index for index, record in enumerate(records) if record is None]
-        if (
-            not lost
-            and unknown
-            and unknown[0] > 0
-            and any(said[runs[i].start].role == "assistant" for i in unknown[1:])
-        ):
-            # A turn's first new message is the reply to the turn before. An unknown reply behind another unknown
-            # message, where the beginning is known, says that the client changed an earlier one.
-            records = await self._find_again(records, hashes, identities)
-        turn = Turn(
-            raws=[messages[num_leading + run.start : num_leading + run.stop] for run in runs],
-            hashes=hashes,
-            identities=identities,
-            num_chars=[sum(digest.num_chars for digest in said[run]) for run in runs],
-            dialect=dialect,
-            records=records,
-            refused={
-                index: rendition
-                for index, record in refusals
-                if record and (rendition := ledger.decode(record)) is not None
-            },
-            moved=[index for index, record in enumerate(records) if record is not None and index in unknown],
-            at_s=self._clock(),
-            context=ledger.context_digest(context, (digest.identity for digest in digests[:num_leading])),
-            max_tokens=max_tokens,
-            bypass="state" if lost else None,
-        )
+        is_lost = turn.bypass is not None
         before = turn.before
-        turn.is_holdout = before.is_holdout if before else bool(hashes) and ledger.is_held_out(hashes[0], holdout)
-        if session and self._settings.max_reattached_chars and not lost:
+        turn.is_holdout = before.is_holdout if before else ledger.is_held_out(turn.hashes[0], holdout)
+        if session and self._settings.max_reattached_chars and not is_lost:
             await self._reattach(turn, session, tenant)
-        if is_pinned and not lost and not turn.is_holdout:
-            turn.pins = await self.pins(hashes[0])
+        if is_pinned and not is_lost and not turn.is_holdout:
+            turn.pins = await self.pins(turn.hashes[0])
+        is_settled = not is_lost and not turn.moved
         if turn.new:
             judge = self._judge(mode)
             turn = await self._decide(turn, judge, profile)
-            await self._freeze(turn, judge, tenant)
-        elif is_refused and max_tokens is not None and not turn.is_holdout and hashes:
+            is_settled &= await self._freeze(turn, judge, tenant)
+        elif is_refused and max_tokens is not None and not turn.is_holdout:
             await self._shed(turn, self._judge(mode), tenant, profile)
-        return _forwarded(turn, as_sent)
+            is_settled = False
+        compressed = _forwarded(turn, reading, as_sent)
+        if is_settled and turn.bypass is None:
+            self._trails.put(_trail_of(turn, reading, compressed, looked_up_s), reading.trail)
+        else:
+            self._trails.drop(turn.hashes[0])
+        return compressed
+
+    def read(self, messages: Sequence[bytes], *, dialect: Dialect, tenant: bytes, upstream: str) -> Reading:
+        """Read a request's messages as `compress` does: whose each is, and their chain hashes. Decides nothing."""
+        return self._reader.read(messages, dialect, ledger.chain_start(tenant, upstream))
+
+    async def known_alone(
+        self, messages: Sequence[bytes], *, dialect: Dialect, tenant: bytes, upstream: str
+    ) -> list[Rendition | None]:
+        """What the ledger holds of messages that were compressed each for itself, in one look-up.
+
+        Args:
+            messages: JSON of each; none of the system's.
+            dialect: of these messages.
+            tenant: see `compress`.
+            upstream: see `compress`.
+        """
+        start = ledger.chain_start(tenant, upstream)
+        keys = [self._reader.read([raw], dialect, start).hashes[0] for raw in messages]
+        records, _ = await self._records.look_up(keys)
+        return [self._records.read(key, record) for key, record in zip(keys, records, strict=True)]
 
     async def recall(self, tenant: bytes, recall_id: str) -> str:
         """The original text under a recall id, or under the first digits of one, as a marker shows them.
@@ -216,7 +200,9 @@ class Compressor:
 
     async def pins(self, conversation: bytes) -> list[Pin]:
         """The pins of a conversation, in the order in which they were set; none where the store does not answer."""
-        slots, _ = await self._look_up([pins.slot(conversation, number) for number in range(self._settings.max_pins)])
+        slots, _ = await self._records.look_up(
+            [pins.slot(conversation, number) for number in range(self._settings.max_pins)]
+        )
         found = (pins.decode(record) for record in slots if record is not None)
         return [pin for pin in found if pin is not None]
 
@@ -238,52 +224,60 @@ class Compressor:
             self._judges[mode] = judge
         return judge
 
-    def _digest(self, raw: bytes, dialect: Dialect) -> _Digest:
-        key = blake2b(raw, digest_size=16, person=dialect.name.encode()[:16]).digest()
-        digest = self._digests.get(key)
-        if digest is None:
-            message = parse(raw, dialect)
-            pieces = message.pieces or (message.identity,)
-            digest = _Digest(message.identity, message.role, message.num_chars, pieces)
-            self._digests.put(key, digest)
-        return digest
+    async def _turn(
+        self, reading: Reading, dialect: Dialect, context: bytes, max_tokens: int | None
+    ) -> tuple[Turn | None, bool, float]:
+        """What the ledger holds of a request.
 
-    def _rendition(self, key: bytes, record: bytes | None) -> Rendition | None:
-        """What a record holds; read once in a process."""
-        if record is None:
-            return None
-        known = self._renditions.get(key)
-        if known is not None and known[0] == record:
-            return known[1]
-        rendition = ledger.decode(record)
-        if rendition is not None:
-            self._renditions.put(key, (record, rendition))
-        return rendition
-
-    async def _look_up(self, hashes: list[bytes]) -> tuple[list[bytes | None], bool]:
-        """The ledger's records, and whether the store failed to say."""
-        try:
-            async with asyncio.timeout(self._settings.state_timeout_s):
-                return await self._store.get_many(hashes), False
-        except StateError as error:
-            logger.warning("state store lost on look-up: %s", error)
-            return [error.known.get(key) for key in hashes], True
-        except TimeoutError:
-            logger.warning("state store gave no answer in %.1f s", self._settings.state_timeout_s)
-            return [None] * len(hashes), True
-
-    async def _find_again(
-        self, records: list[Rendition | None], hashes: Sequence[bytes], identities: Sequence[bytes]
-    ) -> list[Rendition | None]:
-        """The records, and those of messages that stand where they stood, behind one that the client changed."""
-        missing = [index for index, record in enumerate(records) if record is None]
-        keys, _ = await self._look_up([ledger.place(hashes[0], index, identities[index]) for index in missing])
-        wanted = {index: key for index, key in zip(missing, keys, strict=True) if key is not None}
-        found, _ = await self._look_up(list(wanted.values()))
-        records = list(records)
-        for index, record in zip(wanted, found, strict=True):
-            records[index] = ledger.decode(record) if record else None
-        return records
+        Returns:
+            The turn, or None where the store is lost and nothing is known of a conversation that has begun; whether
+            lines of it are pinned; and when all its records were last asked for.
+        """
+        trail, hashes, at_s = reading.trail, reading.hashes, self._clock()
+        num_known = reading.num_known if 0 <= at_s - trail.looked_up_s < _SLIDE_S else 0
+        recent = range(max(0, len(hashes) - _MAX_NEW_MESSAGES, num_known - 1), len(hashes))
+        keys = [*hashes[num_known:], *(ledger.refusal(hashes[index]) for index in recent)]
+        if self._settings.max_pins:
+            keys.append(pins.slot(hashes[0], 0))
+        found, is_lost = await self._records.look_up(keys)
+        is_pinned = bool(self._settings.max_pins) and found.pop() is not None
+        num_asked = len(hashes) - num_known
+        # Where the model has said nothing yet there is nothing to be known: what goes out now is what is frozen.
+        if is_lost and not num_known and reading.is_begun and not any(found[:num_asked]):
+            return None, False, at_s
+        records = [*trail.records[:num_known]]
+        records += map(self._records.read, hashes[num_known:], found[:num_asked])
+        unknown = [index for index in range(num_known, len(records)) if records[index] is None]
+        if not is_lost and unknown and unknown[0] > 0 and any(reading.role(i) == "assistant" for i in unknown[1:]):
+            # A turn's first new message is the reply to the turn before. An unknown reply behind another unknown
+            # message, where the beginning is known, says that the client changed an earlier one.
+            records = await self._records.find_again(records, hashes, reading.identities)
+        refused = {
+            index: rendition
+            for index, record in zip(recent, found[num_asked:], strict=True)
+            if record and (rendition := ledger.decode(record)) is not None
+        }
+        first = max(0, len(hashes) - _MAX_NEW_MESSAGES)
+        refused |= {index: one for index, one in trail.refused.items() if first <= index < num_known - 1}
+        is_continued = 0 < num_known == len(trail.hashes) and all(
+            trail.refused.get(index) == refused.get(index) for index in range(first, num_known)
+        )
+        turn = Turn(
+            raws=reading.raws,
+            hashes=hashes,
+            identities=reading.identities,
+            num_chars=reading.num_chars,
+            dialect=dialect,
+            records=records,
+            refused=refused,
+            moved=[index for index in unknown if records[index] is not None],
+            known=trail.renditions if is_continued else (),
+            at_s=at_s,
+            context=ledger.context_digest(context, (digest.identity for digest in reading.leading)),
+            max_tokens=max_tokens,
+            bypass="state" if is_lost else None,
+        )
+        return turn, is_pinned, trail.looked_up_s if num_known else at_s
 
     async def _decide(self, turn: Turn, judge: Judge, profile: Profile) -> Turn:
         """Decide what the ledger does not hold; the turn, decided."""
@@ -361,8 +355,12 @@ class Compressor:
         turn.refused = {**turn.refused, len(turn.hashes) - 1: epoch}
         turn.renditions = turn.in_force()
 
-    async def _freeze(self, turn: Turn, judge: Judge, tenant: bytes) -> None:
-        """Write what was decided; where another worker was first, what it wrote stands."""
+    async def _freeze(self, turn: Turn, judge: Judge, tenant: bytes) -> bool:
+        """Write what was decided; where another worker was first, what it wrote stands.
+
+        Returns:
+            Whether it is written, and nobody was first.
+        """
         for index in turn.new:
             turn.records[index] = turn.renditions[index]
         for index in turn.moved:
@@ -381,40 +379,59 @@ class Compressor:
         except (StateError, TimeoutError) as error:
             # Not written: the next turn decides the same again, since decisions depend on the prefix alone.
             logger.warning("state store lost on write: %s", error or "no answer")
-            return
+            return False
         lost_race = [index for index in turn.new if standing[turn.hashes[index]] != records[turn.hashes[index]]]
         for index in lost_race:
             turn.records[index] = ledger.decode(standing[turn.hashes[index]]) or turn.records[index]
         if lost_race:
             turn.renditions = turn.in_force()
             self._conversations.pop((judge, turn.hashes[-1]))
+        return not lost_race
 
 
-def _identity(digests: Sequence[_Digest]) -> bytes:
-    """Of a message that came as so many."""
-    if len(digests) == 1:
-        return digests[0].identity
-    return replies.identity(piece for digest in digests for piece in digest.pieces)
+def _forwarded(turn: Turn, reading: Reading, as_sent: Compressed) -> Compressed:
+    """What goes out. Of messages that have not changed, as long as nothing else stands for them, what went out before.
 
-
-def _forwarded(turn: Turn, as_sent: Compressed) -> Compressed:
+    An epoch, begun here or found, changes what stands for messages that have not changed.
+    """
     renditions = [rendition for rendition in turn.renditions if rendition is not None]
     assert len(renditions) == len(turn.raws), "every message is decided by now"
-    num_leading = len(as_sent.messages) - sum(map(len, turn.raws))
-    messages = as_sent.messages[:num_leading]
-    for raws, rendition in zip(turn.raws, renditions, strict=True):
+    trail, num_same = reading.trail, reading.num_same
+    if renditions[:num_same] != trail.renditions[:num_same]:
+        num_same = 0
+    messages = as_sent.messages[: len(as_sent.messages) - len(reading.sent)]
+    messages += trail.forwarded[: trail.stops[num_same - 1] if num_same else 0]
+    for raws, rendition in zip(turn.raws[num_same:], renditions[num_same:], strict=True):
         messages += raws if rendition.body is None else [turn.dialect.carry(raws[0], rendition.body)]
+    changed = [rendition for rendition in renditions if rendition.body is not None]
     return replace(
         as_sent,
         messages=messages,
-        conversation=turn.hashes[0].hex() if turn.hashes else "",
+        conversation=turn.hashes[0].hex(),
         is_holdout=turn.is_holdout,
         bypass=turn.bypass,
         epoch=turn.rewrite.reason if turn.rewrite else None,
         num_new=sum(len(turn.raws[index]) for index in turn.new),
-        num_markers=sum(rendition.num_markers for rendition in renditions),
-        num_lines_omitted=sum(rendition.num_lines_omitted for rendition in renditions),
-        num_chars_out=as_sent.num_chars_in - sum(rendition.num_chars_saved for rendition in renditions),
+        num_markers=sum(rendition.num_markers for rendition in changed),
+        num_lines_omitted=sum(rendition.num_lines_omitted for rendition in changed),
+        num_chars_out=as_sent.num_chars_in - sum(rendition.num_chars_saved for rendition in changed),
         renditions=renditions,
         originals=turn.originals,
+    )
+
+
+def _trail_of(turn: Turn, reading: Reading, compressed: Compressed, looked_up_s: float) -> Trail:
+    return Trail(
+        sent=reading.sent,
+        digests=reading.digests,
+        stops=reading.stops,
+        raws=reading.raws,
+        identities=reading.identities,
+        hashes=reading.hashes,
+        num_chars=reading.num_chars,
+        records=turn.records,
+        refused=turn.refused,
+        renditions=compressed.renditions,
+        forwarded=compressed.messages[len(compressed.messages) - len(reading.sent) :],
+        looked_up_s=looked_up_s,
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sluice.compressor.profiles import Profile
 
@@ -38,9 +39,9 @@ class Rewrite:
     """`cold`, `pays` or `need`."""
 
 
-def num_tokens(num_chars: int) -> float:
-    """Estimated tokens of a message, good to some ten percent: what decisions need, not what users are shown."""
-    return num_chars / CHARS_PER_TOKEN + TOKENS_PER_MESSAGE
+def num_tokens(num_chars: int, num_messages: int = 1) -> float:
+    """Estimated tokens of messages, good to some ten percent: what decisions need, not what users are shown."""
+    return num_chars / CHARS_PER_TOKEN + TOKENS_PER_MESSAGE * num_messages
 
 
 def plan_rewrite(
@@ -92,17 +93,22 @@ def plan_rewrite(
     return best
 
 
-def turn_saving(
-    sent: Sequence[float], forwarded: Sequence[float], profile: Profile, *, num_read: int, num_read_if_sent: int
-) -> float:
+class Billed(NamedTuple):
+    """Tokens of one request's messages, as the provider charges for them."""
+
+    num_read: float
+    """Read from its cache."""
+    num_written: float
+
+
+def turn_saving(sent: Billed, forwarded: Billed, profile: Profile) -> float:
     """What one request costs less than it would have cost untouched, in plain input tokens.
 
     Args:
-        sent: tokens of each message as the client sent it.
-        forwarded: tokens of each message as it is forwarded.
+        sent: the messages as the client sent them, had nothing been changed.
+        forwarded: the messages as they are forwarded.
         profile: what the provider's cache costs.
-        num_read: leading messages that the provider reads from its cache.
-        num_read_if_sent: leading messages that it would have read, had nothing been changed.
     """
-    untouched = profile.read * sum(sent[:num_read_if_sent]) + profile.write * sum(sent[num_read_if_sent:])
-    return untouched - profile.read * sum(forwarded[:num_read]) - profile.write * sum(forwarded[num_read:])
+    return profile.read * (sent.num_read - forwarded.num_read) + profile.write * (
+        sent.num_written - forwarded.num_written
+    )

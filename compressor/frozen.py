@@ -23,15 +23,17 @@ class Epoch:
     overrides: Mapping[int, Override]
 
 
-def epochs_of(records: Sequence[Rendition | None], refused: Mapping[int, Rendition]) -> list[Epoch]:
+def epochs_of(records: Sequence[Rendition | None], refused: Mapping[int, Rendition], *, start: int = 0) -> list[Epoch]:
     """The epochs of a conversation, in their order.
 
     Args:
         records: of each message.
         refused: by index of a request's newest message, the epoch that began when the upstream refused it.
+        start: index of the first message that is looked at.
     """
     found: list[Epoch] = []
-    for index, record in enumerate(records):
+    for index in range(start, len(records)):
+        record = records[index]
         if record is not None and record.epoch:
             found.append(Epoch(index, record.epoch))
         later = refused.get(index)
@@ -41,10 +43,20 @@ def epochs_of(records: Sequence[Rendition | None], refused: Mapping[int, Renditi
 
 
 def latest(
-    records: Sequence[Rendition | None], epochs: Sequence[Epoch], identities: Sequence[bytes]
+    records: Sequence[Rendition | None],
+    epochs: Sequence[Epoch],
+    identities: Sequence[bytes],
+    known: Sequence[Rendition] = (),
 ) -> list[Rendition | None]:
-    """What is in force where every message is as it was."""
-    renditions = list(records)
+    """What is in force where every message is as it was.
+
+    Args:
+        records: of each message.
+        epochs: in their order.
+        identities: of each message.
+        known: what was in force for the first messages before these epochs.
+    """
+    renditions = [*known, *records[len(known) :]]
     for epoch in epochs:
         for index, override in epoch.overrides.items():
             if index < len(identities) and override.identity == identities[index]:

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 _BAR = re.compile(r"[#=\-.>*•█▉▊▋▌▍▎▏░▒▓━╸╺─⠀-⣿|/\\\s]+")
 _PROGRESS = re.compile(r"(\d+(?:\.\d+)?)\s?%|(\d+)\s?/\s?(\d+)")
+_OF = re.compile(r"/\s?\d")
+"""What a line without `%` has to hold to show progress: ruled out at a fraction of the time."""
 
 
 def find_repeats(texts: tuple[str, ...], min_lines: int) -> Iterator[tuple[int, int]]:
@@ -53,6 +55,8 @@ def _end_of_progress(texts: tuple[str, ...], start: int) -> int:
 
 def _progress(text: str) -> tuple[str, float] | None:
     """What is counted to (`%`, or the m of n/m), and how far it got."""
+    if "%" not in text and _OF.search(text) is None:
+        return None
     match = _PROGRESS.search(text)
     if match is None:
         return None

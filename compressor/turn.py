@@ -17,7 +17,7 @@ from sluice.compressor import recovery
 from sluice.compressor.conversation import Conversation
 from sluice.compressor.decide import decide, extended, replayed, untouched
 from sluice.compressor.dialects.base import Dialect
-from sluice.compressor.economics import CHARS_PER_TOKEN, Load, Rewrite, num_tokens, plan_rewrite, turn_saving
+from sluice.compressor.economics import CHARS_PER_TOKEN, Billed, Load, Rewrite, num_tokens, plan_rewrite, turn_saving
 from sluice.compressor.errors import MalformedMessageError
 from sluice.compressor.frozen import epochs_of, latest, settle
 from sluice.compressor.instructions import is_summary
@@ -61,6 +61,9 @@ class Turn:
     refused: Mapping[int, Rendition] = field(default_factory=dict)
     """By index of a request's newest message: the epoch that began when the upstream refused that request, and the
     turn as it was then. Found for the last few messages alone: later turns carry it on."""
+    known: Sequence[Rendition] = ()
+    """What the first messages were forwarded as by a request that this one continues, with the same refusals; empty
+    where that has to be found out."""
     pins: Sequence[Pin] = ()
     """Lines that a person wants kept."""
     addition: str = ""
@@ -78,14 +81,14 @@ class Turn:
     rewrite: Rewrite | None = None
 
     def __post_init__(self) -> None:
-        epochs = epochs_of(self.records, self.refused)
         self.inherited = {}
         if not self.moved:
-            self.renditions = latest(self.records, epochs, self.identities)
+            epochs = epochs_of(self.records, self.refused, start=len(self.known))
+            self.renditions = latest(self.records, epochs, self.identities, self.known)
         else:
-            self.renditions = settle(self.records, epochs, self.identities)
+            self.renditions = settle(self.records, epochs_of(self.records, self.refused), self.identities)
             self._forget()
-        self.new = [index for index, record in enumerate(self.records) if record is None]
+        self.new = [index for index in range(len(self.known), len(self.records)) if self.records[index] is None]
 
     def message(self, index: int) -> Message:
         """A message, read."""
@@ -122,7 +125,8 @@ class Turn:
     @property
     def handed_on(self) -> Mapping[int, Override]:
         """Epochs that no record of the chain holds yet: the newest message's will."""
-        newest = max((i for i, record in enumerate(self.records) if record is not None and record.turn), default=-1)
+        indexes = reversed(range(len(self.records)))
+        newest = next((i for i in indexes if (record := self.records[i]) is not None and record.turn), -1)
         refused = self.refused.get(newest)
         return {**(refused.epoch if refused is not None and refused.epoch else {}), **self.inherited}
 
@@ -256,7 +260,9 @@ def _advance(
             conversation.forward(incoming, decision.texts, decision.rendition)
             continue
         keep = judge.at_arrival(conversation, incoming)
-        gaps = recovery.touched(conversation.gaps, conversation.touch(incoming)) if incoming.segments else []
+        gaps: list[Gap] = []
+        if incoming.segments and conversation.gaps:
+            gaps = recovery.touched(conversation.gaps, conversation.touch(incoming))
         if turn.pins and incoming.segments:
             # What a person asks for is given back whatever it costs, and leaves the less for what nobody asked for.
             pinned = pinned_gaps(conversation.gaps, turn.pins)
@@ -304,7 +310,7 @@ def _plan_rewrite(
     old = judge.candidates(conversation)
     if not old:
         return None, {}
-    sizes = _forwarded_tokens(turn, turn.num_old)
+    sizes = [num_tokens(num_chars) for num_chars in _forwarded_chars(turn)[: turn.num_old]]
     num_to_shed = 0.0
     if turn.max_tokens is not None:
         num_all = sum(sizes) + sum(num_tokens(num_chars) for num_chars in turn.num_chars[turn.num_old :])
@@ -382,23 +388,30 @@ def _given_back(gaps: Sequence[Gap], frozen: Rendition) -> list[Gap]:
     ]
 
 
-def _forwarded_tokens(turn: Turn, stop: int) -> list[float]:
-    return [
-        num_tokens(num_chars - (rendition.num_chars_saved if rendition else 0))
-        for num_chars, rendition in zip(turn.num_chars[:stop], turn.renditions[:stop], strict=True)
-    ]
+def _forwarded_chars(turn: Turn) -> Sequence[int]:
+    """Characters of each message as it is forwarded; of one that is not decided yet, as it was sent."""
+    num_chars = list(turn.num_chars)
+    for index, rendition in enumerate(turn.renditions):
+        if rendition is not None and rendition.num_chars_saved:
+            num_chars[index] -= rendition.num_chars_saved
+    return num_chars
+
+
+def _billed(num_chars: Sequence[int], num_read: int) -> Billed:
+    """Tokens of a request of which the first `num_read` messages are read from the cache."""
+    num_written = len(num_chars) - num_read
+    return Billed(num_tokens(sum(num_chars[:num_read]), num_read), num_tokens(sum(num_chars[num_read:]), num_written))
 
 
 def _close(turn: Turn, before: TurnRecord | None, epoch: dict[int, Override], profile: Profile) -> None:
     """Write onto the newest message what the next turn has to know."""
     is_cold = before is None or _is_cold(turn, before, profile)
     num_read = 0 if is_cold else turn.num_old
+    num_still_read = min(num_read, turn.rewrite.start) if turn.rewrite else num_read
     saving = turn_saving(
-        [num_tokens(num_chars) for num_chars in turn.num_chars],
-        _forwarded_tokens(turn, len(turn.raws)),
+        _billed(turn.num_chars, num_read),
+        _billed(_forwarded_chars(turn), num_still_read),
         profile,
-        num_read=min(num_read, turn.rewrite.start) if turn.rewrite else num_read,
-        num_read_if_sent=num_read,
     )
     newest = turn.renditions[-1]
     assert newest is not None

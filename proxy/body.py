@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 from starlette.types import Receive
@@ -71,11 +71,16 @@ class Body:
     """Where each message lies in `raw`; None where a key stands twice, so that nothing may be spliced."""
     fields: Mapping[str, tuple[int, int]]
     """Where the value of each of the outer object's fields lies; empty where `spans` is None."""
+    messages: tuple[bytes, ...]
+    """The JSON of each message, as the client sent it; empty where `spans` is None."""
+    _places: dict[bytes, int] = field(default_factory=dict, compare=False, repr=False)
+    """Where what was looked for lies; -1 for nowhere."""
 
-    @property
-    def messages(self) -> list[bytes]:
-        """The JSON of each message, as the client sent it."""
-        return [self.raw[start:end] for start, end in self.spans or ()]
+    def holds(self, part: bytes) -> bool:
+        """Whether these bytes are in the body: looked for once, and in what is new of a conversation alone."""
+        if part not in self._places:
+            self._places[part] = self.raw.find(part)
+        return self._places[part] >= 0
 
     def field(self, name: str) -> bytes:
         """The JSON of one of the outer object's fields; empty where it is not there."""
@@ -90,17 +95,21 @@ class Body:
             fields: other fields to replace, each of which the client sent.
         """
         assert self.spans is not None
-        values = list(zip(self.spans, messages, strict=True))
+        # What was not touched is mostly the very same object.
+        values = [
+            (span, message)
+            for span, message, own in zip(self.spans, messages, self.messages, strict=True)
+            if message is not own and message != own
+        ]
         values += [(self.fields[name], value) for name, value in (fields or {}).items()]
-        parts: list[bytes] = []
-        done = 0
-        for (start, end), value in sorted(values):
-            if value != self.raw[start:end]:
-                parts += (self.raw[done:start], value)
-                done = end
-        if not parts:
+        if not values:
             return self.raw
-        parts.append(self.raw[done:])
+        view, done = memoryview(self.raw), 0
+        parts: list[bytes | memoryview] = []
+        for (start, end), value in sorted(values):
+            parts += (view[done:start], value)
+            done = end
+        parts.append(view[done:])
         return b"".join(parts)
 
 
@@ -135,8 +144,68 @@ def parse_body(raw: bytes, shape: Shape) -> Body:
     _check_messages([_first_char(message) for message in messages], shape)
     stream = "stream" in values and bytes(values["stream"]) == b"true"
     model = msgspec.json.decode(values["model"], type=str) if "model" in values else ""
-    located = _locate(raw, values, messages, shape)
-    return Body(raw, model, stream, *(located or (None, {})))
+    return _body(raw, model, stream, _locate(raw, values, messages, shape))
+
+
+def parse_on(raw: bytes, shape: Shape, known: Body, num_known: int) -> Body | None:
+    """Decode a body of which the beginning is known from another: what is behind it, and no more.
+
+    Args:
+        raw: the body.
+        shape: its outer form.
+        known: another body, the same up to the end of its message `num_known`.
+        num_known: at least 1.
+
+    Returns:
+        What `parse_body` would; None where only that can tell.
+    """
+    assert known.spans is not None
+    assert shape.list_field is not None
+    begun, cut = known.fields[shape.list_field][0], known.spans[num_known - 1][1]
+    # The rest, made whole: the list with one element in the place of those that are known.
+    opening = b'{"%s":[{}' % shape.list_field.encode()
+    rest = raw[cut:]
+    whole = opening + rest
+    if not rest.isascii():
+        try:
+            rest.decode()
+        except UnicodeDecodeError:
+            return None
+    try:
+        values = _fields_decoder.decode(whole)
+        messages = _messages_decoder.decode(values[shape.list_field])
+        located = _locate(whole, values, messages, shape)
+        head = {name: span for name, span in known.fields.items() if span[0] < begun}
+        if located is None or not head.keys().isdisjoint(values):
+            return None
+        spans, fields = located
+        kinds = {name: chr(raw[span[0]]) for name, span in head.items()}
+        _check_shape({**kinds, **{name: _first_char(value) for name, value in values.items()}}, shape)
+        _check_messages([_first_char(message) for message in messages], shape)
+        model = known.model if "model" in head else ""
+        if "model" in values:
+            model = msgspec.json.decode(values["model"], type=str)
+        stream = known.stream if "stream" in head else bytes(values.get("stream", b"")) == b"true"
+    except (msgspec.DecodeError, RecursionError, InvalidFieldError):
+        return None  # whoever reads it all says what is wrong, and where
+    shift = cut - len(opening)
+    new = [(start + shift, end + shift) for start, end in spans[1:]]
+    found = {name: (start + shift, end + shift) for name, (start, end) in fields.items()}
+    found[shape.list_field] = (begun, found[shape.list_field][1])
+    kept = known.messages[:num_known]
+    messages_in = kept + tuple(raw[start:end] for start, end in new)
+    places = {
+        part: at if 0 <= at <= cut - len(part) else raw.find(part, max(0, cut - len(part)))
+        for part, at in known._places.items()
+    }
+    return Body(raw, model, stream, (*known.spans[:num_known], *new), {**head, **found}, messages_in, places)
+
+
+def _body(raw: bytes, model: str, stream: bool, located: _Located | None) -> Body:
+    if located is None:
+        return Body(raw, model, stream, None, {}, ())
+    spans, fields = located
+    return Body(raw, model, stream, spans, fields, tuple(raw[start:end] for start, end in spans))
 
 
 def _check_shape(kinds: Mapping[str, str | None], shape: Shape) -> None:
@@ -194,8 +263,7 @@ def _parse_slowly(raw: bytes, shape: Shape) -> Body:
     _check_shape({name: _kind_of(value) for name, value in body.items()}, shape)
     messages = body.get(shape.list_field) if shape.list_field is not None else None
     _check_messages([_kind_of(message) for message in messages] if isinstance(messages, list) else [], shape)
-    located = _locate_slowly(raw, shape)
-    return Body(raw, body.get("model", ""), body.get("stream") is True, *(located or (None, {})))
+    return _body(raw, body.get("model", ""), body.get("stream") is True, _locate_slowly(raw, shape))
 
 
 def _kind_of(value: object) -> str:

@@ -46,7 +46,7 @@ def cache_cost(profile: Profile, price: Price | None, body: Body, *, is_ttl_give
 def _writes_for_an_hour(body: Body) -> bool:
     """Whether what the request's last mark has written lives for an hour (Anthropic's `ttl`)."""
     # Marks are looked for only where one may say so: that reads the whole body.
-    if b'"1h"' not in body.raw or b'"cache_control"' not in body.raw:
+    if not body.holds(b'"1h"') or not body.holds(b'"cache_control"'):
         return False
     found = breakpoints_of(body.raw)
     return found is not None and bool(found.ends) and found.ttl_s >= _HOUR_S

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from starlette.types import Receive, Scope, Send
 
+from sluice.compressor import Mode
 from sluice.proxy.access.guard import STATE_KEY
 from sluice.proxy.answers import SourcedAnswer, Unshared, answer_key, may_keep, may_take
 from sluice.proxy.body import ClientGoneError, read_body
@@ -21,7 +22,7 @@ from sluice.proxy.log import fields, logger, where
 from sluice.proxy.meter import CLIENT_GONE_STATUS, Source, UsageReader, reader_for
 from sluice.proxy.meter.breakpoints import Breakpoints, breakpoints_of
 from sluice.proxy.meter.reader import readable
-from sluice.proxy.metering import turn_of
+from sluice.proxy.metering import arrived_of, turn_of
 from sluice.proxy.overflow import OVERFLOW_STATUSES, hold_error, overflow_limit
 from sluice.proxy.prepare import Prepared, mode_of, prepare, shrink
 from sluice.proxy.relay import Relayed, relay, unless_gone
@@ -33,6 +34,9 @@ from sluice.proxy.wire.render_errors import error_headers
 
 DRAFT_HEADER = b"x-sluice-draft"
 """What the bundled backend may propose to itself; it goes to self-hosted upstreams alone."""
+
+_REFUSALS = (400, 422)
+"""Statuses by which an upstream says that it cannot read a request, perhaps for what we put into it."""
 
 
 @dataclass(slots=True)
@@ -113,24 +117,10 @@ class Endpoint:
             services.metrics.overhead_s.observe(exchange.own_s)
             if prepared.bypass is not None:
                 services.metrics.bypasses.labels(prepared.bypass).inc()
-        line = fields(
-            self._wire.name,
-            status=status,
-            mode=prepared and prepared.mode,
-            epoch=exchange.epoch,
-            bypass=prepared and prepared.bypass,
-            tokens_in=exchange.tokens and exchange.tokens[0],
-            tokens_out=exchange.tokens and exchange.tokens[1],
-            upstream=exchange.answer and exchange.answer.upstream,
-            retries=exchange.answer and (exchange.answer.num_retries or None),
-            overhead_ms=exchange.own_s * 1000,
-            total_ms=total_s * 1000,
-            answer=exchange.answer and exchange.answer.source,
-            answer_bytes=num_bytes,
-            error=error and where(error),
-        )
         # A fault of ours, told from a 500 of the upstream's by there being an exception.
-        logger.log(logging.ERROR if status == 500 and error is not None else logging.INFO, line)
+        level = logging.ERROR if status == 500 and error is not None else logging.INFO
+        if logger.isEnabledFor(level):
+            logger.log(level, _line(self._wire, exchange, status, total_s, num_bytes, error))
 
     async def _serve(
         self, scope: Scope, receive: Receive, send: Send, services: Services, exchange: Exchange
@@ -161,6 +151,8 @@ class Endpoint:
         answer = await _ask(services, target, outgoing, prepared, scope["headers"])
         if answer.status in OVERFLOW_STATUSES and prepared.compressed is not None:
             answer = await self._unless_too_long(answer, target, scope, services, exchange)
+        if prepared.searching is not None:
+            answer = await self._with_searches(answer, target, scope, services, exchange)
         exchange.answer = answer
         answered_s = time.perf_counter()
         try:
@@ -200,7 +192,8 @@ class Endpoint:
             traceparent=find(scope["headers"], b"traceparent"),
         )
         if turn is not None:
-            spent = services.meter.record(turn)
+            spent = services.meter.record(turn, arrived_of(exchange.prepared, self._wire.dialect))
+            services.watch.see(exchange.prepared, self._wire.name, at_s)
             if key is not None and spent.tokens:
                 await services.access.spend(key, tokens=spent.tokens, dollars=spent.dollars)
 
@@ -221,10 +214,38 @@ class Endpoint:
         exchange.prepared = shorter
         return Unshared(await services.upstreams.send(target, outgoing_of(scope, shorter, self._wire)))
 
+    async def _with_searches(
+        self, answer: SourcedAnswer, target: Target, scope: Scope, services: Services, exchange: Exchange
+    ) -> SourcedAnswer:
+        """Answer the calls of the search tool, and ask on; where the upstream refuses the request, ask without it."""
+        prepared = exchange.prepared
+        assert prepared is not None
+        assert prepared.searching is not None
+        assert services.search_tool is not None
+        mode = prepared.mode
+        headers = [header for header in scope["headers"] if header[0] != b"content-encoding"]
+        if answer.status in _REFUSALS:
+            answer.close()
+            logger.warning(fields("search_tool_refused", status=answer.status))
+            exchange.prepared = await prepare(
+                prepared.searching.sent.raw, headers, self._wire, mode, services, searches=False
+            )
+            outgoing = outgoing_of(scope, exchange.prepared, self._wire)
+            return await _ask(services, target, outgoing, exchange.prepared, headers)
+
+        async def send(body: bytes) -> SourcedAnswer:
+            again = await prepare(body, headers, self._wire, mode, services, searches=False)
+            return await _ask(services, target, outgoing_of(scope, again, self._wire), again, headers)
+
+        return await services.search_tool.answer(answer, prepared.searching, send)
+
     def _count(self, prepared: Prepared, services: Services, exchange: Exchange) -> asyncio.Task[None] | None:
-        """Start counting tokens; the counters get them even where the answer's head does not wait for them."""
+        """Start counting tokens; the counters get them even where the answer's head does not wait for them.
+
+        In mode `off` nothing is counted: nothing is dropped, and what went out is in the upstream's own usage.
+        """
         parsed, dialect = prepared.parsed, self._wire.dialect
-        if parsed is None or dialect is None or parsed.spans is None:
+        if prepared.mode is Mode.OFF or parsed is None or dialect is None or parsed.spans is None:
             return None
 
         async def count() -> None:
@@ -243,6 +264,29 @@ class Endpoint:
         self._counting.add(task)
         task.add_done_callback(self._counting.discard)
         return task
+
+
+def _line(
+    wire: Wire, exchange: Exchange, status: int, total_s: float, num_bytes: int, error: BaseException | None
+) -> str:
+    """What the log says of a request."""
+    prepared, answer = exchange.prepared, exchange.answer
+    return fields(
+        wire.name,
+        status=status,
+        mode=prepared and prepared.mode,
+        epoch=exchange.epoch,
+        bypass=prepared and prepared.bypass,
+        tokens_in=exchange.tokens and exchange.tokens[0],
+        tokens_out=exchange.tokens and exchange.tokens[1],
+        upstream=answer and answer.upstream,
+        retries=answer and (answer.num_retries or None),
+        overhead_ms=exchange.own_s * 1000,
+        total_ms=total_s * 1000,
+        answer=answer and answer.source,
+        answer_bytes=num_bytes,
+        error=error and where(error),
+    )
 
 
 async def _ask(
@@ -264,7 +308,9 @@ def outgoing_of(scope: Scope, prepared: Prepared, wire: Wire) -> Outgoing:
     parsed, target = prepared.parsed, prepared.target
     stream = parsed is not None and parsed.stream
     kept = (DRAFT_HEADER,) if target is not None and target.is_local else ()
-    headers = readable(to_upstream(scope["headers"], identity=stream, kept=kept))
+    # What the search tool reads comes plain.
+    is_plain = stream or prepared.searching is not None
+    headers = readable(to_upstream(scope["headers"], identity=is_plain, kept=kept))
     if not prepared.is_packed:
         headers = [(name, value) for name, value in headers if name != b"content-encoding"]
     model = parsed.model if parsed is not None else ""

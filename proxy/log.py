@@ -7,10 +7,13 @@ message may quote a request.
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from types import TracebackType
 
 logger = logging.getLogger("sluice.proxy")
+
+_ODD = re.compile(r'[ "=\\]')
 
 
 def set_up_logging(level: str) -> None:
@@ -42,8 +45,10 @@ def where(error: BaseException) -> str:
 
 
 def _quoted(value: object) -> str:
-    text = f"{value:.2f}" if isinstance(value, float) else str(value)
-    return repr(text) if any(char in ' "=\\' or not char.isprintable() for char in text) or not text else text
+    if isinstance(value, float):
+        return f"{value:.2f}"
+    text = str(value)
+    return text if text and text.isprintable() and _ODD.search(text) is None else repr(text)
 
 
 class _Formatter(logging.Formatter):

@@ -40,26 +40,44 @@ async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
     Raises:
         ClientGoneError: it hung up.
     """
-    task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_wait_until_gone(receive))
+    task = asyncio.current_task()
+    assert task is not None
+    num_cancelled = task.cancelling()
+    watch = _Watch(receive, task)
     try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            # The server reports an answer that is complete as a hang-up, too; the last byte has then been sent, and
-            # the task ends without waiting again.
-            await asyncio.sleep(0)
-        if task.done():
-            return task.result()
-        raise ClientGoneError
+        return await work
+    except asyncio.CancelledError:
+        # Told apart from being cancelled by somebody else as `asyncio.timeout` does it.
+        if watch.is_gone and task.uncancel() <= num_cancelled:
+            raise ClientGoneError from None
+        raise
     finally:
-        for future in (task, gone):
-            future.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
+        watch.end()
 
 
-async def _wait_until_gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+class _Watch:
+    """Waits for the client to hang up, and then cancels a task, beside which it runs."""
+
+    def __init__(self, receive: Receive, task: asyncio.Task[Any]) -> None:
+        self.is_gone = False
+        self._receive = receive
+        self._task: asyncio.Task[Any] | None = task
+        self._watching = asyncio.create_task(self._watch())
+
+    def end(self) -> None:
+        """Cancel nothing any more."""
+        self._task = None
+        self._watching.cancel()
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        # The server reports an answer that is complete as a hang-up, too; the last byte has then been sent, and the
+        # task ends without waiting again.
+        await asyncio.sleep(0)
+        if self._task is not None:
+            self.is_gone = True
+            self._task.cancel()
 
 
 async def relay(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import math
+import socket
 from collections.abc import Callable, Iterator
 
 import uvicorn
@@ -23,10 +25,26 @@ class Server(uvicorn.Server):
         """Do nothing."""
         yield
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and spare what will be there to the end."""
+        await super().startup(sockets)
+        spare_collector()
+
     def end(self) -> None:
         """Let answers in progress come to their end; the second time, at once."""
         self.force_exit = self.should_exit
         self.should_exit = True
+
+
+def spare_collector() -> None:
+    """Have the garbage collector leave alone what was made at the start, and look less often at what comes later.
+
+    By its own settings it goes through what is kept of conversations again and again, for cycles that are not there:
+    a seventh of a turn's processor time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
 
 
 def server_config(

@@ -33,6 +33,8 @@ _TOKENS_PER_MESSAGE = 4
 _MAX_PIECE_CHARS = 50_000
 """Texts are counted in pieces: on runs of a million equal characters the encoder's regular expression overflows."""
 _MEMO_SIZE = 100_000
+_MAX_RECENT_BYTES = 64 * 2**20
+"""Bound on the messages that are held beside their counts; beyond it all are let go, and found by digest."""
 
 
 class TokenCounter:
@@ -41,6 +43,10 @@ class TokenCounter:
     def __init__(self) -> None:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="sluice-tokens")
         self._memo: OrderedDict[bytes, int] = OrderedDict()
+        self._recent: dict[tuple[str, str], dict[bytes, int]] = {}
+        """Counts by the messages themselves: those of a conversation are the same objects from turn to turn, whose
+        hash is known."""
+        self._num_recent_bytes = 0
 
     async def count(self, model: str, dialect: Dialect, *sides: Sequence[bytes]) -> list[int]:
         """Count the tokens of several lists of messages, each message given as its JSON."""
@@ -52,7 +58,23 @@ class TokenCounter:
 
     def _count(self, model: str, dialect: Dialect, sides: Sequence[Sequence[bytes]]) -> list[int]:
         name = encoding_name(model)
-        return [sum(self._count_message(name, dialect, message) for message in side) for side in sides]
+        recent = self._recent.setdefault((name, dialect.name), {})
+        return [sum(self._count_side(name, dialect, side, recent)) for side in sides]
+
+    def _count_side(
+        self, name: str, dialect: Dialect, messages: Sequence[bytes], recent: dict[bytes, int]
+    ) -> list[int]:
+        counts = list(map(recent.get, messages))
+        missing = [index for index, count in enumerate(counts) if count is None] if None in counts else []
+        for index in missing:
+            message = messages[index]
+            counts[index] = recent[message] = self._count_message(name, dialect, message)
+            self._num_recent_bytes += len(message)
+        found = [count for count in counts if count is not None]
+        if self._num_recent_bytes > _MAX_RECENT_BYTES:
+            self._recent.clear()
+            self._num_recent_bytes = 0
+        return found
 
     def _count_message(self, name: str, dialect: Dialect, message: bytes) -> int:
         person, salt = name[:16].encode(), dialect.name[:16].encode()

@@ -20,7 +20,7 @@ from uvicorn.supervisors import Multiprocess
 
 from sluice.proxy.app import create_app
 from sluice.proxy.log import fields, logger, set_up_logging
-from sluice.proxy.server import server_config
+from sluice.proxy.server import server_config, spare_collector
 from sluice.proxy.settings import Settings
 
 _COUNTERS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
@@ -68,7 +68,9 @@ def worker_app(settings: Settings) -> FastAPI:
     """Make a worker's application, in the worker."""
     set_up_logging(settings.log_level)
     threading.Thread(target=_end_with_parent, name="sluice-parent", daemon=True).start()
-    return create_app(settings)
+    app = create_app(settings)
+    spare_collector()
+    return app
 
 
 def _end_with_parent() -> None:

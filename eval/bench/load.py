@@ -1,4 +1,7 @@
-"""Sends a workload to one server and takes the times: to the first byte of an answer, and of the whole."""
+"""Sends a workload to one server and takes the times: to the first byte of an answer, and of the whole.
+
+A client of its own, on HTTP's parser: it shares a core with the upstream, and must not be what is measured.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,18 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import cast
+from urllib.parse import urlsplit
 
-import aiohttp
-import psutil
+import httptools
 
+from sluice.eval.bench.cpu import cpu_s
 from sluice.eval.bench.stage import PACE_HEADER
 from sluice.eval.bench.workload import Workload
 from sluice.eval.errors import ReplayError
 
 TIMEOUT_S = 120.0
+_END = b"data: [DONE]\n\n"
 
 
 @dataclass(slots=True)
@@ -42,50 +48,103 @@ async def send_all(url: str, workload: Workload, headers: Mapping[str, str], pid
         ReplayError: an answer was not whole.
     """
     taken = Taken()
-    all_headers = {**headers, "content-type": "application/json", PACE_HEADER.decode(): f"{workload.pace_ms:g}"}
-    timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as session:
+    parts = urlsplit(url)
+    sent = {
+        "host": parts.netloc,
+        "content-type": "application/json",
+        PACE_HEADER: f"{workload.pace_ms:g}",
+        **headers,
+    }
+    head = "POST /v1/chat/completions HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in sent.items())
+    host, port = parts.hostname or "", parts.port or 80
+    connections = [
+        (await asyncio.get_running_loop().create_connection(_Connection, host, port))[1]
+        for _ in range(workload.num_clients)
+    ]
 
-        async def send(data: bytes) -> float:
-            begun_s = time.perf_counter()
-            async with session.post(f"{url}/v1/chat/completions", data=data, headers=all_headers) as answer:
-                first = await answer.content.readany()
-                first_ms = (time.perf_counter() - begun_s) * 1000
-                rest = await answer.read()
-                if answer.status != 200 or not (first + rest).endswith(b"data: [DONE]\n\n"):
-                    raise ReplayError(f"{url} gave no whole answer: status {answer.status}, {(first + rest)[:200]!r}")
-                return first_ms
+    async def send(connection: _Connection, data: bytes) -> float:
+        request = f"{head}content-length: {len(data)}\r\n\r\n".encode() + data
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                return await connection.ask(request) * 1000
+        except (TimeoutError, OSError, httptools.HttpParserError) as error:
+            raise ReplayError(f"{url} gave no whole answer: {error or 'none in time'}") from error
 
-        warm, measured = workload.bodies[: workload.num_warm], list(workload.bodies[workload.num_warm :])
-        await asyncio.gather(*(send(data) for data in warm))
+    async def client(connection: _Connection, bodies: list[bytes]) -> None:
+        while bodies:
+            taken.first_ms.append(await send(connection, bodies.pop()))
+
+    async def everyone(bodies: list[bytes]) -> None:
+        bodies.reverse()
+        await asyncio.gather(*(client(connection, bodies) for connection in connections))
+
+    try:
+        await everyone(workload.bodies[: workload.num_warm])
+        taken.first_ms.clear()
         before_s, begun_s = cpu_s(pid), time.perf_counter()
-        measured.reverse()
-
-        async def client() -> None:
-            while measured:
-                taken.first_ms.append(await send(measured.pop()))
-
-        taken.num_requests = len(measured)
-        await asyncio.gather(*(client() for _ in range(workload.num_clients)))
-        taken.wall_s = time.perf_counter() - begun_s
-        after_s = cpu_s(pid)
-        if before_s is not None and after_s is not None:
-            taken.cpu_ms = (after_s - before_s) * 1000 / taken.num_requests
+        await everyone(workload.bodies[workload.num_warm :])
+        taken.wall_s, after_s = time.perf_counter() - begun_s, cpu_s(pid)
+    finally:
+        for connection in connections:
+            connection.close()
+    taken.num_requests = len(workload.bodies) - workload.num_warm
+    if before_s is not None and after_s is not None:
+        taken.cpu_ms = (after_s - before_s) * 1000 / taken.num_requests
     return taken
 
 
-def cpu_s(pid: int | None) -> float | None:
-    """Processor time that a process and its children have used, in seconds."""
-    if pid is None:
-        return None
-    process = psutil.Process(pid)
-    times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
-    return float(sum(one.user + one.system for one in times))
+class _Connection(asyncio.Protocol):
+    """One connection, one request at a time."""
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.WriteTransport", transport)
+        self._answered: asyncio.Future[float] | None = None
 
-def pin(pid: int, core: int) -> None:
-    """Keep a process on one core, where the platform can."""
-    process = psutil.Process(pid)
-    if hasattr(process, "cpu_affinity"):
-        cores = process.cpu_affinity() or [0]
-        process.cpu_affinity([cores[core % len(cores)]])
+    async def ask(self, request: bytes) -> float:
+        """Send a request and read the answer to its end.
+
+        Returns:
+            Time to the first byte of its body, in seconds.
+
+        Raises:
+            OSError: it is not whole, or another than what was asked for.
+        """
+        self._parser = httptools.HttpResponseParser(self)
+        self._first_s, self._tail = 0.0, b""
+        self._answered = asyncio.get_running_loop().create_future()
+        begun_s = time.perf_counter()
+        self._transport.write(request)
+        return await self._answered - begun_s
+
+    def close(self) -> None:
+        """Hang up."""
+        self._transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self._end(error)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._end(error or ConnectionResetError("it hung up"))
+
+    def on_body(self, data: bytes) -> None:
+        """Take a piece of the answer's body."""
+        if not self._first_s:
+            self._first_s = time.perf_counter()
+        self._tail = (self._tail + data)[-200:]
+
+    def on_message_complete(self) -> None:
+        """Check that the answer is what was asked for."""
+        status = self._parser.get_status_code()
+        is_whole = status == 200 and self._tail.endswith(_END)
+        self._end(None if is_whole else ConnectionError(f"status {status}, {self._tail!r}"))
+
+    def _end(self, error: Exception | None) -> None:
+        if self._answered is None or self._answered.done():
+            return
+        if error is None:
+            self._answered.set_result(self._first_s)
+        else:
+            self._answered.set_exception(error)

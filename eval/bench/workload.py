@@ -21,7 +21,7 @@ class Workload:
     """Bodies at the beginning that are sent unmeasured, so that what is measured is a conversation under way."""
     num_clients: int = 1
     pace_ms: float = 0.0
-    """Pause before each event of the answer, in milliseconds."""
+    """Pause before each event of the answer, in milliseconds; 0: all come at once."""
 
 
 def messages(num: int, tag: str = "") -> list[dict[str, Any]]:
@@ -45,46 +45,47 @@ def body(of: list[dict[str, Any]]) -> bytes:
     return json.dumps({"model": "gpt-4o", "stream": True, "messages": of}).encode()
 
 
-def turns(num_messages: int, num: int, tag: str) -> Workload:
-    """The next turns of one conversation that is `num_messages` long; the turn before them is sent unmeasured.
-
-    Events come one by one, as a model's do.
-    """
+def turns(num_messages: int, num: int, tag: str, *, pace_ms: float = 0.0) -> Workload:
+    """The next turns of one conversation that is `num_messages` long; the turn before them is sent unmeasured."""
     whole = messages(num_messages + 2 * num + 1, tag)
     return Workload(
-        f"turn at {num_messages} messages",
+        f"turn at {num_messages} messages{_paced(pace_ms)}",
         [body(whole[: num_messages - num_messages % 2 + 1 + 2 * index]) for index in range(num + 1)],
         num_warm=1,
-        pace_ms=1,
+        pace_ms=pace_ms,
     )
 
 
-def sized(num_bytes: int, num: int, *, num_clients: int = 1, pace_ms: float = 0.0) -> Workload:
+def sized(num_bytes: int, num: int, tag: str, *, num_clients: int = 1, pace_ms: float = 0.0) -> Workload:
     """Requests of a size, each of another conversation."""
     bodies = []
     for index in range(num + num_clients):
-        filler = [{"role": "user", "content": f"{index} " + "some words of a prompt " * (max(num_bytes - 90, 1) // 23)}]
-        bodies.append(body(filler))
+        words = "some words of a prompt " * (max(num_bytes - 90, 1) // 23)
+        bodies.append(body([{"role": "user", "content": f"{tag} {index} {words}"}]))
     size = f"{num_bytes // 1000} kB" if num_bytes < 10**6 else f"{num_bytes // 10**6} MB"
-    pace = f", event every {pace_ms:g} ms" if pace_ms else ""
-    return Workload(
-        f"{size}, {num_clients} client{'s' * (num_clients > 1)}{pace}", bodies, num_clients, num_clients, pace_ms
-    )
+    clients = f"{num_clients} client{'s' * (num_clients > 1)}"
+    return Workload(f"{size}, {clients}{_paced(pace_ms)}", bodies, num_clients, num_clients, pace_ms)
 
 
 def standard(num: int, tag: str) -> Iterator[Workload]:
-    """What `sluice bench proxy` runs.
+    """What `sluice bench proxy` runs: answers that come at once, and, where it says so, event by event.
 
     Args:
         num: requests of a workload; large and paced ones get fewer.
         tag: another one makes other conversations, so that nothing is known of them.
     """
-    yield sized(2_000, num)
-    yield sized(2_000, num, pace_ms=1)
-    yield sized(200_000, num)
-    yield sized(2_000_000, max(2, num // 4))
+    fewer = max(4, num // 4)
+    yield sized(2_000, 2 * num, tag)
+    yield sized(2_000, fewer, tag, pace_ms=1)
+    yield sized(200_000, num, tag)
+    yield sized(2_000_000, fewer, tag)
     yield turns(100, num, f"{tag}a")
     yield turns(300, num, f"{tag}b")
-    yield turns(1_000, max(2, num // 2), f"{tag}c")
-    yield sized(20_000, 2 * num, num_clients=16)
-    yield sized(20_000, 128, num_clients=64, pace_ms=10)
+    yield turns(300, fewer, f"{tag}c", pace_ms=1)
+    yield turns(1_000, num, f"{tag}d")
+    yield sized(20_000, 2 * num, tag, num_clients=16)
+    yield sized(20_000, max(128, num), tag, num_clients=64, pace_ms=10)
+
+
+def _paced(pace_ms: float) -> str:
+    return f", event every {pace_ms:g} ms" if pace_ms else ""

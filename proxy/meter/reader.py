@@ -19,8 +19,11 @@ from sluice.proxy.wire.types import WireName
 MAX_HELD_BYTES = 4 * 2**20
 """Longest event, or whole body, that is looked into. What is longer goes unmetered."""
 
-_EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+_EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
+_EVENT_END = re.compile(b"|".join(_EVENT_ENDS))
 _KEY = b'"usage"'
+_NO_USAGE = b'"usage":null'
+"""In all events of a chat stream but the last."""
 
 
 class _Holder(msgspec.Struct):
@@ -54,6 +57,8 @@ class UsageReader:
         self._inflate = _decompressor(encoding)
         self._held = bytearray()
         """The event, or the body, that is not yet whole."""
+        self._has_key = False
+        """Whether it may hold a count."""
         self._is_skipping = False
         """Whether it is too long to be looked into."""
         self._fields: dict[str, Any] = {}
@@ -62,11 +67,10 @@ class UsageReader:
         """Show it the next bytes, as sent."""
         try:
             for part in self._inflate(data):
-                num_before = len(self._held)
-                self._held += part
                 if self._stream:
-                    # The end of an event may itself be cut: the last bytes are looked at again.
-                    self._cut_events(max(0, num_before - 3))
+                    self._take_events(part)
+                else:
+                    self._held += part
                 if len(self._held) > MAX_HELD_BYTES:
                     self._is_skipping = True
                 if self._is_skipping:
@@ -83,6 +87,21 @@ class UsageReader:
             return usage_of(self._wire, self._fields)
         except Exception:  # as above
             return None
+
+    def _take_events(self, part: bytes) -> None:
+        """Look into the events that end in this piece, and hold the one that does not."""
+        start = max(0, len(self._held) - len(_KEY))  # a key, or the end of an event, may itself be cut
+        self._held += part
+        if not self._has_key:
+            self._has_key = self._held.count(_KEY, start) > self._held.count(_NO_USAGE, start)
+        if self._has_key or self._is_skipping:
+            self._cut_events(start)
+            self._has_key = _KEY in self._held
+            return
+        # Nearly all events hold no count: all that matters of those is where the last one ends.
+        ends = [at + len(mark) for mark in _EVENT_ENDS if (at := self._held.rfind(mark, start)) >= 0]
+        if ends:
+            del self._held[: max(ends)]
 
     def _cut_events(self, search_from: int) -> None:
         end = 0

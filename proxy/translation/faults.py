@@ -10,7 +10,7 @@ import re
 
 from sluice.proxy.translation.deltas import Fault
 from sluice.proxy.translation.json_codec import Json, decode, mapping, text
-from sluice.proxy.wire.render_errors import ANTHROPIC_TYPES
+from sluice.proxy.wire.render_errors import anthropic_form
 
 CONTEXT_LENGTH = "context_length_exceeded"
 TOO_LONG = "prompt is too long"
@@ -88,8 +88,7 @@ def anthropic_error(fault: Fault) -> Json:
     message = fault.message
     if fault.code == CONTEXT_LENGTH and TOO_LONG not in message.lower():
         message = f"{TOO_LONG}: {message}"
-    kind = ANTHROPIC_TYPES.get(fault.status, "api_error" if fault.status >= 500 else "invalid_request_error")
-    return {"type": "error", "error": {"type": kind, "message": message}}
+    return anthropic_form(fault.status, message)
 
 
 def _is_overflow(message: str, status: int) -> bool:

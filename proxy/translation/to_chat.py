@@ -5,22 +5,11 @@ from __future__ import annotations
 import secrets
 import time
 
-from sluice.proxy.translation.deltas import (
-    Begin,
-    CallArguments,
-    CallBegin,
-    Delta,
-    End,
-    Fault,
-    Refusal,
-    Stop,
-    Text,
-    Thinking,
-    Tokens,
-)
+from sluice.proxy.translation.deltas import CallArguments, CallBegin, Fault, Stop, Thinking, Tokens
 from sluice.proxy.translation.faults import openai_error
 from sluice.proxy.translation.json_codec import Json
 from sluice.proxy.translation.sse import event
+from sluice.proxy.translation.writer import AnswerWriter
 
 _STOPS = {
     Stop.END: "stop",
@@ -31,7 +20,7 @@ _STOPS = {
 }
 
 
-class ChatWriter:
+class ChatWriter(AnswerWriter):
     """Writes one answer.
 
     Args:
@@ -39,51 +28,40 @@ class ChatWriter:
     """
 
     def __init__(self, *, includes_usage: bool) -> None:
+        super().__init__()
         self._includes_usage = includes_usage
         self._head: Json = {}
         self._pieces: dict[str, list[str]] = {"content": [], "reasoning_content": [], "refusal": []}
         self._calls: dict[int, tuple[int, Json, list[str]]] = {}
-        self._tokens = Tokens()
-        self._end = End(Stop.END)
-        self._fault: Fault | None = None
 
-    def push(self, delta: Delta) -> bytes:
-        """Take a piece; returns the events that it causes."""
-        if isinstance(delta, Tokens):
-            self._tokens = delta
-            return b""
-        if isinstance(delta, Fault):
-            self._fault = delta
-            return event(openai_error(delta))
-        begun = b"" if self._head else self._begin(delta)
-        if isinstance(delta, Text):
-            return begun + self._piece("content", delta.text)
-        if isinstance(delta, Refusal):
-            return begun + self._piece("refusal", delta.text)
-        if isinstance(delta, Thinking):
-            return begun + self._piece("reasoning_content", delta.text)
-        if isinstance(delta, CallBegin):
-            return begun + self._call_begin(delta)
-        if isinstance(delta, CallArguments):
-            return begun + self._arguments(delta)
-        if isinstance(delta, End):
-            self._end = delta
-        return begun
+    def _begin(self, model: str) -> bytes:
+        self._head = {
+            "id": f"chatcmpl-{secrets.token_hex(12)}",
+            "object": "chat.completion.chunk",
+            "created": int(time.time()),
+            "model": model,
+        }
+        return self._chunk({"role": "assistant", "content": ""})
 
-    def finish(self) -> bytes:
-        """The last events."""
-        if self._fault is not None:
-            return b""
-        begun = b"" if self._head else self._begin(Begin(""))
+    def _text(self, piece: str) -> bytes:
+        return self._piece("content", piece)
+
+    def _refusal(self, piece: str) -> bytes:
+        return self._piece("refusal", piece)
+
+    def _thinking(self, delta: Thinking) -> bytes:
+        return self._piece("reasoning_content", delta.text)
+
+    def _fail(self, fault: Fault) -> bytes:
+        return event(openai_error(fault))
+
+    def _last(self) -> bytes:
         last = self._chunk({}, _STOPS[self._end.stop])
         if self._includes_usage:
             last += event({**self._head, "choices": [], "usage": _usage(self._tokens)})
-        return begun + last + b"data: [DONE]\n\n"
+        return last + b"data: [DONE]\n\n"
 
-    def whole(self) -> Json:
-        """The answer as one body, after `finish`; an error's body where it is one."""
-        if self._fault is not None:
-            return openai_error(self._fault)
+    def _body(self) -> Json:
         message: Json = {"role": "assistant", "content": None, "refusal": None}
         message |= {name: "".join(pieces) for name, pieces in self._pieces.items() if pieces}
         if self._calls:
@@ -95,15 +73,8 @@ class ChatWriter:
         head = {**self._head, "object": "chat.completion"}
         return {**head, "choices": [choice], "usage": _usage(self._tokens)}
 
-    def _begin(self, delta: Delta) -> bytes:
-        model = delta.model if isinstance(delta, Begin) else ""
-        self._head = {
-            "id": f"chatcmpl-{secrets.token_hex(12)}",
-            "object": "chat.completion.chunk",
-            "created": int(time.time()),
-            "model": model,
-        }
-        return self._chunk({"role": "assistant", "content": ""})
+    def _error(self, fault: Fault) -> Json:
+        return openai_error(fault)
 
     def _piece(self, field: str, piece: str) -> bytes:
         self._pieces[field].append(piece)

@@ -9,23 +9,12 @@ from __future__ import annotations
 import secrets
 
 from sluice.proxy.translation.chat_to_messages import call_id, call_input
-from sluice.proxy.translation.deltas import (
-    Begin,
-    CallArguments,
-    CallBegin,
-    Delta,
-    End,
-    Fault,
-    Refusal,
-    Stop,
-    Text,
-    Thinking,
-    Tokens,
-)
+from sluice.proxy.translation.deltas import CallArguments, CallBegin, Fault, Stop, Thinking, Tokens
 from sluice.proxy.translation.faults import anthropic_error
 from sluice.proxy.translation.json_codec import Json
 from sluice.proxy.translation.sse import event
 from sluice.proxy.translation.thinking import signature_of
+from sluice.proxy.translation.writer import AnswerWriter
 
 _STOPS = {
     Stop.END: "end_turn",
@@ -36,62 +25,39 @@ _STOPS = {
 }
 
 
-class MessagesWriter:
+class MessagesWriter(AnswerWriter):
     """Writes one answer."""
 
     def __init__(self, *, shows_thinking: bool) -> None:
+        super().__init__()
         self._shows_thinking = shows_thinking
         self._message: Json = {}
         self._block: Json | None = None
         self._pieces: list[str] = []
         self._call: int | None = None
-        self._tokens = Tokens()
-        self._end = End(Stop.END)
-        self._fault: Fault | None = None
 
-    def push(self, delta: Delta) -> bytes:
-        """Take a piece; returns the events that it causes."""
-        if isinstance(delta, Tokens):
-            self._tokens = delta
-            return b""
-        if isinstance(delta, Fault):
-            self._fault = delta
-            return _event(anthropic_error(delta))
-        begun = b"" if self._message else self._begin(delta)
-        if isinstance(delta, Text | Refusal):
-            return begun + self._text(delta.text)
-        if isinstance(delta, Thinking):
-            return begun + (self._thinking(delta) if self._shows_thinking else b"")
-        if isinstance(delta, CallBegin):
-            return begun + self._call_begin(delta)
-        if isinstance(delta, CallArguments):
-            return begun + self._arguments(delta)
-        if isinstance(delta, End):
-            self._end = delta
-            return begun + self._close()
-        return begun
+    def _fail(self, fault: Fault) -> bytes:
+        return _event(anthropic_error(fault))
 
-    def finish(self) -> bytes:
-        """The last events."""
-        if self._fault is not None:
-            return b""
-        begun = b"" if self._message else self._begin(Begin(""))
+    def _stop(self) -> bytes:
+        return self._close()
+
+    def _last(self) -> bytes:
         closed = self._close()
         self._message["stop_reason"] = _STOPS[self._end.stop]
         self._message["stop_sequence"] = self._end.sequence
         self._message["usage"] = _usage(self._tokens)
         stop = {"stop_reason": self._message["stop_reason"], "stop_sequence": self._end.sequence}
         last = _event({"type": "message_delta", "delta": stop, "usage": self._message["usage"]})
-        return begun + closed + last + _event({"type": "message_stop"})
+        return closed + last + _event({"type": "message_stop"})
 
-    def whole(self) -> Json:
-        """The answer as one body, after `finish`; an error's body where it is one."""
-        if self._fault is not None:
-            return anthropic_error(self._fault)
+    def _body(self) -> Json:
         return self._message
 
-    def _begin(self, delta: Delta) -> bytes:
-        model = delta.model if isinstance(delta, Begin) else ""
+    def _error(self, fault: Fault) -> Json:
+        return anthropic_error(fault)
+
+    def _begin(self, model: str) -> bytes:
         self._message = {
             # Claude Code takes answers of one id for one: upstreams that give the same twice would mix up its history.
             "id": f"msg_{secrets.token_hex(12)}",
@@ -109,7 +75,12 @@ class MessagesWriter:
         opened = self._open("text", {"type": "text", "text": ""})
         return opened + self._delta({"type": "text_delta", "text": piece}, piece)
 
+    def _refusal(self, piece: str) -> bytes:
+        return self._text(piece)
+
     def _thinking(self, delta: Thinking) -> bytes:
+        if not self._shows_thinking:
+            return b""
         block = {"type": "thinking", "thinking": "", "signature": ""}
         opened = self._open("thinking", block)
         assert self._block is not None

@@ -10,23 +10,12 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 
-from sluice.proxy.translation.deltas import (
-    Begin,
-    CallArguments,
-    CallBegin,
-    Delta,
-    End,
-    Fault,
-    Refusal,
-    Stop,
-    Text,
-    Thinking,
-    Tokens,
-)
+from sluice.proxy.translation.deltas import CallArguments, CallBegin, Fault, Stop, Thinking, Tokens
 from sluice.proxy.translation.faults import CONTEXT_LENGTH, openai_error
 from sluice.proxy.translation.json_codec import Json, decode_object, mapping
 from sluice.proxy.translation.sse import event
 from sluice.proxy.translation.tool_names import Kind, ToolName, custom_input
+from sluice.proxy.translation.writer import AnswerWriter
 
 _ECHOED: dict[str, object] = {
     "instructions": None,
@@ -46,14 +35,17 @@ it three times with every turn, and nobody reads them."""
 _INCOMPLETE = {Stop.LENGTH: "max_output_tokens", Stop.REFUSAL: "content_filter"}
 
 
-class ResponsesWriter:
+class ResponsesWriter(AnswerWriter):
     """Writes one answer.
 
     Args:
         names: the client's tools by their names in the chat format.
     """
 
+    _begins_with_fault = True
+
     def __init__(self, *, names: Mapping[str, ToolName]) -> None:
+        super().__init__()
         self._names = names
         self._response: Json = {}
         self._number = 0
@@ -61,39 +53,11 @@ class ResponsesWriter:
         self._part: str | None = None
         self._pieces: list[str] = []
         self._call: int | None = None
-        self._tokens = Tokens()
-        self._end = End(Stop.END)
-        self._fault: Fault | None = None
 
-    def push(self, delta: Delta) -> bytes:
-        """Take a piece; returns the events that it causes."""
-        if isinstance(delta, Tokens):
-            self._tokens = delta
-            return b""
-        begun = b"" if self._response else self._begin(delta)
-        if isinstance(delta, Fault):
-            self._fault = delta
-            return begun + self._fail(delta)
-        if isinstance(delta, Text):
-            return begun + self._said("output_text", delta.text)
-        if isinstance(delta, Refusal):
-            return begun + self._said("refusal", delta.text)
-        if isinstance(delta, Thinking):
-            return begun + self._thinking(delta.text)
-        if isinstance(delta, CallBegin):
-            return begun + self._call_begin(delta)
-        if isinstance(delta, CallArguments):
-            return begun + self._arguments(delta)
-        if isinstance(delta, End):
-            self._end = delta
-            return begun + self._close()
-        return begun
+    def _stop(self) -> bytes:
+        return self._close()
 
-    def finish(self) -> bytes:
-        """The last events."""
-        if self._fault is not None:
-            return b""
-        begun = b"" if self._response else self._begin(Begin(""))
+    def _last(self) -> bytes:
         closed = self._close()
         reason = _INCOMPLETE.get(self._end.stop)
         self._response["status"] = "incomplete" if reason else "completed"
@@ -101,16 +65,15 @@ class ResponsesWriter:
         self._response["completed_at"] = None if reason else int(time.time())
         self._response["usage"] = _usage(self._tokens)
         kind = "response.incomplete" if reason else "response.completed"
-        return begun + closed + self._event(kind, response=self._response)
+        return closed + self._event(kind, response=self._response)
 
-    def whole(self) -> Json:
-        """The answer as one body, after `finish`; an error's body where it is one."""
-        if self._fault is not None:
-            return openai_error(self._fault)
+    def _body(self) -> Json:
         return self._response
 
-    def _begin(self, delta: Delta) -> bytes:
-        model = delta.model if isinstance(delta, Begin) else ""
+    def _error(self, fault: Fault) -> Json:
+        return openai_error(fault)
+
+    def _begin(self, model: str) -> bytes:
         self._response = {
             "id": f"resp_{secrets.token_hex(12)}",
             "object": "response",
@@ -143,13 +106,19 @@ class ResponsesWriter:
             return opened + self._piece("response.refusal.delta", delta=piece, **self._at)
         return opened + self._piece("response.output_text.delta", delta=piece, logprobs=[], **self._at)
 
-    def _thinking(self, piece: str) -> bytes:
+    def _text(self, piece: str) -> bytes:
+        return self._said("output_text", piece)
+
+    def _refusal(self, piece: str) -> bytes:
+        return self._said("refusal", piece)
+
+    def _thinking(self, delta: Thinking) -> bytes:
         opened = b""
         if self._item is None or self._item["type"] != "reasoning":
             opened = self._open({"type": "reasoning", "summary": [], "content": []}, "rs")
             opened += self._open_part("reasoning_text")
-        self._pieces.append(piece)
-        return opened + self._piece("response.reasoning_text.delta", delta=piece, **self._at)
+        self._pieces.append(delta.text)
+        return opened + self._piece("response.reasoning_text.delta", delta=delta.text, **self._at)
 
     def _call_begin(self, delta: CallBegin) -> bytes:
         tool = self._names.get(delta.name, ToolName(delta.name))

@@ -1,7 +1,7 @@
-"""One upstream over HTTP: a pool of connections to one origin. Knows no wire format, no model and no other upstream.
+"""One upstream over HTTP/1.1. Knows no wire format, no model and no other upstream.
 
-On aiohttp itself: its transport for httpx has no write timeout, counts a wait for the pool as one for the
-connection, and reports a connection that the server closed as a connect timeout.
+Redirects are handed to the client, never followed: a credential goes to no other origin. Cookies are not kept: one
+pool serves many callers.
 """
 
 from __future__ import annotations
@@ -9,106 +9,38 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Any
-from weakref import WeakSet
 
-import aiohttp
 from yarl import URL
 
-from sluice.proxy.errors import (
-    UpstreamConnectTimeoutError,
-    UpstreamDisconnectedError,
-    UpstreamError,
-    UpstreamPoolTimeoutError,
-    UpstreamReadTimeoutError,
-    UpstreamUnreachableError,
-    UpstreamWriteTimeoutError,
-)
+from sluice.proxy.errors import UpstreamDisconnectedError, UpstreamError, UpstreamPoolTimeoutError
 from sluice.proxy.headers import Header
+from sluice.proxy.upstreams.connection import HttpLimits
+from sluice.proxy.upstreams.pool import Pool
 from sluice.proxy.upstreams.types import Answer
 
-_PIECE_BYTES = 128 * 1024
-_MAX_HEADER_BYTES = 64 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class HttpLimits:
-    """How long each step of an exchange may take, and how many exchanges there may be."""
-
-    connect_timeout_s: float = 10.0
-    """Longest wait for a new connection, in seconds."""
-    read_timeout_s: float = 600.0
-    """Longest silence while an answer is awaited or read, in seconds."""
-    write_timeout_s: float = 60.0
-    """Longest time in which none of a request body is taken, in seconds."""
-    pool_timeout_s: float = 10.0
-    """Longest wait for one of `max_connections` to come free, in seconds."""
-    max_connections: int = 4096
-    """Connections at once."""
-
+__all__ = ["HttpLimits", "HttpUpstream"]
 
 _MAX_STALE_S = 1.0
 """A kept connection that its server closed in the meantime shows it within a round trip; what takes longer was work."""
-
-
-class _Attempt:
-    """What is found out about one request while it is being sent."""
-
-    is_reused = False
-    """Whether it went over a connection that had been used before."""
-
-
-_attempt: ContextVar[_Attempt] = ContextVar("sluice_attempt")
-
-
-class _Connector(aiohttp.TCPConnector):
-    """Notes whether a connection had been used before. A trace would say so, too, at a tenth of a request's cost."""
-
-    def __init__(self) -> None:
-        super().__init__(limit=0, timeout_ceil_threshold=1e9)
-        self._used: WeakSet[object] = WeakSet()
-
-    async def connect(
-        self,
-        req: aiohttp.ClientRequest,
-        traces: list[Any],
-        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  # as there
-    ) -> aiohttp.connector.Connection:
-        """See the base class."""
-        connection = await super().connect(req, traces, timeout)
-        _attempt.get().is_reused = connection.protocol in self._used
-        self._used.add(connection.protocol)
-        return connection
+_BODILESS = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
+"""Methods whose requests say nothing of the length of a body where they have none (RFC 9110, 8.6)."""
 
 
 class HttpUpstream:
     """An upstream over HTTP/1.1, with a pool of connections.
 
-    Redirects are handed to the client, never followed: a credential goes to no other origin. Cookies are not kept:
-    one pool serves many callers.
+    Args:
+        origin: scheme, host and port, and whatever path stands before the API's own.
+        limits: how long each step may take.
     """
 
     def __init__(self, origin: str, limits: HttpLimits) -> None:
         self.origin = origin
+        self._path = URL(origin).raw_path.rstrip("/")
+        self._host = URL(origin).raw_authority.encode()
         self._limits = limits
         self._slots = asyncio.Semaphore(limits.max_connections)
-        self._session = aiohttp.ClientSession(
-            connector=_Connector(),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-            timeout=aiohttp.ClientTimeout(
-                total=None,
-                connect=limits.connect_timeout_s,
-                sock_connect=limits.connect_timeout_s,
-                sock_read=limits.read_timeout_s,
-                ceil_threshold=1e9,
-            ),
-            max_line_size=_MAX_HEADER_BYTES,
-            max_field_size=_MAX_HEADER_BYTES,
-        )
+        self._pool = Pool(origin, limits)
 
     async def send(self, method: str, path: str, headers: Sequence[Header], body: bytes = b"") -> Answer:
         """Send one request and return when the answer's head is there; cancel it to hang up.
@@ -122,33 +54,29 @@ class HttpUpstream:
         Raises:
             UpstreamError: no answer.
         """
+        head = self._head(method, path, headers, len(body))
+        if not self._slots.locked():
+            await self._slots.acquire()
+        else:
+            try:
+                async with asyncio.timeout(self._limits.pool_timeout_s):
+                    await self._slots.acquire()
+            except TimeoutError:
+                raise UpstreamPoolTimeoutError(self.origin, self._limits.pool_timeout_s) from None
         try:
-            async with asyncio.timeout(self._limits.pool_timeout_s):
-                await self._slots.acquire()
-        except TimeoutError:
-            raise UpstreamPoolTimeoutError(self.origin, self._limits.pool_timeout_s) from None
-        try:
-            payload = _Body(body, self._limits.write_timeout_s) if body else None
-            attempt = _Attempt()
-            _attempt.set(attempt)
+            connection = await self._pool.take()
+            is_reused = connection.is_reused
             started_s = time.monotonic()
             try:
-                response = await self._session.request(
-                    method,
-                    URL(self.origin + path, encoded=True),
-                    headers=[(key.decode("latin-1"), value.decode("latin-1")) for key, value in headers],
-                    data=payload,
-                    allow_redirects=False,
-                )
-            except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-                translated = self._translate(error, payload)
-                if isinstance(translated, UpstreamDisconnectedError) and attempt.is_reused:
-                    translated.was_stale = time.monotonic() - started_s < _MAX_STALE_S
-                raise translated from error
+                answer = await connection.ask(head, body, is_head_request=method == "HEAD")
+            except UpstreamDisconnectedError as error:
+                error.was_stale = is_reused and time.monotonic() - started_s < _MAX_STALE_S
+                raise
         except BaseException:
             self._slots.release()
             raise
-        return _HttpAnswer(response, self)
+        answer.on_close = self._slots.release
+        return answer
 
     async def ping(self, path: str, *, must_be_ok: bool) -> None:
         """Return once the upstream answers.
@@ -167,78 +95,20 @@ class HttpUpstream:
 
     async def aclose(self) -> None:
         """Close all connections."""
-        await self._session.close()
+        await self._pool.aclose()
 
-    def _translate(self, error: Exception, payload: _Body | None = None) -> UpstreamError:
-        """Turn the client library's exception into ours."""
-        limits = self._limits
-        if payload is not None and payload.timed_out:
-            return UpstreamWriteTimeoutError(self.origin, limits.write_timeout_s)
-        if isinstance(error, aiohttp.ConnectionTimeoutError):
-            return UpstreamConnectTimeoutError(self.origin, limits.connect_timeout_s)
-        if isinstance(error, aiohttp.SocketTimeoutError):
-            return UpstreamReadTimeoutError(self.origin, limits.read_timeout_s)
-        if isinstance(error, aiohttp.ClientConnectorError):
-            return UpstreamUnreachableError(f"cannot connect to upstream {self.origin}: {error.os_error}")
-        if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError | aiohttp.ClientPayloadError):
-            return UpstreamDisconnectedError(f"upstream {self.origin} hung up before its answer was whole")
-        # What is left may quote the request or the answer, so it is named by its class alone.
-        return UpstreamError(f"upstream {self.origin} gave no valid HTTP answer ({type(error).__name__})")
+    def _head(self, method: str, path: str, headers: Sequence[Header], num_body_bytes: int) -> bytes:
+        """The head of a request.
 
-
-class _HttpAnswer:
-    def __init__(self, response: aiohttp.ClientResponse, upstream: HttpUpstream) -> None:
-        self.status = response.status
-        self.headers: Sequence[Header] = response.raw_headers
-        self._response = response
-        self._upstream: HttpUpstream | None = upstream
-        self._error: UpstreamError | None = None
-
-    async def read(self) -> bytes:
-        upstream = self._upstream
-        assert upstream is not None, "read after close"
-        if self._error is not None:
-            raise self._error
-        try:
-            return await self._response.content.readany()
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            self._error = upstream._translate(error)
-            self._error.__cause__ = error
-        # The library's public methods hold back what had arrived before the connection broke; it is the client's.
-        rest = self._response.content._read_nowait(-1)
-        if rest:
-            return rest
-        raise self._error
-
-    def close(self) -> None:
-        if self._upstream is not None:
-            self._upstream._slots.release()
-            self._upstream = None
-            # At its end the connection has gone back to the pool already; before it, this cuts it.
-            self._response.close()
-
-
-class _Body(aiohttp.Payload):
-    """A request body written in pieces, each of which the upstream has to take in time."""
-
-    def __init__(self, body: bytes, write_timeout_s: float) -> None:
-        super().__init__(body)
-        self._size = len(body)
-        self._write_timeout_s = write_timeout_s
-        self.timed_out = False
-
-    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        return bytes(self._value).decode(encoding, errors)
-
-    async def write(self, writer: aiohttp.abc.AbstractStreamWriter) -> None:
-        await self.write_with_length(writer, None)
-
-    async def write_with_length(self, writer: aiohttp.abc.AbstractStreamWriter, content_length: int | None) -> None:
-        view = memoryview(self._value)
-        try:
-            for start in range(0, len(view), _PIECE_BYTES):
-                async with asyncio.timeout(self._write_timeout_s):
-                    await writer.write(view[start : start + _PIECE_BYTES])
-        except TimeoutError:
-            self.timed_out = True
-            raise
+        Raises:
+            UpstreamError: it would say more than one request.
+        """
+        target = f"{method} {self._path}{path} HTTP/1.1".encode("latin-1")
+        lines = [target, b"host: " + self._host, *(name + b": " + value for name, value in headers)]
+        if num_body_bytes or method not in _BODILESS:
+            lines.append(b"content-length: %d" % num_body_bytes)
+        head = b"\r\n".join(lines) + b"\r\n\r\n"
+        # Each is checked where it comes in; here once more, as what gets by would be a request in our name.
+        if head.count(b"\n") != len(lines) + 1 or head.count(b"\r") != len(lines) + 1 or target.count(b" ") != 2:
+            raise UpstreamError(f"a request to upstream {self.origin} has a line break or a space in its head")
+        return head

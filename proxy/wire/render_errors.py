@@ -9,7 +9,7 @@ import msgspec
 from sluice.proxy.errors import ProxyError, describe, error_json
 from sluice.proxy.headers import Header
 
-ANTHROPIC_TYPES = {
+_ANTHROPIC_TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
     402: "billing_error",
@@ -24,16 +24,22 @@ ANTHROPIC_TYPES = {
 """Anthropic's error types by status."""
 
 
-def anthropic_error(error: Exception) -> tuple[int, bytes]:
-    """Render an exception as Anthropic error JSON.
+def anthropic_form(status: int, message: str, **more: str) -> dict[str, object]:
+    """An error in Anthropic's form: `{"type": "error", "error": {type, message}}`.
 
-    Returns:
-        The HTTP status, and `{"type": "error", "error": {type, message}}`, with our `code` beside them.
+    Args:
+        status: by which its type is told.
+        message: for people, and for clients that look for words in it.
+        more: fields beside the message.
     """
+    kind = _ANTHROPIC_TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
+    return {"type": "error", "error": {"type": kind, "message": message, **more}}
+
+
+def anthropic_error(error: Exception) -> tuple[int, bytes]:
+    """Render an exception as status and Anthropic's error JSON, with our `code` in it."""
     told = describe(error)
-    type_ = ANTHROPIC_TYPES.get(told.status, "invalid_request_error" if told.status < 500 else "api_error")
-    fields = {"type": type_, "message": told.message, "code": told.code}
-    return told.status, msgspec.json.encode({"type": "error", "error": fields})
+    return told.status, msgspec.json.encode(anthropic_form(told.status, told.message, code=told.code))
 
 
 def error_for_path(error: Exception, path: str) -> tuple[int, bytes]:

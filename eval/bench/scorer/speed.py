@@ -17,6 +17,7 @@ from sluice.compressor.scoring.neural.types import LineModel, Window
 from sluice.eval.bench.scorer.shapes import random_window
 
 _WARM_UPS = 3
+"""At the most; one where it takes long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +72,13 @@ def measure(
     rng = np.random.default_rng(0)
     beginning = rng.integers(0, 30_000, num_shared).astype(np.int32) if num_shared else None
     windows = [random_window(rng, window_tokens, beginning) for _ in range(num_windows)]
-    for _ in range(_WARM_UPS):
-        model.logits(windows)
     times: list[float] = []
+    num_warm_ups, ends_s = 0, time.perf_counter() + seconds
+    while num_warm_ups < 1 or (num_warm_ups < _WARM_UPS and time.perf_counter() < ends_s):
+        model.logits(windows)
+        num_warm_ups += 1
     ends_s = time.perf_counter() + seconds
-    while time.perf_counter() < ends_s or len(times) < _WARM_UPS:
+    while not times or time.perf_counter() < ends_s:
         started_s = time.perf_counter()
         model.logits(windows)  # ends with the logits on the CPU: nothing is left to wait for
         times.append(time.perf_counter() - started_s)
@@ -112,6 +115,17 @@ def peak_of(device: torch.device, form: str) -> Peak:
         torch._int_mm(left, right)
         best_s = min(best_s, time.perf_counter() - started_s)
     return Peak(2 * size**3 / best_s, None)
+
+
+def kernels(model: LineModel, num_windows: int, window_tokens: int) -> list[tuple[str, int, float]]:
+    """What a GPU spends a batch's time on: each kernel's name, how often it ran, and its milliseconds, most first."""
+    rng = np.random.default_rng(0)
+    windows = [random_window(rng, window_tokens) for _ in range(num_windows)]
+    model.logits(windows)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        model.logits(windows)
+    found = [(event.key, event.count, event.self_device_time_total / 1000) for event in profile.key_averages()]
+    return sorted(found, key=lambda kernel: -kernel[2])
 
 
 def largest_difference(model: LineModel, reference: LineModel, windows: Sequence[Window]) -> float:

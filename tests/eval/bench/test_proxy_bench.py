@@ -28,7 +28,7 @@ def test_all_systems_are_measured_in_one_run(tmp_path: Path) -> None:
     result = CliRunner().invoke(proxy, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     rows = json.loads(out.read_text())["rows"]
-    systems = ["direct", "FastAPI + httpx", "sluice off", "sluice safe", "sluice balanced"]
+    systems = ["direct", "bare relay", "FastAPI + httpx", "sluice off", "sluice safe", "sluice balanced"]
     assert [row["system"] for row in rows] == systems * 2
     assert all(row["requests_per_s"] > 0 for row in rows)
     assert all((row["cpu_ms"] is None) == (row["system"] == "direct") for row in rows)

@@ -86,7 +86,7 @@ def test_a_small_cache_costs_hits() -> None:
 
 
 def test_the_command_prints_and_writes_its_figures(tmp_path: Path) -> None:
-    files = {"--json": tmp_path / "route.json", "--html": tmp_path / "route.html"}
+    files = {"--json": tmp_path / "route.json", "--html": tmp_path / "route.html", "--plots": tmp_path / "plots"}
     arguments = ["route", "--replicas", "2", "--requests", "40", "--sessions", "3", "--jobs", "1", "--markdown"]
     done = CliRunner().invoke(evaluate, [*arguments, *(str(word) for pair in files.items() for word in pair)])
     assert done.exit_code == 0, done.output
@@ -96,6 +96,9 @@ def test_the_command_prints_and_writes_its_figures(tmp_path: Path) -> None:
     page = files["--html"].read_text()
     assert page.count("<svg") == 4
     assert "http" not in page
+    plots = {file.name: ElementTree.parse(file).getroot() for file in files["--plots"].iterdir()}
+    assert set(plots) == {f"route-{name}.svg" for name in ("hits", "load", "ttft", "computed")}
+    assert {root.tag for root in plots.values()} == {"{http://www.w3.org/2000/svg}svg"}
 
 
 def test_weights_and_seeds_are_tried_side_by_side(tmp_path: Path) -> None:
@@ -109,9 +112,9 @@ def test_weights_and_seeds_are_tried_side_by_side(tmp_path: Path) -> None:
         return found
 
     (plain,) = rows()
-    weighed = rows("--weight", "prefill_weight=0,10", "--weight", "pull=1")
+    weighed = rows("--weight", "prefill_weight=0,10", "--weight", "pull=2")
     assert [row["router"] for row in weighed] == [
-        "sluice prefill_weight=0 pull=1", "sluice prefill_weight=10 pull=1"
+        "sluice prefill_weight=0 pull=2", "sluice prefill_weight=10 pull=2"
     ]  # fmt: skip
     assert {**weighed[1], "router": "sluice"} == plain, "these are its own weights"
     assert weighed[0]["hit_rate"] < plain["hit_rate"]  # type: ignore[operator]
