@@ -1,8 +1,7 @@
 """Fits the last layer: `python -m sluice.eval.scorer.combine STEM… --prepared FOLDER --runs FOLDER --out FOLDER`.
 
-Reads what `prepare` and `train_neural` left. Trees over features are grown on all conversations, or read; then a few
-more that mend what they say by what networks said of conversations that they had not seen. What features alone and both
-together lose is printed for traces and agents that nothing was trained on.
+Reads what `prepare` and `train_neural` left. The trees learn from what networks said of conversations that they had not
+seen. What features alone and both together lose is printed for traces and agents that nothing was trained on.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from sluice.eval.scorer.combined import FEATURES
 from sluice.eval.scorer.corpus import Corpus, read_corpora
 from sluice.eval.scorer.crossval import DROPPED_SHARES, MIN_NEEDED, HeldOut
 from sluice.eval.scorer.data import Source, balanced, concatenate
-from sluice.eval.scorer.last_layer import compare, corrected, with_logits
+from sluice.eval.scorer.last_layer import compare, forests, with_logits
 from sluice.eval.scorer.logits import Said, by_conversation, read_run
 from sluice.eval.scorer.prepare import corpus_file, examples_file, read_sources
 from sluice.eval.scorer.splits import MAIN
-from sluice.eval.scorer.trees import Growth, grow, to_forest
+from sluice.eval.scorer.trees import Growth
 
 _SUFFIX = ".logits.npz"
 Named = Sequence[tuple[str, Source]]
@@ -65,8 +64,8 @@ def combine(
     wanted = unseen or [run for run in files if run.startswith("fold-")]
     parts = [read_run(files[run], "train", corpus) for run in wanted]
     sources = with_logits(named, by_conversation(corpus, parts))
-    alone = read_forest(features)[0] if features else _grown(named, growth, agent)
-    trained = alone, corrected(alone, balanced([source for source in sources if source.agent != agent]))
+    alone = read_forest(features)[0] if features else None
+    trained = forests(balanced([source for source in sources if source.agent != agent]), growth, alone)
     num_examples = sum(len(source.examples.weights) for source in sources)
     click.echo(f"without {agent}: {len(sources)} conversations have logits, {num_examples:,} examples")
     out.mkdir(parents=True, exist_ok=True)
@@ -82,11 +81,6 @@ def combine(
         held_named = [one for stem in look_at for one in read_sources(examples_file(prepared, stem))]
         held_corpus = read_corpora([corpus_file(prepared, stem, base) for stem in look_at])
         show("looked at only", by_agent(held_named, held_corpus, run, trained, agent))
-
-
-def _grown(named: Named, growth: Growth, without: str | None) -> Forest:
-    rest = balanced([source for _, source in named if source.agent != without])
-    return to_forest(grow(concatenate([source.examples for source in rest]), growth))
 
 
 def by_agent(

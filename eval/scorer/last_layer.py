@@ -16,10 +16,7 @@ from sluice.compressor.scoring.neural.combine import COLUMNS
 from sluice.eval.scorer.crossval import HeldOut, held_out
 from sluice.eval.scorer.data import Examples, Source, concatenate
 from sluice.eval.scorer.logits import Said
-from sluice.eval.scorer.trees import Growth, added, grow, to_forest
-
-CORRECTION = Growth(num_trees=60, num_leaves=8, learning_rate=0.06)
-"""How the trees that look at logits are grown: few and small, for they only mend what the features' trees say."""
+from sluice.eval.scorer.trees import Growth, averaged, grow, to_forest
 
 
 def with_logits(named: Sequence[tuple[str, Source]], said: Mapping[str, Said]) -> list[Source]:
@@ -49,17 +46,20 @@ def selected(examples: Examples, mask: np.ndarray[tuple[int], np.dtype[np.bool_]
     return Examples(*(getattr(examples, name)[mask] for name in Examples.__dataclass_fields__))
 
 
-def corrected(alone: Forest, sources: Sequence[Source], growth: Growth = CORRECTION) -> Forest:
-    """The features' trees, and trees that mend what they say by what the network said.
+def forests(sources: Sequence[Source], growth: Growth, alone: Forest | None = None) -> tuple[Forest, Forest]:
+    """Trees over features alone, and the last layer: the mean of these and of trees over both.
+
+    Trees over both rank best where all is new, and are the surest where they should not be; the mean is neither.
 
     Args:
-        alone: over features.
-        sources: conversations with the logits of networks that had not seen them.
-        growth: of the added trees.
+        sources: with the columns of logits.
+        growth: of the trees.
+        alone: trees over features that are there already; None: they are grown on the same examples.
     """
-    examples = concatenate([source.examples for source in sources])
-    margins = alone.margins(np.ascontiguousarray(examples.features[:, : len(FEATURES)]))
-    return added(alone, to_forest(grow(examples, growth, COLUMNS, margins), COLUMNS))
+    if alone is None:
+        alone = to_forest(grow(concatenate([source.examples for source in without_logits(sources)]), growth))
+    both = to_forest(grow(concatenate([source.examples for source in sources]), growth, COLUMNS), COLUMNS)
+    return alone, averaged(alone, both)
 
 
 def compare(group: str, held: Sequence[Source], trained: tuple[Forest, Forest]) -> Iterator[tuple[str, HeldOut]]:

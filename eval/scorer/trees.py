@@ -30,20 +30,8 @@ class Growth:
     seed: int = 0
 
 
-def grow(
-    examples: Examples,
-    growth: Growth,
-    columns: Sequence[str] = FEATURES,
-    margins: npt.NDArray[np.float32] | None = None,
-) -> dict[str, Any]:
-    """One booster for each head.
-
-    Args:
-        examples: to learn from.
-        growth: how.
-        columns: names of the examples' features.
-        margins: (examples, heads) of other trees, to which these are to be added; None: there are none.
-    """
+def grow(examples: Examples, growth: Growth, columns: Sequence[str] = FEATURES) -> dict[str, Any]:
+    """One booster for each head, over the named columns."""
     import lightgbm  # of the extra `train`: nothing else needs it
 
     boosters: dict[str, Any] = {}
@@ -53,8 +41,6 @@ def grow(
         data = lightgbm.Dataset(
             examples.features[rows], label[rows], weight=weight, feature_name=list(columns), free_raw_data=True
         )
-        if margins is not None:
-            data.set_init_score(margins[rows, HEADS.index(head)].astype(np.float64))
         options = {
             "objective": "binary",
             "learning_rate": growth.learning_rate,
@@ -119,21 +105,20 @@ def to_forest(boosters: Mapping[str, Any], columns: Sequence[str] = FEATURES) ->
     return Forest(HEADS, tuple(columns), heads, feature, threshold, clears, leaf)
 
 
-def added(one: Forest, other: Forest) -> Forest:
-    """A forest whose margins are the sums of two; the columns of the first begin those of the other.
+def averaged(one: Forest, other: Forest) -> Forest:
+    """A forest whose margins are the means of two's; the columns of the first begin those of the other.
 
     Raises:
         ValueError: they have other heads or columns.
     """
     if one.heads != other.heads or other.features[: len(one.features)] != one.features:
-        raise ValueError("forests of other heads or columns cannot be added")
+        raise ValueError("forests of other heads or columns have no mean")
     num_nodes, num_leaves = (max(len(a), len(b)) for a, b in ((one.feature, other.feature), (one.leaf.T, other.leaf.T)))
 
     def nodes(name: str, fill: float) -> npt.NDArray[Any]:
         parts = [getattr(forest, name) for forest in (one, other)]
-        return np.concatenate(
-            [np.pad(part, ((0, num_nodes - len(part)), (0, 0)), constant_values=fill) for part in parts], axis=1
-        )
+        rows = [np.pad(part, ((0, num_nodes - len(part)), (0, 0)), constant_values=fill) for part in parts]
+        return np.concatenate(rows, axis=1)
 
     leaf = np.concatenate([np.pad(f.leaf, ((0, 0), (0, num_leaves - f.leaf.shape[1]))) for f in (one, other)])
     return Forest(
@@ -143,7 +128,7 @@ def added(one: Forest, other: Forest) -> Forest:
         nodes("feature", 0),
         nodes("threshold", np.inf),
         nodes("clears", 0xFFFFFFFF),
-        leaf,
+        (leaf / 2).astype(np.float32),
     )
 
 
