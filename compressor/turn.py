@@ -53,6 +53,8 @@ class Turn:
     """The wall clock."""
     context: bytes
     """See `TurnRecord.context`."""
+    parsed: Mapping[bytes, Message] = field(default_factory=dict)
+    """By their text, those that had to be read to tell what they are."""
     moved: Sequence[int] = ()
     """Indexes of messages whose records were found behind one that the client changed. Those that still hold are
     written anew where they are now, the others are forgotten."""
@@ -92,7 +94,7 @@ class Turn:
 
     def message(self, index: int) -> Message:
         """A message, read."""
-        return joined([parse(raw, self.dialect) for raw in self.raws[index]])
+        return joined([self.parsed.get(raw) or parse(raw, self.dialect) for raw in self.raws[index]])
 
     def forked(self) -> Turn:
         """A copy to be decided elsewhere, while this one may still be decided otherwise."""

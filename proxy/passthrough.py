@@ -12,12 +12,12 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from sluice.proxy.batches import compress_message_batch, compress_upload, model_of_batch
-from sluice.proxy.body import ClientGoneError, read_body
 from sluice.proxy.encoding import UnreadableBodyError, unpack
 from sluice.proxy.errors import WebSocketError
 from sluice.proxy.exchange import target_of
 from sluice.proxy.headers import Header, find, to_upstream
 from sluice.proxy.prepare import mode_of
+from sluice.proxy.receive import ClientGoneError, read_body
 from sluice.proxy.relay import Relayed, relay, unless_gone
 from sluice.proxy.services import Services
 from sluice.proxy.wire import Outgoing, WireName
