@@ -28,6 +28,7 @@ from sluice.proxy.metrics import Metrics
 from sluice.proxy.openapi import openapi
 from sluice.proxy.passthrough import Passthrough
 from sluice.proxy.record import RecordingMiddleware, record_file
+from sluice.proxy.scorer.factory import make_scorer
 from sluice.proxy.search import SearchRoutes
 from sluice.proxy.services import Services
 from sluice.proxy.settings import Settings
@@ -72,11 +73,15 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
         metrics = Metrics(is_shared=settings.workers > 1)
         prices = load_prices(settings.prices_file)
         meter = make_meter(settings, prices, [metrics.meter])
+        scorer = make_scorer(settings, kept, metrics.scorer)
         services = app.state.services = Services(
             settings=settings,
             store=kept,
-            compressor=compressor or Compressor(kept, limits, profile=settings.profile),
-            dry_compressor=Compressor(DryStore(kept), replace(limits, max_conversations=0), profile=settings.profile),
+            compressor=compressor or Compressor(kept, limits, profile=settings.profile, scorer=scorer),
+            dry_compressor=Compressor(
+                DryStore(kept), replace(limits, max_conversations=0), profile=settings.profile, scorer=scorer
+            ),
+            scorer=scorer,
             upstreams=Upstreams(
                 settings.all_upstreams,
                 limits=settings.http_limits,

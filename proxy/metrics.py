@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from sluice.proxy.meter.metrics import MeterMetrics
+from sluice.proxy.scorer.metrics import ScorerMetrics
 from sluice.proxy.upstreams.metrics import UpstreamMetrics
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -24,6 +25,7 @@ class Metrics:
         self._registry = CollectorRegistry()
         self.upstreams = UpstreamMetrics(self._registry)
         self.meter = MeterMetrics(self._registry)
+        self.scorer = ScorerMetrics(self._registry)
         self.requests = Counter("sluice_requests", "Chat requests by status sent.", ["status"], registry=self._registry)
         self.bypasses = Counter(
             "sluice_bypasses", "Requests whose compression was skipped or failed.", ["reason"], registry=self._registry

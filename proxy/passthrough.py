@@ -7,19 +7,25 @@ passed on: a WebSocket upgrade, which this proxy does not speak, and batches, wh
 from __future__ import annotations
 
 import asyncio
+import time
 
 import msgspec
 from starlette.types import Receive, Scope, Send
 
+from sluice.proxy.access import STATE_KEY
 from sluice.proxy.batches import compress_message_batch, compress_upload, model_of_batch
 from sluice.proxy.encoding import UnreadableBodyError, unpack
 from sluice.proxy.errors import WebSocketError
 from sluice.proxy.exchange import target_of
 from sluice.proxy.headers import Header, find, to_upstream
+from sluice.proxy.log import fields, logger
+from sluice.proxy.meter import CLIENT_GONE_STATUS, Usage, reader_for
+from sluice.proxy.meter.reader import readable
 from sluice.proxy.prepare import mode_of
 from sluice.proxy.receive import ClientGoneError, read_body
 from sluice.proxy.relay import Relayed, relay, unless_gone
 from sluice.proxy.services import Services
+from sluice.proxy.upstreams import Target
 from sluice.proxy.wire import Outgoing, WireName
 
 FILES = "/v1/files"
@@ -47,12 +53,17 @@ class Passthrough:
         headers: list[Header] = scope["headers"]
         if (find(headers, b"upgrade") or "").lower() == "websocket":
             raise WebSocketError(scope["path"])
+        started_s = time.perf_counter()
         try:
             length = find(headers, b"content-length")
             body = await read_body(receive, length, services.settings.max_body_bytes)
-            await unless_gone(receive, self._forward(scope, send, services, body))
+            relayed = await unless_gone(receive, self._forward(scope, send, services, body))
+            status, num_bytes = relayed.status, relayed.num_bytes
         except ClientGoneError:
-            return
+            status, num_bytes = CLIENT_GONE_STATUS, 0
+        services.metrics.requests.labels(status).inc()
+        total_ms = (time.perf_counter() - started_s) * 1000
+        logger.info(fields("passed_on", status=status, total_ms=total_ms, answer_bytes=num_bytes))
 
     async def _forward(self, scope: Scope, send: Send, services: Services, body: bytes) -> Relayed:
         path, upstreams = scope["path"], services.upstreams
@@ -74,8 +85,24 @@ class Passthrough:
             target = upstreams.resolve(model)
         else:
             target = upstreams.speaking(WireName.MESSAGES if path.startswith("/v1/messages/") else None)
+        headers = readable(headers)
         answer = await upstreams.send(target, Outgoing(scope["method"], target_of(scope), headers, body, model=model))
-        return await relay(answer, send, answer.sluice_headers)
+        # Embeddings, say: what they report of their usage stands where that of a chat completion does.
+        reader = reader_for(WireName.CHAT, answer.headers)
+        try:
+            return await relay(answer, send, answer.sluice_headers, tap=reader.feed if model else None)
+        finally:
+            await _charge(scope, services, upstreams.target(answer.upstream), model, reader.usage())
+
+
+async def _charge(scope: Scope, services: Services, target: Target, model: str, usage: Usage | None) -> None:
+    """Charge what the upstream reports to the key of the request, where there is one."""
+    key = scope.get("state", {}).get(STATE_KEY)
+    if key is None or usage is None:
+        return
+    price = services.prices.find(target.name_of(model), is_local=target.is_local)
+    dollars = price.cost(usage) if price is not None else 0.0
+    await services.access.spend(key, tokens=usage.num_prompt + usage.output_tokens, dollars=dollars)
 
 
 async def _unpacked(body: bytes, headers: list[Header], max_body_bytes: int) -> tuple[bytes, list[Header]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from sluice.compressor import Compressor, StateStore
 from sluice.proxy.access import Access
@@ -14,6 +15,9 @@ from sluice.proxy.settings import Settings
 from sluice.proxy.tokens import TokenCounter
 from sluice.proxy.upstreams import Upstreams
 from sluice.proxy.window import Windows
+
+if TYPE_CHECKING:
+    from sluice.compressor.scoring.neural.neural_scorer import NeuralScorer
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +38,16 @@ class Services:
     stats: StatsReader
     answers: Answers | None
     """The prompt cache; None where it is switched off."""
+    scorer: NeuralScorer | None = None
+    """The network that scores lines; None: features alone do."""
     bodies: KnownBodies = field(default_factory=KnownBodies)
     windows: Windows = field(default_factory=Windows)
 
     async def aclose(self) -> None:
         """Close what holds connections and threads."""
         self.counter.close()
+        if self.scorer is not None:
+            await self.scorer.aclose()
         await self.upstreams.aclose()
         await self.access.aclose()
         await self.meter.aclose()

@@ -67,6 +67,15 @@ class Settings(BaseSettings):
     max_reattached_chars: int = Field(default=0, ge=0)
     """Characters of the user's own words that are put behind an agent's summary of its history, where the request names
     its session; 0 puts none. What the user says is then kept in the state store."""
+    scorer: str = "features"
+    """What scores lines beside their features: `features` (nothing), `neural` (a network in this process; needs the
+    extra `scorer`), or the URL of a `sluice scorer serve`. Where a network does not answer in time, features score."""
+    scorer_model: Path | None = None
+    """Folder of a trained network; None takes the one that comes along."""
+    scorer_device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where `neural` computes; `auto` takes a GPU where there is one."""
+    scorer_deadline_ms: float = Field(default=30.0, gt=0)
+    """What a network may add to a request, in milliseconds."""
     redis_url: SecretStr | None = None
     """Where state is kept, `redis://`, `rediss://` or `unix://`; None keeps it in this process."""
     redis_timeout_s: float = Field(default=0.25, gt=0)
@@ -216,6 +225,23 @@ class Settings(BaseSettings):
             if not root.is_dir():
                 raise ValueError(f"{str(root)!r} is no directory")
         return roots
+
+    @field_validator("scorer")
+    @classmethod
+    def _known_scorer(cls, scorer: str) -> str:
+        if scorer in ("features", "neural"):
+            return scorer
+        url = urlsplit(scorer)
+        if url.scheme not in ("http", "https") or not url.hostname or url.path.strip("/") or url.query:
+            raise ValueError("must be features, neural, or an origin such as http://127.0.0.1:8792")
+        return scorer.rstrip("/")
+
+    @field_validator("scorer_model")
+    @classmethod
+    def _model_is_a_directory(cls, folder: Path | None) -> Path | None:
+        if folder is not None and not folder.is_dir():
+            raise ValueError(f"{str(folder)!r} is no directory")
+        return folder
 
     @field_validator("upstreams")
     @classmethod

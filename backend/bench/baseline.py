@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sluice.backend.bench.workload import Prompt
+from sluice.backend.embedded.load import WeightForm
 from sluice.backend.errors import BackendError
 from sluice.backend.tokenizer import Tokenizer
 
@@ -44,17 +45,17 @@ class ContinuousBatching:
 
 
 class TransformersBatching:
-    """A model folder in this process; float32, in which it is fastest on CPUs without matrix units."""
+    """A model folder in this process, in the dtype and on the device that the engine is measured in and on."""
 
-    def __init__(self, folder: Path, max_num_streams: int) -> None:
-        import torch
+    def __init__(self, folder: Path, form: WeightForm, max_num_streams: int) -> None:
         from transformers import AutoModelForCausalLM
 
         self._tokenizer = Tokenizer(folder)
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-        # Sized by hand: left to itself it takes most of the free memory for its cache, and the time to clear it.
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=form.dtype, local_files_only=True)
+        # On CPUs sized by hand: left alone it takes most of the free memory for its cache, and the time to clear it.
+        sizes = {"num_blocks": 64, "max_batch_tokens": 512, "max_requests_per_batch": max_num_streams}
         self._batching = ContinuousBatching(
-            model.eval(), num_blocks=64, max_batch_tokens=512, max_requests_per_batch=max_num_streams
+            model.eval().to(form.device), **(sizes if form.device.type == "cpu" else {})
         )
         self._batching.tokens_per_s([self._tokenizer.encode("Once")] * max_num_streams, 2)  # starts the manager
 

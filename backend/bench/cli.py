@@ -86,7 +86,7 @@ def engine(
         if with_transformers:
             from sluice.backend.bench.baseline import TransformersBatching
 
-            baseline = TransformersBatching(folder, max(counts))
+            baseline = TransformersBatching(folder, form, max(counts))
         plan = _Plan(counts, num_tokens, num_rounds, prompt_tokens, edits)
         subjects = {
             name: EngineProcess(model=model, device=device, dtype=dtype, cache_dir=cache_dir, max_draft_tokens=drafts)

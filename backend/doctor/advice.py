@@ -19,6 +19,8 @@ _CPU_SHARE = 0.6
 """Of a machine's memory, what weights and KV cache may take where there is no GPU."""
 WANTED_STREAMS = 4
 """Conversations that should fit before quality is given up for room."""
+_FP8_PACKING = "fp8_per_tensor"
+"""How vLLM packs a 16-bit checkpoint while it loads it."""
 _FREE_SHARE = 0.92
 """Of a GPU's memory, what vLLM takes by itself."""
 _GIB = 2**30
@@ -151,6 +153,8 @@ def _plan(machine: Machine, shape: ModelShape, context: int, num_gpus: int, weig
     elif not streams:
         longest = int(room // per_token)
         notes.append(f"not one conversation of {context:,} tokens fits; the longest has {longest:,}")
+    if weights == "fp8":
+        notes.append("a checkpoint that is in fp8 already needs no --quantization")
     if weights == "4bit":
         notes.append("take a checkpoint in AWQ or GPTQ form: vLLM does not pack to 4 bits by itself")
     return Advice(
@@ -175,7 +179,7 @@ def _flags(context: int, num_gpus: int, weights: str, kv: str, streams: int, roo
     if num_gpus > 1:
         flags += ["--tensor-parallel-size", str(num_gpus)]
     if weights == "fp8":
-        flags += ["--quantization", "fp8"]
+        flags += ["--quantization", _FP8_PACKING]
     if kv == "fp8":
         flags += ["--kv-cache-dtype", "fp8"]
     if not num_gpus and room > 0:

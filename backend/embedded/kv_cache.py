@@ -6,6 +6,7 @@ token of each head has a scale of its own, so that writing one never changes ano
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +28,8 @@ class PagedTensor:
     """(layers, kv_heads, slots), float32, where `data` is packed."""
     dtype: torch.dtype
     """What is read."""
+    layers: Sequence[torch.Tensor]
+    """Views of `data`, one for each layer: made once, as making one takes as long as attending to a short context."""
 
     @classmethod
     def empty(
@@ -34,7 +37,8 @@ class PagedTensor:
     ) -> PagedTensor:
         """Not cleared: the system gives memory only to the blocks that are used."""
         scales = torch.empty(shape[:3], dtype=_SCALE_DTYPE, device=device) if stored in PACKED else None
-        return cls(torch.empty(shape, dtype=stored, device=device), scales, read)
+        data = torch.empty(shape, dtype=stored, device=device)
+        return cls(data, scales, read, data.unbind())
 
     def write(self, layer: int, slots: torch.Tensor, heads: torch.Tensor) -> None:
         """Store (tokens, kv_heads, head_dim) at `slots` (tokens,), int64."""
@@ -45,16 +49,16 @@ class PagedTensor:
             heads = heads.float() / scales.unsqueeze(-1)
             if self.data.dtype is torch.int8:
                 heads = heads.round()
-        _bits(self.data[layer]).index_copy_(1, slots, _bits(heads.to(self.data.dtype)))
+        _bits(self.layers[layer]).index_copy_(1, slots, _bits(heads.to(self.data.dtype)))
 
     def read(self, layer: int, start: int, end: int) -> torch.Tensor:
         """Slots [start, end) of all heads, (kv_heads, slots, head_dim): a view where nothing has to be unpacked."""
-        scales = None if self.scales is None else self.scales[layer, :, start:end]
-        return self._unpacked(self.data[layer, :, start:end], scales)
+        data = self.layers[layer].narrow(1, start, end - start)
+        return self._unpacked(data, None if self.scales is None else self.scales[layer, :, start:end])
 
     def gather(self, layer: int, slots: torch.Tensor) -> torch.Tensor:
         """These slots of all heads, (kv_heads, slots, head_dim)."""
-        data = _bits(self.data[layer]).index_select(1, slots).view(self.data.dtype)
+        data = _bits(self.layers[layer]).index_select(1, slots).view(self.data.dtype)
         scales = None if self.scales is None else self.scales[layer].index_select(1, slots)
         return self._unpacked(data, scales)
 
@@ -65,7 +69,9 @@ class PagedTensor:
                 tensor[:, :, target] = tensor[:, :, source]
 
     def _unpacked(self, data: torch.Tensor, scales: torch.Tensor | None) -> torch.Tensor:
-        return data.to(self.dtype) if scales is None else (data.float() * scales.unsqueeze(-1)).to(self.dtype)
+        if scales is not None:
+            data = data.float() * scales.unsqueeze(-1)
+        return data if data.dtype is self.dtype else data.to(self.dtype)
 
 
 class KVCache:

@@ -35,8 +35,9 @@ class VllmSettings(BaseModel):
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Type of weights and activations."""
     quantization: str | None = None
-    """How weights are packed: `fp8` packs while loading; AWQ and GPTQ are told from the checkpoint and run on Marlin
-    kernels where the GPU has them. None: as the checkpoint says."""
+    """How weights are packed. None: as the checkpoint says (fp8; AWQ and GPTQ, on Marlin kernels where the GPU has
+    them). `fp8_per_tensor` packs a 16-bit checkpoint while loading it; `awq_marlin` and `gptq_marlin` insist on
+    Marlin."""
     tokenizer: str | None = None
     """Hub name or folder of the tokenizer, where the weights bring none (GGUF, which needs vLLM's GGUF plugin)."""
     max_model_len: int | None = Field(default=None, ge=1)

@@ -20,9 +20,10 @@ from rich.console import Console
 from sluice.backend.router import RouterSettings
 from sluice.eval.data import read_traces
 from sluice.eval.errors import EvalError
-from sluice.eval.route.report import Row, markdown, page, table
+from sluice.eval.route.report import Row, charts, markdown, page, table
 from sluice.eval.route.simulate import Outcome, Replica, simulate
 from sluice.eval.route.strategies import STRATEGIES, TUNABLE, strategy
+from sluice.eval.route.svg import as_file
 from sluice.eval.route.workload import Arrivals, Script, scripts_of
 from sluice.eval.traces import AGENTS, trace_file
 
@@ -73,6 +74,9 @@ class _Job:
 @click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Processes.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write all figures here.")
 @click.option("--html", "html_file", type=click.Path(path_type=Path, dir_okay=False), help="Write a page with plots.")
+@click.option(
+    "--plots", "plot_folder", type=click.Path(path_type=Path, file_okay=False), help="Write the plots here, as SVG."
+)
 @click.option("--markdown", "is_markdown", is_flag=True, help="Print the table in Markdown.")
 def route_command(
     traces: tuple[Path, ...],
@@ -90,6 +94,7 @@ def route_command(
     jobs: int,
     json_file: Path | None,
     html_file: Path | None,
+    plot_folder: Path | None,
     is_markdown: bool,
 ) -> None:
     """Simulate routers over replicas with finite KV caches, on the conversations in TRACES (default: the bundled ones).
@@ -137,6 +142,10 @@ def route_command(
         console.print(table(rows, title))
     if json_file:
         json_file.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", "utf-8")
+    if plot_folder:
+        plot_folder.mkdir(parents=True, exist_ok=True)
+        for name, chart in charts(rows).items():
+            (plot_folder / f"route-{name}.svg").write_text(as_file(chart), "utf-8")
     if html_file:
         html_file.write_text(page(rows, f"Routing: {title}", " ".join(["sluice", *sys.argv[1:]])), "utf-8")
 

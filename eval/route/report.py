@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
 
 from rich.table import Table
 
@@ -75,19 +74,25 @@ def markdown(rows: Sequence[Row]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
-def page(rows: Sequence[Row], title: str, command: str) -> str:
-    """All rows as a page of its own, with plots."""
+def charts(rows: Sequence[Row]) -> dict[str, str]:
+    """A chart of each figure over the number of replicas, as SVG by a name for its file."""
     routers = list(dict.fromkeys(row.router for row in rows))
 
-    def lines(value: Any) -> list[Line]:
+    def lines(value: Callable[[Row], float]) -> list[Line]:
         return [Line(name, [(row.num_replicas, value(row)) for row in rows if row.router == name]) for name in routers]
 
-    charts = [
-        line_chart("Prefix hits, share of the omniscient bound", lines(lambda row: row.of_bound), bar=HIT_BAR),
-        line_chart("Most loaded replica, work over the mean", lines(lambda row: 1 + row.load_max), bar=1 + LOAD_BAR),
-        line_chart("Time to first token, p95, seconds", lines(lambda row: row.ttft_p95_ms / 1e3)),
-        line_chart("Million prompt tokens computed", lines(lambda row: row.tokens_computed / 1e6)),
-    ]
+    return {
+        "hits": line_chart("Prefix hits, share of the omniscient bound", lines(lambda row: row.of_bound), bar=HIT_BAR),
+        "load": line_chart(
+            "Most loaded replica, work over the mean", lines(lambda row: 1 + row.load_max), bar=1 + LOAD_BAR
+        ),
+        "ttft": line_chart("Time to first token, p95, seconds", lines(lambda row: row.ttft_p95_ms / 1e3)),
+        "computed": line_chart("Million prompt tokens computed", lines(lambda row: row.tokens_computed / 1e6)),
+    }
+
+
+def page(rows: Sequence[Row], title: str, command: str) -> str:
+    """All rows as a page of its own, with plots."""
     head = "".join(f"<th>{escape(column)}</th>" for column in COLUMNS)
     body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells(row))}</tr>" for row in rows)
     return (
@@ -96,6 +101,6 @@ def page(rows: Sequence[Row], title: str, command: str) -> str:
         "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
         "table{border-collapse:collapse;font-variant-numeric:tabular-nums}td,th{padding:.15rem .6rem;text-align:right}"
         "main{overflow-x:auto}svg{max-width:100%;height:auto}code{font-size:.85em}</style>"
-        f"<h1>{escape(title)}</h1><p><code>{escape(command)}</code></p>{''.join(charts)}"
+        f"<h1>{escape(title)}</h1><p><code>{escape(command)}</code></p>{''.join(charts(rows).values())}"
         f"<main><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></main></html>\n"
     )

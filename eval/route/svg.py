@@ -59,3 +59,10 @@ def line_chart(title: str, lines: Sequence[Line], *, bar: float | None = None) -
             f'<text x="{WIDTH - _RIGHT + 14}" y="{_TOP + 12 + 18 * number}" fill="{colour}">{escape(line.name)}</text>'
         )
     return "".join(parts) + "</svg>"
+
+
+def as_file(chart: str) -> str:
+    """The same chart as a file of its own, black on white."""
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" color="#000"'
+    start = chart.index(">") + 1
+    return f'{head}{chart[4:start]}<path d="M0 0H{WIDTH}V{HEIGHT}H0z" fill="#fff"/>{chart[start:]}\n'

@@ -13,19 +13,20 @@ from sluice.proxy.translation.json_codec import Json, text
 
 FIELDS = ("reasoning_content", "reasoning")
 """Fields of the chat format in which servers say what the model thought."""
-_SIGNATURE = "sluice:"
+SIGNATURE = "sluice:"
+"""What a signature of ours begins with."""
 
 
 def signature_of(field: str) -> str:
     """The signature of a block that was translated from a field."""
-    return _SIGNATURE + field
+    return SIGNATURE + field
 
 
 def thinking_of(blocks: Sequence[Json]) -> Json | None:
     """What goes back to the upstream, by its field, of a message's blocks."""
     found: Json = {}
     for block in blocks:
-        field = text(block.get("signature")).removeprefix(_SIGNATURE)
+        field = text(block.get("signature")).removeprefix(SIGNATURE)
         if block.get("type") == "thinking" and block.get("signature") == signature_of(field) and field in FIELDS:
             found[field] = found.get(field, "") + text(block.get("thinking"))
     return found or None

@@ -92,6 +92,8 @@ class Addressing:
                     raise
                 return None
             path = self._translator.path(translated_to)
+        elif wire is not None and self._translator is not None:
+            body = self._translator.cleaned(wire, body)
         if outgoing.model in settings.rename and body:
             body = rename_model(body, settings.rename)
         headers = self._headers(upstream, outgoing, spoken or wire, primary, translated_to)

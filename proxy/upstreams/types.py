@@ -77,6 +77,10 @@ class Translator(Protocol):
         """
         ...
 
+    def cleaned(self, wire: WireName, body: bytes) -> bytes:
+        """A request that needs no translation, less what translated answers left in it and its upstream refuses."""
+        ...
+
     def answer(self, source: WireName, target: WireName, answer: Answer, *, stream: bool, request: bytes) -> Answer:
         """Wrap an answer that comes in `target`, errors included, so that it reads as `source`.
 

@@ -101,7 +101,7 @@ def test_room_is_won_by_more_gpus_before_quality_is_given_up() -> None:
     assert (found.weights, found.kv, found.num_gpus) == ("16bit", "16bit", 2)
     alone = advise(machine(gpu(80)), shape_of_size(32.8), 65_536)
     assert (alone.weights, alone.kv, alone.num_gpus) == ("fp8", "fp8", 1)
-    assert {"--quantization", "--kv-cache-dtype"} <= set(alone.flags)
+    assert alone.flags[-4:] == ("--quantization", "fp8_per_tensor", "--kv-cache-dtype", "fp8")
 
 
 def test_gpus_that_one_copy_leaves_over_hold_more_copies() -> None:

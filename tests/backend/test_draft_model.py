@@ -62,8 +62,8 @@ async def test_a_draft_model_changes_the_speed_and_not_the_output(
     if is_same:  # the same numbers drawn from the same distribution
         assert stats.accepted_tokens_total > 0.9 * stats.draft_tokens_total
         assert stats.steps_total < 0.5 * plain.stats().steps_total
-    assert drafted._draft_model is not None
-    blocks = drafted._draft_model.blocks
+    assert drafted._worker._drafting._draft_model is not None
+    blocks = drafted._worker._drafting._draft_model.blocks
     assert blocks.num_available == blocks.num_blocks
     await plain.aclose()
     await drafted.aclose()

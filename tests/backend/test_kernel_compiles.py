@@ -14,8 +14,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from sluice.backend.embedded.attention.paged_kernel import attend_split, join_splits
+from sluice.backend.embedded.matrix.few_rows_kernels import multiply_half_rows, multiply_row, multiply_rows
 from sluice.backend.embedded.ops.fused_kernels import add_norm_rows, gate_rows, store_heads_rows
-from sluice.backend.embedded.product_kernels import multiply_row, multiply_rows
 
 def compile(kernel, types, constants, architecture):
     signature = {name: types.get(name, "constexpr" if name in constants else "i32") for name in kernel.arg_names}
@@ -59,6 +59,9 @@ for weight, has_scales in (("bf16", False), ("i8", True)):
     sizes = dict(size=4096, has_scales=has_scales)
     compile(multiply_row, types, sizes | dict(rows_at_once=2, tile=1024, is_whole=True), 90)
     compile(multiply_rows, types, sizes | dict(padded_rows=64, columns_at_once=32, depth=128), 90)
+types |= {"weight_ptr": "*u8", "zeros_ptr": "*bf16"}
+for rows in (16, 64):
+    compile(multiply_half_rows, types, dict(half=2048, group=32, padded_rows=rows, columns_at_once=32, depth=128), 90)
 """
 
 

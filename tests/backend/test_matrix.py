@@ -3,7 +3,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sluice.backend.embedded.matrix import DenseMatrix, Int4Matrix, Int8Matrix, PackedMatrix, dense, four_bits
+from sluice.backend.embedded.matrix import (
+    DenseMatrix,
+    HalvedInt4Matrix,
+    Int4Matrix,
+    Int8Matrix,
+    Matrix,
+    PackedMatrix,
+    dense,
+    four_bits,
+)
 
 
 @pytest.mark.parametrize("num_tokens", [1, 16, 40])
@@ -51,16 +60,21 @@ def test_four_bits_are_near(num_tokens: int, has_bias: bool) -> None:
     bias = torch.randn(96, generator=generator).bfloat16() if has_bias else None
     activations = torch.randn(num_tokens, 64, generator=generator).bfloat16()
     expected = DenseMatrix(weight.float(), None if bias is None else bias.float())(activations.float())
-    rounded = four_bits(weight, bias)
-    assert isinstance(rounded, Int4Matrix)
-    error = (rounded(activations).float() - expected).norm() / expected.norm()
-    assert float(error) < 0.13
+    rounded: list[Matrix] = [four_bits(weight, bias), HalvedInt4Matrix.quantize(weight, bias)]
+    assert isinstance(rounded[0], Int4Matrix)
+    for matrix in rounded:
+        error = (matrix(activations).float() - expected).norm() / expected.norm()
+        assert float(error) < 0.13
 
 
 def test_four_bits_hold_a_lone_great_weight_and_a_constant_row() -> None:
     weight = torch.zeros(16, 64).bfloat16()
     weight[0, 5], weight[1] = 30.0, 0.5
-    out = four_bits(weight)(torch.eye(64).bfloat16())
+    for form in (four_bits, HalvedInt4Matrix.quantize):
+        check_lone_weight(form(weight)(torch.eye(64).bfloat16()))
+
+
+def check_lone_weight(out: torch.Tensor) -> None:
     assert float(out[5, 0]) == pytest.approx(30.0, rel=0.01)
     assert out[:, 1].float().numpy() == pytest.approx(0.5, rel=0.01)
     assert float(out[:, 2:].abs().max()) < 1e-3

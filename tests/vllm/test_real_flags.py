@@ -35,7 +35,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "enforce_eager": True, "drain_s": 12.0, "served_model_name": "mine",
     },
     "hashes that agree": {"prefix_caching_hash_algo": "sha256_cbor"},
-    "fp8": {"quantization": "fp8", "kv_cache_dtype": "fp8"},
+    "fp8": {"quantization": "fp8_per_tensor", "kv_cache_dtype": "fp8"},
     "AWQ with Marlin": {"quantization": "awq_marlin"},
     "GPTQ with Marlin": {"quantization": "gptq_marlin"},
     "GGUF": {"model": "weights.gguf", "tokenizer": "org/model"},
@@ -62,12 +62,17 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 ASK = """
 import dataclasses, json, sys
-from vllm.config import KVEventsConfig, KVTransferConfig, SpeculativeConfig
-from vllm.entrypoints.openai.cli_args import make_arg_parser
+from typing import get_args
+from vllm.config.speculative import SpeculativeConfig, SpeculativeMethod
+from vllm.entrypoints.launchers.cli_args import make_arg_parser
+from vllm.model_executor.layers.quantization import QUANTIZATION_METHODS
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
+def flat(kinds):
+    return {name for kind in kinds for name in ([kind] if isinstance(kind, str) else flat(get_args(kind)))}
+
 parser = make_arg_parser(FlexibleArgumentParser())
-known = {field.name for field in dataclasses.fields(SpeculativeConfig)}
+known, methods = {field.name for field in dataclasses.fields(SpeculativeConfig)}, flat(get_args(SpeculativeMethod))
 found = {}
 for name, arguments in json.load(sys.stdin).items():
     try:
@@ -75,7 +80,12 @@ for name, arguments in json.load(sys.stdin).items():
     except SystemExit:
         found[name] = "refused"
         continue
-    unknown = set(read["speculative_config"] or ()) - known
+    speculation = read["speculative_config"] or {}
+    unknown = set(speculation) - known
+    if speculation.get("method", "ngram") not in methods:
+        unknown.add(speculation["method"])
+    if read["quantization"] is not None and read["quantization"] not in QUANTIZATION_METHODS:
+        unknown.add(read["quantization"])
     found[name] = {"unknown": sorted(unknown)} if unknown else {
         key: value for key, value in read.items() if isinstance(value, (str, int, float, bool, dict, type(None)))
     }
@@ -126,7 +136,7 @@ def test_settings_arrive_as_they_were_meant(read: dict[str, Any]) -> None:
     assert [read["parallel on Ray"][f"{kind}_parallel_size"] for kind in ("tensor", "pipeline", "data")] == [4, 2, 2]
     assert read["raw"]["seed"] == 7
     assert read["scheduling"]["shutdown_timeout"] == 12
-    assert (read["fp8"]["quantization"], read["fp8"]["kv_cache_dtype"]) == ("fp8", "fp8")
+    assert (read["fp8"]["quantization"], read["fp8"]["kv_cache_dtype"]) == ("fp8_per_tensor", "fp8")
     assert read["ngram"]["speculative_config"]["num_speculative_tokens"] == 4
     assert (read["offload to memory"]["kv_offloading_size"], read["offload to memory"]["kv_offloading_backend"]) == (
         8.0, "native"

@@ -61,18 +61,27 @@ async def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def first(folder: Path) -> AsyncIterator[VllmServer]:
+async def servers(folder: Path) -> AsyncIterator[tuple[VllmServer, VllmServer]]:
+    """Two of them, started side by side."""
     began_s = time.monotonic()
-    events: list[str] = []
-    async with VllmServer(settings(folder, "one"), on_event=events.append) as server:
-        say(f"ready after {time.monotonic() - began_s:.0f} s (known answer given, computed and from the cache)")
-        yield server
+    pair = VllmServer(settings(folder, "one")), VllmServer(settings(folder, "two"))
+    try:
+        await asyncio.gather(*(server.start() for server in pair))
+        took_s = time.monotonic() - began_s
+        say(f"two are ready after {took_s:.0f} s (each gave the known answer, computed and from its cache)")
+        yield pair
+    finally:
+        await asyncio.gather(*(server.stop() for server in pair))
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def second(folder: Path) -> AsyncIterator[VllmServer]:
-    async with VllmServer(settings(folder, "two")) as server:
-        yield server
+@pytest.fixture
+def first(servers: tuple[VllmServer, VllmServer]) -> VllmServer:
+    return servers[0]
+
+
+@pytest.fixture
+def second(servers: tuple[VllmServer, VllmServer]) -> VllmServer:
+    return servers[1]
 
 
 async def computed(server: VllmServer) -> BackendMetrics:

@@ -65,10 +65,10 @@ class RunsPass:
         for span, runs in self._parts:
             piece = slice(span.start, span.start + span.num_tokens)
             if span.num_tokens == 1:
-                out[span.start] = _few(grouped[span.start], self._read(layer, runs), None)
+                _few(grouped[span.start], self._read(layer, runs), out=out[span.start])
             elif span.num_tokens <= _FEW_QUERIES:
                 few = grouped[piece].permute(1, 2, 0, 3).flatten(1, 2)
-                attended = _few(few, self._read(layer, runs), self._masks[span.num_tokens])
+                attended = _few(few, self._read(layer, runs), mask=self._masks[span.num_tokens])
                 shape = (num_kv_heads, -1, span.num_tokens, queries.shape[2])
                 out[piece] = attended.view(shape).permute(2, 0, 1, 3)
             else:
@@ -83,7 +83,9 @@ class RunsPass:
         return [(keys.read(layer, start, end), values.read(layer, start, end)) for start, end in runs]
 
 
-def _few(queries: torch.Tensor, pieces: Pieces, mask: torch.Tensor | None) -> torch.Tensor:
+def _few(
+    queries: torch.Tensor, pieces: Pieces, *, mask: torch.Tensor | None = None, out: torch.Tensor | None = None
+) -> torch.Tensor:
     """Attend with queries (kv_heads, group × n, head_dim); `mask` (n, n) is added for the last n keys."""
     parts = [torch.bmm(queries, keys.transpose(1, 2)) for keys, _ in pieces]
     scores = parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
@@ -91,7 +93,7 @@ def _few(queries: torch.Tensor, pieces: Pieces, mask: torch.Tensor | None) -> to
         num_tokens = mask.shape[0]
         scores.view(scores.shape[0], -1, num_tokens, scores.shape[2])[..., -num_tokens:] += mask
     weights = torch.split(torch.softmax(scores, dim=-1), [keys.shape[1] for keys, _ in pieces], dim=2)
-    out = torch.bmm(weights[0], pieces[0][1])
+    out = torch.bmm(weights[0], pieces[0][1], out=out)
     for part, (_, values) in zip(weights[1:], pieces[1:], strict=True):
         out.baddbmm_(part, values)
     return out

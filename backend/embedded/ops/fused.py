@@ -57,8 +57,8 @@ class FusedOps:
         queries = torch.empty((num_tokens, config.num_heads, head_dim), dtype=self._cache.dtype, device=qkv.device)
         store_heads_rows[(num_tokens, config.num_heads + 2 * config.num_kv_heads)](
             queries,
-            keys.data[layer],
-            values.data[layer],
+            keys.layers[layer],
+            values.layers[layer],
             qkv,
             torch.view_as_real(rotation),
             slots,

@@ -13,8 +13,10 @@ from torch.nn.attention.varlen import varlen_attn
 
 from sluice.compressor.scoring.neural.layers import Heads
 
+_TAKEN = inspect.signature(varlen_attn).parameters
 # Before torch 2.12 there is no such argument, and fewer heads of keys than of queries are taken as they are.
-_GROUPED: dict[str, Any] = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
+_GROUPED: dict[str, Any] = {"enable_gqa": True} if "enable_gqa" in _TAKEN else {}
+_CAUSAL: dict[str, Any] = {"window_size": (-1, 0)} if "window_size" in _TAKEN else {"is_causal": True}
 
 
 class Sequences(NamedTuple):
@@ -47,8 +49,8 @@ def _all_at_once(query: Tensor, key: Tensor, value: Tensor, sequences: Sequences
         sequences.key_bounds,
         sequences.max_tokens,
         sequences.max_tokens,
-        window_size=(-1, 0) if sequences.is_causal else (-1, -1),
         **_GROUPED,
+        **(_CAUSAL if sequences.is_causal else {}),
     )
     assert isinstance(attended, Tensor)
     return attended

@@ -5,6 +5,7 @@ Memory: the model's weights; activations of one batch (`max_batch_tokens`); at m
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
@@ -20,7 +21,7 @@ from sluice.compressor.scoring.neural.types import Floats, LineModel, Window
 
 logger = logging.getLogger(__name__)
 
-_NUM_IDS = 1000
+_NUM_IDS = 250
 """Every tokenizer has more tokens."""
 _NUM_WARM_UPS = 2
 """The first run of a shape compiles and allocates, the second is measured."""
@@ -114,8 +115,12 @@ class Batcher:
             job.fail(reason)
         return [job.future for job in jobs]
 
+    async def aclose(self) -> None:
+        """See `LineScores`."""
+        await asyncio.to_thread(self.close)
+
     def close(self) -> None:
-        """See `LineScores`. A model that is still loading is left to the end of the process."""
+        """As `aclose`, without an event loop. A model that is still loading is left to the end of the process."""
         with self._changed:
             self._is_closed = True
             self._why_not = Fallback.DOWN

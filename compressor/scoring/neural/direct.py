@@ -29,5 +29,5 @@ class Direct:
             futures[-1].set_result(logits)
         return futures
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         """See `LineScores`."""

@@ -127,9 +127,9 @@ class NeuralScorer:
         self._scores.start()
         self._loader.start()
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         """Let go of the network."""
-        self._scores.close()
+        await self._scores.aclose()
 
     def for_turn(self) -> _TurnScorer:
         """See `Scorer`: the deadline holds for all that is scored in a request, together."""

@@ -86,6 +86,7 @@ class PackedModel:
         self._line_norm = network.norm.to(self._device).float()
         self._head = network.head.to(self._device).float()
         self._between = torch.compile(_between) if is_compiled else _between
+        self._is_tried = not is_compiled
 
     @property
     def num_layers(self) -> int:
@@ -97,10 +98,28 @@ class PackedModel:
         if not windows:
             return []
         layout = pack(windows, is_shared=self.is_causal)
+        # Checked here: on a GPU one wrong number makes all that comes after it fail, too.
+        if not 0 <= layout.token_ids.min() <= layout.token_ids.max() < len(self._embedding):
+            raise ValueError(f"a window holds a token id of none of the {len(self._embedding)} tokens")
+        if layout.places.max() >= self.max_window_tokens:
+            raise ValueError(f"a window is longer than {self.max_window_tokens} tokens")
         with torch.no_grad():
-            found = self._forward(layout).cpu().numpy()
+            found = self._computed(layout).cpu().numpy()
         stops = np.cumsum([len(window.line_ends) for window in windows])[:-1]
         return np.split(found, stops)
+
+    def _computed(self, layout: Layout) -> Tensor:
+        """As `_forward`; where layers cannot be compiled (no compiler, perhaps), they are computed as they are."""
+        try:
+            found = self._forward(layout)
+        except Exception as error:
+            if self._is_tried:
+                raise
+            logger.warning("layers are not compiled: %s", str(error).partition("\n")[0])
+            self._between = _between
+            found = self._forward(layout)
+        self._is_tried = True
+        return found
 
     def _forward(self, layout: Layout) -> Tensor:
         """(lines, heads), float32."""

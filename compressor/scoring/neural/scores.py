@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future
 from enum import StrEnum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sluice.compressor.errors import CompressorError
-from sluice.compressor.scoring.neural.types import Floats, Window
+
+if TYPE_CHECKING:  # counters need the reasons, where there is no numpy
+    from sluice.compressor.scoring.neural.types import Floats, Window
 
 
 class Fallback(StrEnum):
@@ -37,14 +39,14 @@ class NotScoredError(CompressorError):
 
 
 class LineScores(Protocol):
-    """Scores windows behind its callers' backs. All methods return at once and may be called from any thread."""
+    """Scores windows behind its callers' backs. Its methods return at once."""
 
     def start(self) -> None:
-        """Begin to load or to connect. Called once, before anything else."""
+        """Begin to load or to connect. Called once, before anything else, where the caller's event loop runs."""
         ...
 
     def submit(self, windows: Sequence[Window], within_s: float) -> Sequence[Future[Floats]]:
-        """Ask for the scores of a request's windows; whoever no longer wants one cancels its future.
+        """Ask for the scores of a request's windows, from any thread; whoever no longer wants one cancels its future.
 
         Args:
             windows: of one request.
@@ -55,6 +57,6 @@ class LineScores(Protocol):
         """
         ...
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         """Let go of what is held. What is still asked for is answered with `NotScoredError`."""
         ...

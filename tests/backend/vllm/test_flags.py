@@ -90,7 +90,8 @@ def test_disaggregated_prefill_beside_a_shared_tier() -> None:
 
 def test_offload_parallelism_quantisation_lora_and_the_rest() -> None:
     found = flags(
-        kv_offload_gib=32, kv_cache_dtype="fp8", quantization="fp8", tensor_parallel_size=4, pipeline_parallel_size=2,
+        kv_offload_gib=32, kv_cache_dtype="fp8", quantization="fp8_per_tensor", tensor_parallel_size=4,
+        pipeline_parallel_size=2,
         data_parallel_size=2, distributed_executor_backend="ray", max_model_len=65536,
         lora_modules={"mine": "org/adapter"},
         max_lora_rank=64, tool_call_parser="hermes", drain_s=12.0,
@@ -98,7 +99,7 @@ def test_offload_parallelism_quantisation_lora_and_the_rest() -> None:
     assert value_of(found, "--kv-offloading-size") == "32"
     assert value_of(found, "--kv-offloading-backend") == "native"
     assert value_of(found, "--kv-cache-dtype") == "fp8"
-    assert value_of(found, "--quantization") == "fp8"
+    assert value_of(found, "--quantization") == "fp8_per_tensor"
     assert value_of(found, "--tensor-parallel-size") == "4"
     assert value_of(found, "--pipeline-parallel-size") == "2"
     assert value_of(found, "--data-parallel-size") == "2"

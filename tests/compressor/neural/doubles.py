@@ -97,7 +97,7 @@ class Moody:
             # else nobody ever answers
         return futures
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         pass
 
 

@@ -71,7 +71,7 @@ class Never:
         self.futures += futures
         return futures
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         pass
 
 

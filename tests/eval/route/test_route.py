@@ -86,7 +86,7 @@ def test_a_small_cache_costs_hits() -> None:
 
 
 def test_the_command_prints_and_writes_its_figures(tmp_path: Path) -> None:
-    files = {"--json": tmp_path / "route.json", "--html": tmp_path / "route.html"}
+    files = {"--json": tmp_path / "route.json", "--html": tmp_path / "route.html", "--plots": tmp_path / "plots"}
     arguments = ["route", "--replicas", "2", "--requests", "40", "--sessions", "3", "--jobs", "1", "--markdown"]
     done = CliRunner().invoke(evaluate, [*arguments, *(str(word) for pair in files.items() for word in pair)])
     assert done.exit_code == 0, done.output
@@ -96,6 +96,9 @@ def test_the_command_prints_and_writes_its_figures(tmp_path: Path) -> None:
     page = files["--html"].read_text()
     assert page.count("<svg") == 4
     assert "http" not in page
+    plots = {file.name: ElementTree.parse(file).getroot() for file in files["--plots"].iterdir()}
+    assert set(plots) == {f"route-{name}.svg" for name in ("hits", "load", "ttft", "computed")}
+    assert {root.tag for root in plots.values()} == {"{http://www.w3.org/2000/svg}svg"}
 
 
 def test_weights_and_seeds_are_tried_side_by_side(tmp_path: Path) -> None:

@@ -220,6 +220,22 @@ async def test_a_spent_budget_is_429_until_it_is_over(upstream: ScriptedUpstream
     assert 1 <= int(refused.headers["retry-after"]) <= 86_400
 
 
+async def test_what_is_passed_on_counts_as_well(upstream: ScriptedUpstream) -> None:
+    async def embed(exchange: Exchange) -> None:
+        await exchange.whole(b'{"data": [], "usage": {"prompt_tokens": 70, "total_tokens": 70}}')
+
+    upstream.answer = embed
+    key, text = make_key("ann", tokens_per_day=100)
+    async with proxy(upstream.url, keys=(key,)) as client:
+        codes = []
+        for _ in range(3):
+            answer = await client.post(
+                "/v1/embeddings", json={"model": "e", "input": "x"}, headers={"x-sluice-key": text}
+            )
+            codes.append(answer.status_code)
+    assert codes == [200, 200, 429]
+
+
 def test_a_keys_record_is_frozen() -> None:
     key, _ = make_key("ann")
     assert isinstance(key, ProxyKey)

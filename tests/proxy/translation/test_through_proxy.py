@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import anthropic
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from sluice.proxy.app import create_app
 from sluice.proxy.settings import Settings
 from sluice.proxy.wire import WireName
-from tests.proxy.servers import Exchange, ScriptedUpstream, serving
+from tests.proxy.servers import Exchange, ScriptedUpstream, proxy, serving
 from tests.proxy.translation.test_answers import Clients, through_anthropic, through_responses
 from tests.proxy.translation.wires import BODIES, EVENTS, Said
 
@@ -50,3 +51,42 @@ async def test_official_clients_of_other_formats_are_served(upstream: ScriptedUp
         finally:
             await clients.aclose()
     assert len(upstream.exchanges) >= 5
+
+
+async def test_a_conversation_goes_back_to_anthropic_without_what_others_thought(upstream: ScriptedUpstream) -> None:
+    """What came translated from one upstream carries a signature that is none to the provider it goes back to."""
+    other = ScriptedUpstream()
+    other.answer = say
+    async with serving(other) as url:
+        tables = (
+            {"name": "ours", "origin": url, "wires": ["chat"], "models": ["small"], "credential": "client"},
+            {"name": "claude", "preset": "anthropic", "origin": upstream.url, "models": ["big"]},
+        )
+        async with proxy(None, upstreams=tables) as client:
+            headers = {"authorization": "Bearer k"}
+            asked: Any = {"model": "small", "max_tokens": 9, "thinking": {"type": "adaptive"}}
+            asked["messages"] = [{"role": "user", "content": "hi"}]
+            said = (await client.post("/v1/messages", json=asked, headers=headers)).json()["content"]
+            assert said[0]["signature"].startswith("sluice:")
+            result = {"type": "tool_result", "tool_use_id": said[-1]["id"], "content": "text"}
+            theirs = {"type": "thinking", "thinking": "so", "signature": "c2ln"}
+            asked["messages"] += [
+                {"role": "assistant", "content": said},
+                {"role": "user", "content": [result]},
+                {"role": "assistant", "content": said[:1]},
+                {"role": "user", "content": "go on"},
+                {"role": "assistant", "content": [theirs, {"type": "text", "text": '"sluice: this is text"'}]},
+                {"role": "user", "content": "and on"},
+            ]
+            raw = json.dumps({**asked, "model": "big"}).encode()
+            await client.post("/v1/messages", content=raw, headers=headers)
+            sent = upstream.last
+            # The upstream that it came from gets it back.
+            await client.post("/v1/messages", json=asked, headers=headers)
+    messages = sent.json["messages"]
+    assert messages[1]["content"] == said[1:]
+    assert messages[3]["content"] == [{"type": "text", "text": "(empty)"}]
+    assert b"sluice:reasoning" not in sent.body
+    for index in (0, 2, 4, 5, 6):
+        assert json.dumps(asked["messages"][index]).encode() in sent.body
+    assert other.last.json["messages"][1]["reasoning_content"] == SAID.thinking

@@ -1,4 +1,4 @@
-"""Triton kernels of `products`: computed in float32, stored in the dtype of the activations.
+"""Triton kernels of `few_rows`: computed in float32, stored in the dtype of the activations.
 
 Run on CPUs too, for tests, under Triton's interpreter (`TRITON_INTERPRET=1`).
 """
@@ -82,5 +82,49 @@ def multiply_rows(
         total += tl.dot(activations, tl.trans(weights.to(activations.dtype)), input_precision="ieee")
     if has_scales:
         total *= tl.load(scales_ptr + output, mask=is_output, other=0.0).to(tl.float32)[None, :]
+    offsets = row[:, None] * num_outputs + output[None, :]
+    tl.store(out_ptr + offsets, total, mask=is_row[:, None] & is_output[None, :])
+
+
+@triton.jit
+def multiply_half_rows(
+    out_ptr,
+    activations_ptr,
+    weight_ptr,
+    scales_ptr,
+    zeros_ptr,
+    num_rows,
+    num_outputs,
+    half: tl.constexpr,
+    group: tl.constexpr,
+    padded_rows: tl.constexpr,
+    columns_at_once: tl.constexpr,
+    depth: tl.constexpr,
+):
+    """One program: a few outputs of all rows; each byte has the weights of two inputs, half a row apart."""
+    row = tl.arange(0, padded_rows)
+    output = tl.program_id(0) * columns_at_once + tl.arange(0, columns_at_once)
+    inner = tl.arange(0, depth)
+    is_row, is_output = row < num_rows, output < num_outputs
+    total = tl.zeros((padded_rows, columns_at_once), tl.float32)
+    for start in range(0, half, depth):
+        is_inner = start + inner < half
+        is_here = is_output[:, None] & is_inner[None, :]
+        codes = tl.load(
+            weight_ptr + output[:, None].to(tl.int64) * half + start + inner[None, :], mask=is_here, other=0
+        )
+        for side in tl.static_range(2):
+            column = side * half + start + inner
+            activations = tl.load(
+                activations_ptr + row[:, None] * (2 * half) + column[None, :],
+                mask=is_row[:, None] & is_inner[None, :],
+                other=0.0,
+            )
+            groups = output[:, None] * (2 * half // group) + (column // group)[None, :]
+            scales = tl.load(scales_ptr + groups, mask=is_here, other=0.0).to(tl.float32)
+            zeros = tl.load(zeros_ptr + groups, mask=is_here, other=0.0).to(tl.float32)
+            code = (codes >> (4 * side)) & 15
+            weights = (code.to(tl.float32) - 8.0) * scales + zeros
+            total += tl.dot(activations, tl.trans(weights.to(activations.dtype)), input_precision="ieee")
     offsets = row[:, None] * num_outputs + output[None, :]
     tl.store(out_ptr + offsets, total, mask=is_row[:, None] & is_output[None, :])

@@ -1,0 +1,70 @@
+"""`sluice scorer …`: a line scorer in a process of its own. Heavy libraries are imported when it serves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+READY_LINE = "scorer listens at "
+"""What is printed before the URL, once requests are answered; the model may still be loading."""
+
+
+@click.group()
+def scorer() -> None:
+    """The network that scores lines, in a process of its own."""
+
+
+@scorer.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port", default=8792, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 takes a free one."
+)
+@click.option(
+    "--model",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of a trained model.  [default: the one that comes along]",
+)
+@click.option("--device", default="auto", show_default=True, type=click.Choice(["auto", "cpu", "cuda"]))
+@click.option("--allow-public", is_flag=True, help="Listen to other machines: whoever can connect may ask.")
+@click.option("--log-level", default="info", type=click.Choice(["debug", "info", "warning", "error"]))
+def serve(host: str, port: int, model: Path | None, device: str, allow_public: bool, log_level: str) -> None:
+    """Serve scores to proxies whose setting `scorer` is this one's URL.
+
+    It gets token ids and gives numbers, and keeps neither. Until its model is loaded it says so at once.
+    """
+    import uvicorn
+
+    from sluice.compressor.scoring import ModelFileError
+    from sluice.compressor.scoring.neural.batcher import Batcher
+    from sluice.compressor.scoring.neural.card import read_card
+    from sluice.compressor.scoring.neural.loading import default_folder, load_model
+    from sluice.proxy.access.hosts import is_loopback
+    from sluice.proxy.errors import StartError
+    from sluice.proxy.log import set_up_logging
+    from sluice.proxy.scorer.bases import folders_for
+    from sluice.proxy.scorer.server import ScorerApp
+    from sluice.proxy.serve import bind
+
+    try:
+        folder = model or default_folder()
+        read_card(folder)
+        listener = bind(host, port)
+    except (ModelFileError, StartError) as error:
+        raise click.ClickException(str(error)) from None
+    with listener:
+        address: str = listener.getsockname()[0]
+        if not (is_loopback(address) or allow_public):
+            raise click.ClickException(f"--host {host} lets other machines connect: say --allow-public if they may")
+        set_up_logging(log_level)
+        batcher = Batcher(lambda: load_model(folder, device=device, folders=folders_for(folder)))  # type: ignore[arg-type]
+        shown = f"[{address}]" if ":" in address else address
+        click.echo(f"{READY_LINE}http://{shown}:{listener.getsockname()[1]}", err=True)
+        config = uvicorn.Config(
+            ScorerApp(batcher, address), http="httptools", ws="none", log_config=None, access_log=False, lifespan="on"
+        )
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+if __name__ == "__main__":
+    scorer()
