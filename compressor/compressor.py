@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from sluice.compressor import instructions, ledger, pins
+from sluice.compressor.advance import advance, hold_out, leave_untouched, shed
 from sluice.compressor.conversation import Conversation
 from sluice.compressor.dialects.base import Dialect
 from sluice.compressor.errors import AmbiguousRecallError, StateError, TooManyPinsError, UnknownRecallError
@@ -27,7 +28,7 @@ from sluice.compressor.scoring import ModelFileError, Scorer, load_default
 from sluice.compressor.settings import CompressorSettings
 from sluice.compressor.state import RECALL_PREFIX_CHARS, StateStore
 from sluice.compressor.trail import Trail, Trails
-from sluice.compressor.turn import Turn, advance, hold_out, leave_untouched, shed
+from sluice.compressor.turn import Turn
 from sluice.compressor.types import Compressed, Mode
 
 logger = logging.getLogger(__name__)
