@@ -18,6 +18,7 @@ from sluice.compressor.conversation import Conversation
 from sluice.compressor.dialects.base import Dialect
 from sluice.compressor.errors import AmbiguousRecallError, StateError, TooManyPinsError, UnknownRecallError
 from sluice.compressor.judge import Judge, KeepAll
+from sluice.compressor.ledger import Rendition
 from sluice.compressor.line_judge import LineJudge
 from sluice.compressor.lru import LRU
 from sluice.compressor.pins import Pin
@@ -141,6 +142,26 @@ class Compressor:
         else:
             self._trails.drop(turn.hashes[0])
         return compressed
+
+    def read(self, messages: Sequence[bytes], *, dialect: Dialect, tenant: bytes, upstream: str) -> Reading:
+        """Read a request's messages as `compress` does: whose each is, and their chain hashes. Decides nothing."""
+        return self._reader.read(messages, dialect, ledger.chain_start(tenant, upstream))
+
+    async def known_alone(
+        self, messages: Sequence[bytes], *, dialect: Dialect, tenant: bytes, upstream: str
+    ) -> list[Rendition | None]:
+        """What the ledger holds of messages that were compressed each for itself, in one look-up.
+
+        Args:
+            messages: JSON of each; none of the system's.
+            dialect: of these messages.
+            tenant: see `compress`.
+            upstream: see `compress`.
+        """
+        start = ledger.chain_start(tenant, upstream)
+        keys = [self._reader.read([raw], dialect, start).hashes[0] for raw in messages]
+        records, _ = await self._records.look_up(keys)
+        return [self._records.read(key, record) for key, record in zip(keys, records, strict=True)]
 
     async def recall(self, tenant: bytes, recall_id: str) -> str:
         """The original text under a recall id, or under the first digits of one, as a marker shows them.

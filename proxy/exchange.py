@@ -21,7 +21,7 @@ from sluice.proxy.log import fields, logger, where
 from sluice.proxy.meter import CLIENT_GONE_STATUS, Source, UsageReader, reader_for
 from sluice.proxy.meter.breakpoints import Breakpoints, breakpoints_of
 from sluice.proxy.meter.reader import readable
-from sluice.proxy.metering import turn_of
+from sluice.proxy.metering import arrived_of, turn_of
 from sluice.proxy.overflow import OVERFLOW_STATUSES, hold_error, overflow_limit
 from sluice.proxy.prepare import Prepared, mode_of, prepare, shrink
 from sluice.proxy.receive import ClientGoneError, read_body
@@ -34,6 +34,9 @@ from sluice.proxy.wire.render_errors import error_headers
 
 DRAFT_HEADER = b"x-sluice-draft"
 """What the bundled backend may propose to itself; it goes to self-hosted upstreams alone."""
+
+_REFUSALS = (400, 422)
+"""Statuses by which an upstream says that it cannot read a request, perhaps for what we put into it."""
 
 
 @dataclass(slots=True)
@@ -148,6 +151,8 @@ class Endpoint:
         answer = await _ask(services, target, outgoing, prepared, scope["headers"])
         if answer.status in OVERFLOW_STATUSES and prepared.compressed is not None:
             answer = await self._unless_too_long(answer, target, scope, services, exchange)
+        if prepared.searching is not None:
+            answer = await self._with_searches(answer, target, scope, services, exchange)
         exchange.answer = answer
         answered_s = time.perf_counter()
         try:
@@ -187,7 +192,8 @@ class Endpoint:
             traceparent=find(scope["headers"], b"traceparent"),
         )
         if turn is not None:
-            spent = services.meter.record(turn)
+            spent = services.meter.record(turn, arrived_of(exchange.prepared, self._wire.dialect))
+            services.watch.see(exchange.prepared, self._wire.name, at_s)
             if key is not None and spent.tokens:
                 await services.access.spend(key, tokens=spent.tokens, dollars=spent.dollars)
 
@@ -207,6 +213,31 @@ class Endpoint:
             return refusal
         exchange.prepared = shorter
         return Unshared(await services.upstreams.send(target, outgoing_of(scope, shorter, self._wire)))
+
+    async def _with_searches(
+        self, answer: SourcedAnswer, target: Target, scope: Scope, services: Services, exchange: Exchange
+    ) -> SourcedAnswer:
+        """Answer the calls of the search tool, and ask on; where the upstream refuses the request, ask without it."""
+        prepared = exchange.prepared
+        assert prepared is not None
+        assert prepared.searching is not None
+        assert services.search_tool is not None
+        mode = prepared.mode
+        headers = [header for header in scope["headers"] if header[0] != b"content-encoding"]
+        if answer.status in _REFUSALS:
+            answer.close()
+            logger.warning(fields("search_tool_refused", status=answer.status))
+            exchange.prepared = await prepare(
+                prepared.searching.sent.raw, headers, self._wire, mode, services, searches=False
+            )
+            outgoing = outgoing_of(scope, exchange.prepared, self._wire)
+            return await _ask(services, target, outgoing, exchange.prepared, headers)
+
+        async def send(body: bytes) -> SourcedAnswer:
+            again = await prepare(body, headers, self._wire, mode, services, searches=False)
+            return await _ask(services, target, outgoing_of(scope, again, self._wire), again, headers)
+
+        return await services.search_tool.answer(answer, prepared.searching, send)
 
     def _count(self, prepared: Prepared, services: Services, exchange: Exchange) -> asyncio.Task[None] | None:
         """Start counting tokens; the counters get them even where the answer's head does not wait for them.
@@ -277,7 +308,9 @@ def outgoing_of(scope: Scope, prepared: Prepared, wire: Wire) -> Outgoing:
     parsed, target = prepared.parsed, prepared.target
     stream = parsed is not None and parsed.stream
     kept = (DRAFT_HEADER,) if target is not None and target.is_local else ()
-    headers = readable(to_upstream(scope["headers"], identity=stream, kept=kept))
+    # What the search tool reads comes plain.
+    is_plain = stream or prepared.searching is not None
+    headers = readable(to_upstream(scope["headers"], identity=is_plain, kept=kept))
     if not prepared.is_packed:
         headers = [(name, value) for name, value in headers if name != b"content-encoding"]
     model = parsed.model if parsed is not None else ""

@@ -19,6 +19,7 @@ from sluice.proxy.encoding import UnreadableBodyError, unpack
 from sluice.proxy.errors import InvalidFieldError, RequestError
 from sluice.proxy.headers import Header, find
 from sluice.proxy.log import fields, logger, where
+from sluice.proxy.search_tool import Searching
 from sluice.proxy.services import Services
 from sluice.proxy.session import session_of
 from sluice.proxy.tenant import tenant_of
@@ -56,6 +57,8 @@ class Prepared:
     """What the compressor said; None where it was not asked, or failed."""
     tenant: bytes = b""
     """Who sends the request; empty where that cannot be told."""
+    searching: Searching | None = None
+    """The request as it has the search tool; None where it goes without."""
 
 
 def mode_of(headers: Sequence[Header], default: Mode) -> Mode:
@@ -90,7 +93,14 @@ def budget_of(headers: Sequence[Header]) -> int | None:
 
 
 async def prepare(
-    raw: bytes, headers: Sequence[Header], wire: Wire, mode: Mode, services: Services, *, dry: bool = False
+    raw: bytes,
+    headers: Sequence[Header],
+    wire: Wire,
+    mode: Mode,
+    services: Services,
+    *,
+    dry: bool = False,
+    searches: bool = True,
 ) -> Prepared:
     """Compress a request's messages.
 
@@ -101,6 +111,7 @@ async def prepare(
         mode: that is asked for.
         services: the parts to work with.
         dry: say what would be forwarded, and freeze nothing.
+        searches: whether the search tool may be added.
 
     Raises:
         RequestError: the body is no request of its wire, and the mode is not `off`; or the budget is none.
@@ -119,6 +130,11 @@ async def prepare(
             return Prepared(raw, mode, is_packed=plain is not raw)
         raise
     target = _priced(services.upstreams.resolve(parsed.model), parsed, services)
+    searching = None
+    if services.search_tool is not None and searches and mode is not Mode.OFF:
+        searching = await services.search_tool.added(parsed, wire, tenant=tenant, upstream=target.origin, dry=dry)
+        parsed = searching.parsed if searching is not None else parsed
+        plain = parsed.raw
     # A local server's prefix cache is ours to care for; what is left out says nothing to a model.
     stabilised = wire.stabilised(parsed) if target.is_local and parsed.spans is not None else {}
     untouched = Prepared(
@@ -128,6 +144,7 @@ async def prepare(
         messages_out=parsed.messages,
         target=target,
         tenant=tenant,
+        searching=searching,
     )
     if mode is Mode.OFF or wire.dialect is None:
         return untouched
@@ -221,7 +238,8 @@ async def _compress(
     dry: bool = False,
 ) -> Compressed:
     assert wire.dialect is not None
-    compressor = services.dry_compressor if dry else services.compressor
+    is_apart = wire.edits_history(parsed)
+    compressor = services.dry_compressor if dry else services.apart_compressor if is_apart else services.compressor
     compress = partial(
         compressor.compress,
         dialect=wire.dialect,
@@ -232,11 +250,19 @@ async def _compress(
         context=wire.context(parsed),
         profile=target.profile,
         # Where each message is compressed for itself, there is no conversation that could be held out.
-        holdout=0.0 if wire.edits_history(parsed) else services.settings.holdout,
+        holdout=0.0 if is_apart else services.settings.holdout,
         session=session_of(headers, parsed) if services.settings.max_reattached_chars else b"",
     )
-    if wire.edits_history(parsed):
-        return await compress_apart(parsed.messages, wire.dialect, mode, compress)
+    if is_apart:
+        return await compress_apart(
+            parsed.messages,
+            wire.dialect,
+            mode,
+            compressor=compressor,
+            tenant=tenant,
+            upstream=target.origin,
+            compress=compress,
+        )
     return await compress(parsed.messages, is_refused=is_refused)
 
 

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 from sluice.compressor import Compressor, StateStore
 from sluice.proxy.access import Access
 from sluice.proxy.answers import Answers
+from sluice.proxy.dashboard.watch import Watch
 from sluice.proxy.known_bodies import KnownBodies
 from sluice.proxy.meter import Meter, PriceTable, StatsReader
 from sluice.proxy.metrics import Metrics
+from sluice.proxy.search_tool import SearchTool
 from sluice.proxy.settings import Settings
 from sluice.proxy.tokens import TokenCounter
 from sluice.proxy.upstreams import Upstreams
@@ -27,6 +29,8 @@ class Services:
     settings: Settings
     store: StateStore
     compressor: Compressor
+    apart_compressor: Compressor
+    """On the same state; holds no conversations, as each message that it is given is one."""
     dry_compressor: Compressor
     """Says what would be forwarded, and freezes nothing."""
     upstreams: Upstreams
@@ -36,8 +40,11 @@ class Services:
     prices: PriceTable
     meter: Meter
     stats: StatsReader
+    watch: Watch
     answers: Answers | None
     """The prompt cache; None where it is switched off."""
+    search_tool: SearchTool | None = None
+    """The tool that is added to requests; None where it is switched off."""
     scorer: NeuralScorer | None = None
     """The network that scores lines; None: features alone do."""
     bodies: KnownBodies = field(default_factory=KnownBodies)
@@ -51,6 +58,7 @@ class Services:
         await self.upstreams.aclose()
         await self.access.aclose()
         await self.meter.aclose()
+        await self.watch.aclose()
         if self.answers is not None:
             await self.answers.aclose()
         await self.store.aclose()

@@ -34,6 +34,8 @@ from sluice.proxy.upstreams.presets import EMBEDDED, PRESETS, preset_of, profile
 from sluice.proxy.upstreams.retries import Policy
 from sluice.proxy.upstreams.settings import DEFAULT_UPSTREAM, Origin, UpstreamSettings, check_upstreams
 
+VLLM_PREFIX = "vllm+"
+"""Before the URL of a vLLM that serves a line scorer's base."""
 DEFAULT_CONFIG_FILE = Path("sluice.toml")
 
 
@@ -69,7 +71,8 @@ class Settings(BaseSettings):
     its session; 0 puts none. What the user says is then kept in the state store."""
     scorer: str = "features"
     """What scores lines beside their features: `features` (nothing), `neural` (a network in this process; needs the
-    extra `scorer`), or the URL of a `sluice scorer serve`. Where a network does not answer in time, features score."""
+    extra `scorer`), the URL of a `sluice scorer serve`, or `vllm+` and the URL of a vLLM that serves what
+    `sluice scorer export` wrote. Where a network does not answer in time, features score."""
     scorer_model: Path | None = None
     """Folder of a trained network; None takes the one that comes along."""
     scorer_device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -101,6 +104,16 @@ class Settings(BaseSettings):
     """Longest wait for one of `max_connections` to come free, in seconds."""
     max_connections: int = Field(default=4096, ge=1)
     """Connections to the upstream at once."""
+    store_content: bool = False
+    """Whether the dashboard may show content: the last request of recent conversations is then kept, beside what was
+    forwarded, in this process or in Redis. It is shown to whoever has the key that the conversation ran under."""
+    content_max_conversations: int = Field(default=200, ge=1)
+    """Conversations whose last request is kept for it."""
+    content_max_bytes: int = Field(default=64 * 2**20, ge=2**20)
+    """Bound on these requests together, packed, in bytes."""
+    dashboard_key: SecretStr | None = None
+    """Key of the proxy's owner: it opens the dashboard and all content there. None: where content is kept and no proxy
+    keys are set up, one is made at the start and printed."""
     record: Path | None = None
     """Folder into which requests are written, content and all, for `sluice eval`; None writes nothing."""
     max_retries: int = Field(default=2, ge=0)
@@ -164,6 +177,9 @@ class Settings(BaseSettings):
     search_dense_model: str = ""
     """Embedding model that search weighs files and chunks with as well, such as `all-MiniLM-L6-v2` or `static:DIR`; its
     vectors are made in the background. Empty: none, which needs nothing beyond the extra `search`."""
+    search_tool: Literal["off", "fast", "deep"] = "off"
+    """Whether conversations get a tool `code_search` that the proxy answers itself, and in which mode. Takes exactly
+    one of `search_roots`; `deep` takes `search_deep_model`. Conversations that began without go on without."""
     search_deep_model: str | None = None
     """Model that looks around in `mode: deep`; None: that mode is refused."""
     search_deep_url: Origin | None = None
@@ -231,9 +247,11 @@ class Settings(BaseSettings):
     def _known_scorer(cls, scorer: str) -> str:
         if scorer in ("features", "neural"):
             return scorer
-        url = urlsplit(scorer)
+        url = urlsplit(scorer.removeprefix(VLLM_PREFIX))
         if url.scheme not in ("http", "https") or not url.hostname or url.path.strip("/") or url.query:
-            raise ValueError("must be features, neural, or an origin such as http://127.0.0.1:8792")
+            raise ValueError(
+                "must be features, neural, or an origin such as http://127.0.0.1:8792 (of a vLLM: vllm+http://…)"
+            )
         return scorer.rstrip("/")
 
     @field_validator("scorer_model")
@@ -311,6 +329,11 @@ def load_settings(flags: dict[str, object] | None = None, config: Path | None = 
         )
     if loaded.workers > 1 and loaded.redis_url is None:
         raise ConfigError(f"workers = {loaded.workers} needs redis_url: workers have to share what they decided")
+    if loaded.search_tool != "off" and len(loaded.search_roots) != 1:
+        num_roots = len(loaded.search_roots)
+        raise ConfigError(f"search_tool = {loaded.search_tool!r} needs one of search_roots, and there are {num_roots}")
+    if loaded.search_tool == "deep" and loaded.search_deep_model is None:
+        raise ConfigError("search_tool = 'deep' needs search_deep_model")
     if loaded.require_keys and not loaded.keys and loaded.keys_file is None and loaded.redis_url is None:
         raise ConfigError("require_keys = true needs keys, keys_file or redis_url: there is nowhere to look keys up")
     # Of the class itself: one that is local to this function could not be handed to a worker.

@@ -11,7 +11,7 @@ class DeepSettings:
     """The model behind `mode: deep`; any server that speaks OpenAI's chat form."""
 
     base_url: str = ""
-    """Origin with or without `/v1`; empty: there is none, and `deep` answers as `fast` does."""
+    """Origin with or without `/v1`; empty: there is none, and `deep` is refused."""
     model: str = ""
     """Name that the server knows the model by."""
     api_key: str = ""

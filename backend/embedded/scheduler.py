@@ -38,6 +38,8 @@ class Step:
     scheduled: list[Scheduled] = field(default_factory=list)
     copies: list[tuple[int, int]] = field(default_factory=list)
     """Blocks to copy before the pass: from, to."""
+    admitted: list[Sequence] = field(default_factory=list)
+    """Sequences that begin."""
     preempted: list[Sequence] = field(default_factory=list)
 
 
@@ -103,7 +105,10 @@ class Scheduler:
             admitted = self._admit(self.waiting[0], budget)
             if admitted is None:
                 break
-            self.running.append(self.waiting.popleft())
+            sequence = self.waiting.popleft()
+            self.running.append(sequence)
+            if sequence.num_preemptions == 0:
+                step.admitted.append(sequence)
             step.scheduled.append(admitted)
             budget -= admitted.num_tokens
         return step

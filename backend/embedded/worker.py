@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Mapping
 from collections.abc import Sequence as Many
+from dataclasses import dataclass
 
 from sluice.backend.base import EngineStats, FinishReason, TokenOutput
 from sluice.backend.embedded.request import Request, send
@@ -22,6 +23,18 @@ from sluice.backend.errors import EngineError
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class _Brought:
+    """What a step brought for one continuation."""
+
+    request: Request
+    sequence: Sequence
+    tokens: list[int]
+    chosen: Many[Sampled]
+    """The tokens, and perhaps more that do not belong to the output."""
+    reason: FinishReason | None
+
+
 class Worker:
     """What is open in one engine, and the steps that bring it on."""
 
@@ -32,7 +45,9 @@ class Worker:
         self._drafting = drafting
         self._stats = stats
         self._requests: dict[Sequence, Request] = {}
-        self._unsent: list[tuple[Request, TokenOutput | Exception]] = []
+        self._brought: list[_Brought] = []
+        """Not sent yet, like what follows."""
+        self._failed: list[tuple[Request, EngineError]] = []
 
     @property
     def has_work(self) -> bool:
@@ -52,13 +67,16 @@ class Worker:
 
     def fail(self, error: EngineError) -> None:
         """Tell all requests that nothing more will come."""
-        self._unsent += [(request, error) for request in set(self._requests.values())]
+        self._failed += [(request, error) for request in set(self._requests.values())]
         self.send()
 
     def send(self) -> None:
         """Hand the callers what they have not had yet."""
-        unsent, self._unsent = self._unsent, []
-        send(unsent)
+        outputs: list[tuple[Request, TokenOutput | Exception]] = []
+        outputs += [(brought.request, self._output(brought)) for brought in self._brought]
+        outputs += self._failed
+        self._brought, self._failed = [], []
+        send(outputs)
 
     def step(self) -> None:
         """One forward pass; a failure ends the requests that were in it and no others."""
@@ -70,7 +88,7 @@ class Worker:
         except Exception as error:
             _log.exception("a step failed")
             failed = {self._requests[item.sequence] for item in step.scheduled}
-            self._unsent += [(request, EngineError(f"the model failed: {error!r}")) for request in failed]
+            self._failed += [(request, EngineError(f"the model failed: {error!r}")) for request in failed]
             for request in failed:
                 self.drop(request)
             return
@@ -99,33 +117,35 @@ class Worker:
         return request.sequences[1:]
 
     def _count(self, step: Step, results: Mapping[Sequence, Many[Sampled]]) -> None:
-        """Keep the figures for monitoring, before the sequences take their new tokens."""
+        """Keep the figures for monitoring."""
         stats = self._stats
         stats.steps_total += 1
         stats.preemptions_total += len(step.preempted)
         stats.output_tokens_total += sum(len(chosen) for chosen in results.values())
         for item in step.scheduled:
-            sequence = item.sequence
             if item.draft:
                 stats.draft_tokens_total += len(item.draft)
-                stats.accepted_tokens_total += len(results[sequence]) - 1
-            if sequence.num_preemptions == 0 and sequence.num_computed_tokens == sequence.num_cached_tokens:
-                stats.prompt_tokens_total += sequence.num_prompt_tokens
-                stats.cached_tokens_total += sequence.num_cached_tokens
+                stats.accepted_tokens_total += len(results[item.sequence]) - 1
+        for sequence in step.admitted:
+            stats.prompt_tokens_total += sequence.num_prompt_tokens
+            stats.cached_tokens_total += sequence.num_cached_tokens
 
     def _put_out(
         self, sequence: Sequence, tokens: list[int], chosen: Many[Sampled], reason: FinishReason | None
     ) -> None:
-        """Note what a step brought for a caller; a sequence that ends gives up its blocks."""
-        request = self._requests[sequence]
-        logprobs = tuple(item.logprobs for item in chosen[: len(tokens)] if item.logprobs is not None)
-        index = request.sequences.index(sequence)
-        if tokens:
-            self._time(request, index, len(tokens))
-        output = TokenOutput(tuple(tokens), reason, sequence.num_cached_tokens, index, logprobs)
-        self._unsent.append((request, output))
+        """Note what a step brought; a sequence that ends gives up its blocks."""
+        self._brought.append(_Brought(self._requests[sequence], sequence, tokens, chosen, reason))
         if reason is not None:
             self._forget(sequence)
+
+    def _output(self, brought: _Brought) -> TokenOutput:
+        """For the caller. Made while the next step is computed, as everything is that can wait."""
+        sequence, tokens = brought.sequence, brought.tokens
+        index = brought.request.sequences.index(sequence)
+        if tokens:
+            self._time(brought.request, index, len(tokens))
+        logprobs = tuple(item.logprobs for item in brought.chosen[: len(tokens)] if item.logprobs is not None)
+        return TokenOutput(tuple(tokens), brought.reason, sequence.num_cached_tokens, index, logprobs)
 
     def _time(self, request: Request, index: int, num_tokens: int) -> None:
         """Note how long a continuation waited for its tokens."""

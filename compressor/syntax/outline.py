@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sluice.compressor.syntax.languages import Language
 from sluice.compressor.syntax.naming import conditional_definition, definition_name
@@ -57,8 +57,7 @@ class Definition:
     """First line of the comments and attributes that stand directly above; `start` where there are none."""
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
+class Statement(NamedTuple):
     """A statement's line range; statements nest."""
 
     start: int
@@ -123,19 +122,21 @@ class _Walk:
         stack: list[tuple[Node, int, int, int | None]] = [(root, -1, 0, None)]
         while stack:
             node, parent, depth, lead_above = stack.pop()
-            is_container = want_statements and _is_container(node.type)
+            is_container = want_statements and _form(node.type).is_container
             lead, lead_end = lead_above, -1
-            for child in node.children:
-                if not child.is_named:
-                    continue
-                first, last = child.start_point[0], child.end_point[0]
+            for child in node.named_children:
+                first = child.start_point[0]
+                last, column = child.end_point
                 kind = child.type
-                if _LEAD.match(kind) is not None:
+                form = _form(kind)
+                # One that ends at a line's first column ends on the line before, as in `_last_line`.
+                last_line = last + 1 if column > 0 else max(last, first + 1)
+                if form.is_lead:
                     if lead is None or (lead_end >= 0 and first > lead_end + 1):
                         lead = first
-                    lead_end = _last_line(child) - 1
+                    lead_end = last_line - 1
                     if last > first and is_container and "comment" not in kind:
-                        self.statements.append(Statement(first + 1, _last_line(child), depth))
+                        self.statements.append(Statement(first + 1, last_line, depth))
                     continue
                 if lead is not None and lead_end >= 0 and first > lead_end + 1:
                     lead = None
@@ -150,11 +151,11 @@ class _Walk:
                     is_definition = True
                     own_parent = self._add(child, found[0], found[1], parent, node, lead)
                 if is_container:
-                    self.statements.append(Statement(first + 1, _last_line(child), depth))
-                is_wrapper = not is_definition and _WRAPPER.match(kind) is not None
+                    self.statements.append(Statement(first + 1, last_line, depth))
+                is_wrapper = not is_definition and form.is_wrapper
                 if last > first or is_wrapper:
                     # Python's grammar puts a comment above a block's first statement before the block.
-                    hands_on = is_wrapper or _is_container(kind)
+                    hands_on = is_wrapper or form.is_container
                     below = depth + 1 if is_container else depth
                     stack.append((child, own_parent, below, lead if hands_on else None))
                 lead, lead_end = None, -1
@@ -163,7 +164,7 @@ class _Walk:
         if kind == "function" and parent >= 0 and self._definitions[parent].kind in _HOLDS_METHODS:
             kind = "method"
         first = node.start_point[0]
-        if _WRAPPER.match(above.type) is not None and first - 30 <= above.start_point[0]:
+        if _form(above.type).is_wrapper and first - 30 <= above.start_point[0]:
             first = above.start_point[0]
         last = max(_last_line(_body_beside(node, above, self._language.name) or node), first + 1)
         start = first + 1
@@ -198,7 +199,7 @@ def _signature_end(node: Node, start: int, last: int) -> int:
         value = node.child_by_field_name("value") or node.child_by_field_name("right")
         body = None if value is None else value.child_by_field_name("body")
     if body is None:
-        containers = [child for child in node.children if child.is_named and _is_container(child.type)]
+        containers = [child for child in node.children if child.is_named and _form(child.type).is_container]
         body = containers[-1] if containers else None
     if body is None:
         return start
@@ -214,9 +215,17 @@ def _last_line(node: Node) -> int:
     return row + 1 if column > 0 else max(row, node.start_point[0] + 1)
 
 
+class _Form(NamedTuple):
+    """What a kind of node is to the walk."""
+
+    is_lead: bool
+    is_container: bool
+    is_wrapper: bool
+
+
 @cache
-def _is_container(kind: str) -> bool:
-    return _CONTAINER.search(kind) is not None
+def _form(kind: str) -> _Form:
+    return _Form(*(pattern(kind) is not None for pattern in (_LEAD.match, _CONTAINER.search, _WRAPPER.match)))
 
 
 def _longest_line(data: bytes) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,12 +13,15 @@ from sluice.compressor.scoring import ModelFileError
 from sluice.compressor.scoring.neural.scores import LineScores
 from sluice.proxy.log import fields, logger
 from sluice.proxy.scorer.metrics import ScorerMetrics
-from sluice.proxy.settings import Settings
+from sluice.proxy.settings import VLLM_PREFIX, Settings
 
 if TYPE_CHECKING:
     from sluice.compressor.scoring.neural.neural_scorer import NeuralScorer
     from sluice.compressor.scoring.neural.reading import Reading
     from sluice.compressor.scoring.neural.types import LineModel
+
+_MAX_WAITING = 256
+"""Requests that wait for a network at once; threads are started as they are needed."""
 
 
 def make_scorer(settings: Settings, store: StateStore, metrics: ScorerMetrics) -> NeuralScorer | None:
@@ -46,6 +50,8 @@ def make_scorer(settings: Settings, store: StateStore, metrics: ScorerMetrics) -
     except (ImportError, ModelFileError) as error:
         logger.error(fields("scorer_unavailable", scorer=settings.scorer, reason=error))
         return None
+    # Whoever waits for a network holds a thread: as many as usual would have requests wait for each other.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_MAX_WAITING, thread_name_prefix="sluice"))
     scorer.start()
     return scorer
 
@@ -56,6 +62,12 @@ def _scores(settings: Settings, folder: Path, version: str) -> LineScores:
 
         return Batcher(partial(_model, folder, settings))
     from sluice.proxy.scorer.client import RemoteScores
+
+    if settings.scorer.startswith(VLLM_PREFIX):
+        from sluice.compressor.scoring.neural.head import read_head
+        from sluice.proxy.scorer.vllm import VllmWire
+
+        return RemoteScores(settings.scorer.removeprefix(VLLM_PREFIX), VllmWire(version, read_head(folder)))
     from sluice.proxy.scorer.wire import OwnWire
 
     return RemoteScores(settings.scorer, OwnWire(version))

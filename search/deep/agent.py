@@ -144,6 +144,6 @@ def _wire(call: Call) -> dict[str, Any]:
     try:
         json.loads(call.arguments)
         arguments = call.arguments
-    except ValueError:
+    except (ValueError, RecursionError):
         arguments = "{}"  # servers refuse a history with broken JSON
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}

@@ -67,10 +67,14 @@ class HTTPChatModel:
             body["tools"] = list(tools)
         timeout = aiohttp.ClientTimeout(total=self._settings.timeout_s)
         try:
-            async with self._session.post(self._url, json=body, timeout=timeout) as response:
-                data = await response.content.read(_MAX_REPLY_BYTES)
+            async with self._session.post(self._url, json=body, timeout=timeout, allow_redirects=False) as response:
+                data = bytearray()
+                async for part in response.content.iter_any():
+                    data += part
+                    if len(data) > _MAX_REPLY_BYTES:
+                        raise BackendError(f"{self._url} answered with more than {_MAX_REPLY_BYTES} bytes")
                 if response.status != 200:
-                    raise BackendError(f"{self._url} answered {response.status}: {data[:200]!r}")
+                    raise BackendError(f"{self._url} answered {response.status}: {bytes(data[:200])!r}")
                 message = json.loads(data)["choices"][0]["message"]
                 calls = tuple(
                     Call(str(call["id"]), str(call["function"]["name"]), str(call["function"]["arguments"]))
@@ -85,6 +89,7 @@ class HTTPChatModel:
             IndexError,
             TypeError,
             AttributeError,
+            RecursionError,
         ) as error:
             raise BackendError(f"{self._url} gave no usable answer: {error!r}") from error
 

@@ -53,7 +53,7 @@ def call_tool(index: RepoIndex, view: View, seen: Seen, name: str, arguments: st
         if not isinstance(given, dict):
             raise TypeError("arguments are no object")
         lines = _run(index, view, seen, name, given)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         return f"bad call of {name}: {error}"
     except (QueryError, OSError) as error:
         return f"{name}: {error}"

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -75,6 +76,24 @@ TYPE_KINDS = frozenset(
 _ENTRY_STEMS = frozenset({"mod", "index", "__init__", "lib", "main", "init"})
 
 
+_MAX_NESTING = 6
+_TEST_NAME = re.compile(r"^(tests?$|test_)|Tests?$|TestCase$|_tests?$")
+
+
+class Place(NamedTuple):
+    """What a chunk is part of."""
+
+    name: str
+    """Of the definition, in lower case and without what qualifies it."""
+    is_type: bool
+    nesting: int
+    """Definitions around it, 6 at most."""
+    is_start: bool
+    """Whether the definition begins in the chunk."""
+    in_tests: bool
+    """Whether it, or one around it, is called like a test."""
+
+
 class View:
     """Layers as one tree.
 
@@ -90,6 +109,7 @@ class View:
     def __init__(self, layers: Sequence[tuple[Layer, npt.NDArray[np.bool_]]]) -> None:
         self._layers = [layer for layer, _ in layers]
         self._names: dict[int, dict[str, tuple[bool, bool]]] = {}
+        self._places: dict[int, Place] = {}
         generations = [layer.generation for layer in self._layers]
         self.files = tuple(entry for layer in self._layers for entry in layer.entries)
         self.alive_files = np.concatenate([alive for _, alive in layers]) if layers else np.zeros(0, np.bool_)
@@ -111,9 +131,15 @@ class View:
         self.num_files = int(self.alive_files.sum())
 
     @cached_property
-    def file_lengths(self) -> npt.NDArray[np.float64]:
-        """Terms per file."""
-        return np.bincount(self.file_of_chunk, self.lengths, len(self.files)).astype(np.float64)
+    def relative_lengths(self) -> npt.NDArray[np.float64]:
+        """Terms per chunk, the average being 1."""
+        return self.lengths / max(float(self.lengths.mean()), 1.0)
+
+    @cached_property
+    def relative_file_lengths(self) -> npt.NDArray[np.float64]:
+        """Terms per file, the average being 1."""
+        lengths = np.bincount(self.file_of_chunk, self.lengths, len(self.files)).astype(np.float64)
+        return lengths / max(float(lengths.mean()), 1.0)
 
     @cached_property
     def chunks_per_file(self) -> npt.NDArray[np.int64]:
@@ -164,6 +190,39 @@ class View:
     def depths(self) -> npt.NDArray[np.int64]:
         """Per file: directories above it."""
         return np.array([entry.path.count("/") for entry in self.files], np.int64)
+
+    @cached_property
+    def owner_runs(self) -> npt.NDArray[np.int64]:
+        """First chunks of runs of one definition in one file; outside of any, each chunk is a run."""
+        begins = np.ones(len(self.owners), np.bool_)
+        same = (self.owners[1:] == self.owners[:-1]) & (self.file_of_chunk[1:] == self.file_of_chunk[:-1])
+        begins[1:] = ~same | (self.owners[1:] < 0)
+        return np.flatnonzero(begins)
+
+    @cached_property
+    def owner_run_of_chunk(self) -> npt.NDArray[np.int64]:
+        """Per chunk: the position of its run in `owner_runs`."""
+        lengths = np.diff(self.owner_runs, append=len(self.owners))
+        return np.repeat(np.arange(len(self.owner_runs)), lengths)
+
+    def place_of(self, chunk: int) -> Place | None:
+        """The definition that a chunk belongs to; None outside of any."""
+        index = int(self.owners[chunk])
+        if index < 0:
+            return None
+        place = self._places.get(chunk)
+        if place is None:
+            definitions = self.files[self.file_of_chunk[chunk]].definitions
+            owner = definitions[index]
+            nesting, parent = 0, owner.parent
+            in_tests = owner.kind == "test" or _is_test_name(owner.name)
+            while parent >= 0 and nesting < _MAX_NESTING:
+                in_tests = in_tests or _is_test_name(definitions[parent].name)
+                nesting, parent = nesting + 1, definitions[parent].parent
+            is_start = int(self.starts[chunk]) <= owner.start <= int(self.ends[chunk])
+            name = last_part(owner.name).lower()
+            place = self._places[chunk] = Place(name, owner.kind in TYPE_KINDS, nesting, is_start, in_tests)
+        return place
 
     def body(self, term: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
         """Standing chunks that hold the term, ascending, and how often."""
@@ -218,6 +277,11 @@ class View:
         for layer, base in zip(self._layers, self._file_bases, strict=False):
             found.extend(number + base for number in getattr(layer, table).get(term, ()))
         return found
+
+
+@lru_cache(maxsize=65_536)
+def _is_test_name(name: str) -> bool:
+    return _TEST_NAME.search(name) is not None
 
 
 @lru_cache(maxsize=65_536)

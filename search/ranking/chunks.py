@@ -5,19 +5,15 @@ The order of the columns is part of a trained ranker; one that was trained on ot
 
 from __future__ import annotations
 
-import re
-from functools import lru_cache
-
 import numpy as np
 
-from sluice.search.index.view import TYPE_KINDS, View, last_part
+from sluice.search.index.view import View
 from sluice.search.ranking.candidates import F64, I64, Candidates, best, best_chunks, matrix, ranks, relative, top
 from sluice.search.ranking.evidence import Evidence
 from sluice.search.ranking.files import FILE_FEATURES
 from sluice.search.ranking.question import Question
 
 MAX_CHUNKS = 300
-_TEST_NAME = re.compile(r"^(tests?$|test_)|Tests?$|TestCase$|_tests?$")
 
 CHUNK_FEATURES = (
     "bm25",
@@ -85,7 +81,7 @@ def chunk_candidates(view: View, question: Question, evidence: Evidence, files: 
         "coverage": evidence.coverage[ids],
         "title": evidence.title[ids],
         "named": evidence.named[ids],
-        "owner_bm25": _owner_sums(view, bm25, ids),
+        "owner_bm25": _best_of_owner(view, bm25)[ids],
         "before": np.where(same_before, bm25[np.maximum(ids - 1, 0)], 0.0),
         "after": np.where(same_after, bm25[after], 0.0),
         "rank": ranks(bm25[ids]),
@@ -135,50 +131,30 @@ def add_file_standing(chunks: Candidates, owners: I64, files: I64, scores: F64) 
     return Candidates(chunks.ids, features)
 
 
-@lru_cache(maxsize=65_536)
-def _is_test_name(name: str) -> bool:
-    return _TEST_NAME.search(name) is not None
-
-
 def _shape(view: View, chunk: int, wanted: set[str], words: set[str]) -> tuple[float, ...]:
     """What kind of place a chunk is: `owner_named` to `in_tests`."""
-    entry = view.files[view.file_of_chunk[chunk]]
-    index = int(view.owners[chunk])
-    if index < 0:
+    place = view.place_of(chunk)
+    if place is None:
         return 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0
-    definition = entry.definitions[index]
-    name = last_part(definition.name).lower()
-    nesting, parent = 0, definition.parent
-    in_tests = definition.kind == "test" or _is_test_name(definition.name)
-    while parent >= 0 and nesting < 6:
-        in_tests = in_tests or _is_test_name(entry.definitions[parent].name)
-        nesting, parent = nesting + 1, entry.definitions[parent].parent
+    named, worded = float(place.name in wanted), float(place.name in words)
+    is_type = float(place.is_type)
     return (
-        float(name in wanted),
-        float(name in words),
-        float(definition.kind not in TYPE_KINDS),
-        float(definition.kind in TYPE_KINDS),
+        named,
+        worded,
+        1.0 - is_type,
+        is_type,
         0.0,
-        float(nesting),
-        float(int(view.starts[chunk]) <= definition.start <= int(view.ends[chunk])),
-        float(in_tests),
+        float(place.nesting),
+        float(place.is_start),
+        float(place.in_tests),
     )
 
 
-def _owner_sums(view: View, bm25: F64, ids: I64) -> F64:
-    """For each chunk the best score among the chunks of the same definition."""
-    sums = np.zeros(len(ids))
-    for at, chunk in enumerate(ids.tolist()):
-        index = view.owners[chunk]
-        low = high = chunk
-        if index >= 0:
-            file = view.file_of_chunk[chunk]
-            while low > 0 and view.owners[low - 1] == index and view.file_of_chunk[low - 1] == file:
-                low -= 1
-            while high + 1 < len(bm25) and view.owners[high + 1] == index and view.file_of_chunk[high + 1] == file:
-                high += 1
-        sums[at] = bm25[low : high + 1].max()
-    return sums
+def _best_of_owner(view: View, bm25: F64) -> F64:
+    """For each chunk the best score among those of the same definition beside it; outside of any, its own."""
+    if not len(bm25):
+        return bm25
+    return np.maximum.reduceat(bm25, view.owner_runs)[view.owner_run_of_chunk]
 
 
 def _ranks_within(values: F64, groups: I64) -> F64:

@@ -14,6 +14,7 @@ from sluice.search.ranking.candidates import Candidates, best_chunks
 from sluice.search.ranking.chunks import add_file_standing, chunk_candidates
 from sluice.search.ranking.evidence import Evidence, gather
 from sluice.search.ranking.files import file_candidates
+from sluice.search.ranking.lines import Lines
 from sluice.search.ranking.pieces import Pieces, add_chunk_standing, cut_pieces
 from sluice.search.ranking.question import Question, parse_question
 from sluice.search.ranking.rankers import Rankers
@@ -148,14 +149,14 @@ def answer(
 
 def read_texts(
     view: View, ranking: Ranking, read: Callable[[str], bytes], max_files: int = MAX_FILES_READ
-) -> dict[int, list[str]]:
+) -> dict[int, Lines]:
     """Lines of the files that the best chunks and the best files need, by position in the view."""
     of_chunks = dict.fromkeys(view.file_of_chunk[ranking.chunks.ids].tolist())
     first = [file for file in ranking.files[:NUM_POINTED].tolist() if file in of_chunks]
-    texts: dict[int, list[str]] = {}
+    texts: dict[int, Lines] = {}
     for file in list(dict.fromkeys([*first, *of_chunks]))[:max_files]:
         try:
-            texts[file] = read(view.files[file].path).decode("utf-8", "replace").split("\n")
+            texts[file] = Lines(read(view.files[file].path))
         except OSError:
             continue  # gone meanwhile
     return texts
@@ -166,7 +167,7 @@ def _result(
 ) -> SearchResult:
     entry = view.files[span.file]
     around = enclosing_definition(entry.definitions, span.start, span.end)
-    terms = pieces.matched[span.piece] if span.piece >= 0 else frozenset()
+    terms = pieces.matched[span.piece] if span.piece >= 0 else ()
     words = [question.spoken[term] for term in sorted(terms, key=lambda t: -question.weights[t])]
     reason = [] if around is None else [f"in {around.kind} {around.name}".rstrip()]
     if words:

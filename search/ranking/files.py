@@ -125,6 +125,8 @@ def _alike(stem_terms: frozenset[str], question: Question) -> float:
     """Share of the file name's terms that begin like a term of the question: `resolver` and `resolution`."""
     hits = 0
     for term in stem_terms:
+        if term not in question.weights and term[:4] not in question.openings:
+            continue
         for other in question.weights:
             enough = max(4, max(len(term), len(other)) // 2 + 1)
             if term == other or (min(len(term), len(other)) >= enough and term[:enough] == other[:enough]):

@@ -9,6 +9,7 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -83,7 +84,7 @@ class Pieces:
     ends: npt.NDArray[np.int64]
     chunks: npt.NDArray[np.int64]
     """Position of each piece's chunk among the chunks that were given."""
-    matched: tuple[frozenset[str], ...]
+    matched: tuple[tuple[str, ...], ...]
     """The question's terms in each."""
     features: npt.NDArray[np.float32]
 
@@ -105,8 +106,9 @@ def cut_pieces(
         texts: lines of every file that a chunk is of, by its position in the view; chunks of other files are left out.
     """
     identifiers = {name.lower().strip("_") for name in question.identifiers}
+    known = _Known(rarity)
     rows: list[tuple[int, int, int, int]] = []
-    matched: list[frozenset[str]] = []
+    matched: list[tuple[str, ...]] = []
     values: list[list[float]] = []
     for position, chunk in enumerate(chunks.tolist()):
         file = int(view.file_of_chunk[chunk])
@@ -124,16 +126,18 @@ def cut_pieces(
         last = bisect_right(entry.definitions, end, key=_first_line)
         heads = [definition.start for definition in entry.definitions[first:last]]
         bounds = piece_bounds(entry.levels[start - 1 : end].tolist(), start, end)
-        found = [_matches(lines[low - 1 : high], rarity) for low, high in bounds]
+        of_chunk = lines[start - 1 : end]
+        texts_of = [of_chunk[low - start : high - start + 1] for low, high in bounds]
+        found = [known.in_lines(piece) for piece in texts_of]
         match = [sum(rarity[term] for term in terms) for terms in found]
         order = sorted(range(len(bounds)), key=lambda i: -match[i])
         for at, (low, high) in enumerate(bounds):
             terms = found[at]
-            piece = lines[low - 1 : high]
+            piece = texts_of[at]
             bare = [line.strip(_BLANK) for line in piece]
             rows.append((file, low, high, position))
-            matched.append(frozenset(terms))
-            own = {
+            matched.append(terms)
+            own: dict[str, float] = {
                 "match": match[at],
                 "head_match": sum(rarity[term] for term in terms if term in question.head),
                 "best_term": max((rarity[term] for term in terms), default=0.0),
@@ -212,5 +216,17 @@ def _first_line(definition: Definition) -> int:
     return definition.start
 
 
-def _matches(lines: Sequence[str], rarity: Mapping[str, float]) -> set[str]:
-    return {term for token in set(raw_tokens("\n".join(lines))) for term in terms_of(token) if term in rarity}
+class _Known(dict[str, tuple[str, ...]]):
+    """The terms of a question that each word of a text stands for, found when a word is first seen."""
+
+    def __init__(self, rarity: Mapping[str, float]) -> None:
+        super().__init__()
+        self._rarity = rarity
+
+    def __missing__(self, token: str) -> tuple[str, ...]:
+        found = self[token] = tuple(term for term in terms_of(token) if term in self._rarity)
+        return found
+
+    def in_lines(self, lines: Sequence[str]) -> tuple[str, ...]:
+        """The question's terms that stand in lines, in the order of the text, so that sums come out the same always."""
+        return tuple(dict.fromkeys(chain.from_iterable(map(self.__getitem__, raw_tokens("\n".join(lines))))))

@@ -37,6 +37,7 @@ class Question:
         spoken: term → the word of the question that it came from.
         head: the terms of the first sentence.
         words: the words of the first sentence as they stand there, without stop words.
+        openings: the first four characters of each term.
         identifiers: names that the question writes as code: `snake_case`, `camelCase`, `quoted`, `called()`.
         is_symbol: whether the question is nothing but one name, perhaps qualified.
         wants_tests: whether it asks about tests.
@@ -49,6 +50,7 @@ class Question:
     spoken: dict[str, str]
     head: frozenset[str]
     words: frozenset[str]
+    openings: frozenset[str]
     identifiers: tuple[str, ...]
     is_symbol: bool
     wants_tests: bool
@@ -79,6 +81,7 @@ def parse_question(text: str) -> Question:
         {term: token for token in reversed(raw_tokens(text)) for term in terms_of(token)},
         frozenset(head),
         frozenset(token for token in raw_tokens(head_text) if token.lower() not in STOPWORDS),
+        frozenset(term[:4] for term in strongest),
         _identifiers(text),
         is_symbol=re.fullmatch(r"[\w.:#/\-<>\\]+[!?]?(\(\))?", text) is not None,
         wants_tests=re.search(r"\b(unit )?tests?\b|\bspecs?\b|\bfixtures?\b", text, re.IGNORECASE) is not None,

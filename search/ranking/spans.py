@@ -50,6 +50,8 @@ class _Shown:
         self._view = view
         self._texts = texts
         self._lines: dict[int, set[int]] = {}
+        self._num_chars: dict[tuple[int, int], int] = {}
+        """By file and line."""
 
     def cost(self, file: int, lines: set[int]) -> int:
         """Tokens of the file's ranges with these lines, less those without."""
@@ -83,12 +85,18 @@ class _Shown:
         return [(file, low, high) for file, lines in self._lines.items() for low, high in runs(lines)]
 
     def _tokens(self, file: int, lines: set[int]) -> int:
-        text = self._texts[file]
         path = self._view.files[file].path
         return sum(
-            result_tokens(path, low, high, sum(len(text[line - 1]) + 1 for line in range(low, high + 1)) - 1)
+            result_tokens(path, low, high, sum(self._chars(file, line) for line in range(low, high + 1)) - 1)
             for low, high in runs(lines)
         )
+
+    def _chars(self, file: int, line: int) -> int:
+        """Characters of a line, its end included."""
+        known = self._num_chars.get((file, line))
+        if known is None:
+            known = self._num_chars[file, line] = len(self._texts[file][line - 1]) + 1
+        return known
 
 
 def select_spans(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-_I32 = npt.NDArray[np.int32]
+_Index = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Trees:
         feature, threshold, child, value, roots = self._flat
         num_rows, num_columns = rows.shape
         values = np.ascontiguousarray(rows, np.float32).ravel()
-        first = (np.arange(num_rows, dtype=np.int32) * num_columns)[:, None]
+        first = (np.arange(num_rows) * num_columns)[:, None]
         node = np.broadcast_to(roots, (num_rows, len(roots)))
         for _ in range(self.depth):
             goes_right = values.take(first + feature.take(node)) > threshold.take(node)
@@ -44,15 +44,18 @@ class Trees:
         return scores
 
     @cached_property
-    def _flat(self) -> tuple[_I32, npt.NDArray[np.float32], _I32, npt.NDArray[np.float32], _I32]:
-        """All trees' nodes in one row: feature, threshold, both children, value; and where the roots are."""
+    def _flat(self) -> tuple[_Index, npt.NDArray[np.float32], _Index, npt.NDArray[np.float32], _Index]:
+        """All trees' nodes in one row: feature, threshold, both children, value; and where the roots are.
+
+        Positions are of the type that `take` takes: any other it copies first.
+        """
         num_trees, width = self.feature.shape
-        roots = np.arange(num_trees, dtype=np.int32) * width
+        roots = np.arange(num_trees, dtype=np.intp) * width
         child = np.stack([self.left + roots[:, None], self.right + roots[:, None]], axis=2)
         return (
-            self.feature.ravel().astype(np.int32),
+            self.feature.ravel().astype(np.intp),
             self.threshold.ravel(),
-            child.ravel().astype(np.int32),
+            child.ravel().astype(np.intp),
             self.value.ravel(),
             roots,
         )

@@ -268,7 +268,9 @@ async def test_a_client_that_reads_a_byte_a_second_holds_up_nobody_and_fills_no_
     num_parts = 4_000 if IS_FULL else 1_500
     seconds = 60 if IS_FULL else 3
     counts: Counter[str] = Counter()
-    async with UpstreamProcess() as upstream, served("--upstream", upstream.url, env=LOADED) as (process, client):
+    # That nothing is read of the upstream meanwhile is the client's doing, and no silence of the upstream.
+    env = {**LOADED, "SLUICE_READ_TIMEOUT_S": "2"}
+    async with UpstreamProcess() as upstream, served("--upstream", upstream.url, env=env) as (process, client):
         agents = [Agent(f"agent{number}", 2 + seconds) for number in range(NUM_AGENTS)]
         await round_of(agents, client, counts)
         proxy = psutil.Process(process.pid)

@@ -210,7 +210,8 @@ def test_every_tool_answers_and_notes_what_it_showed(root):
             bool(seen.within("src/retry.py", 1, 99)) is (name != "glob" and name != "references")
             or name == "references"
         )
-    for broken in ("{", "[]", "{}", '{"path": "../x"}', '{"path": "src/retry.py", "start": "x"}'):
+    endless, deep = '{"path": "src/retry.py", "start": Infinity}', '{"path": ' + "[" * 100_000
+    for broken in ("{", "[]", "{}", '{"path": "../x"}', '{"path": "src/retry.py", "start": "x"}', endless, deep):
         assert "read" in call_tool(index, view, Seen(), "read", broken)
 
 
@@ -246,6 +247,28 @@ async def test_the_model_client_speaks_the_chat_form(aiohttp_free_port):
         with pytest.raises(BackendError, match="no usable answer"):
             await model.reply([{"role": "user", "content": "x"}], ())
         assert "tools" not in asked[1][1]
+    finally:
+        await model.aclose()
+        await runner.cleanup()
+
+
+async def test_an_answer_that_comes_in_pieces_is_read_to_its_end(aiohttp_free_port):
+    async def completions(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for part in (b'{"choices": [{"message": {"con', b'tent": "in pieces"}}]}'):
+            await response.write(part)
+            await asyncio.sleep(0.05)
+        return response
+
+    application = web.Application()
+    application.router.add_post("/v1/chat/completions", completions)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", aiohttp_free_port).start()
+    model = HTTPChatModel(DeepSettings(base_url=f"http://127.0.0.1:{aiohttp_free_port}", model="m"))
+    try:
+        assert (await model.reply([{"role": "user", "content": "x"}], ())).text == "in pieces"
     finally:
         await model.aclose()
         await runner.cleanup()

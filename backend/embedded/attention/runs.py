@@ -92,10 +92,13 @@ def _few(
     if mask is not None:
         num_tokens = mask.shape[0]
         scores.view(scores.shape[0], -1, num_tokens, scores.shape[2])[..., -num_tokens:] += mask
-    weights = torch.split(torch.softmax(scores, dim=-1), [keys.shape[1] for keys, _ in pieces], dim=2)
-    out = torch.bmm(weights[0], pieces[0][1], out=out)
-    for part, (_, values) in zip(weights[1:], pieces[1:], strict=True):
-        out.baddbmm_(part, values)
+    weights = torch.softmax(scores, dim=-1)
+    if len(parts) == 1:  # mostly: nothing more than it takes, as this runs for each sequence in each layer
+        return torch.bmm(weights, pieces[0][1], out=out)
+    shares = torch.split(weights, [part.shape[2] for part in parts], dim=2)
+    out = torch.bmm(shares[0], pieces[0][1], out=out)
+    for share, (_, values) in zip(shares[1:], pieces[1:], strict=True):
+        out.baddbmm_(share, values)
     return out
 
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
+from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 
 from sluice.compressor.scoring.forest import write_forest
@@ -60,8 +60,6 @@ def write_model(folder: Path) -> Path:
 
 def _tokenizer() -> Tokenizer:
     """One token for each byte."""
-    tokenizer = Tokenizer(
-        WordLevel({char: number + 10 for number, char in enumerate(sorted(ByteLevel.alphabet()))}, "a")
-    )
+    tokenizer = Tokenizer(BPE({char: number + 10 for number, char in enumerate(sorted(ByteLevel.alphabet()))}, []))
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=False)
     return tokenizer

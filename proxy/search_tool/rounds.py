@@ -1,0 +1,59 @@
+"""What one answer of the upstream comes to for the search tool, and sums over several. Knows no wire format.
+
+A *round* is one answer. A turn of the client's takes one round where the model does not search, and one more for each
+time that it calls nothing but our tool.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sluice.proxy.translation.json_codec import Json
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of our tool."""
+
+    id: str
+    arguments: str
+    """JSON text, as the model wrote it: it may be malformed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One answer, whole."""
+
+    parts: tuple[Json, ...]
+    """All that the model said, in the form in which a request gives it back: blocks, items, or one message."""
+    calls: tuple[Call, ...]
+    """Of our tool."""
+    num_others: int
+    """Calls that the client answers."""
+    awaits_results: bool
+    """Whether it ended for its calls to be answered: one that was cut or refused is not gone on with."""
+
+    @property
+    def is_ours_alone(self) -> bool:
+        """Whether the answer can be gone on with out of the client's sight."""
+        return bool(self.calls) and not self.num_others and self.awaits_results
+
+
+def summed(one: Json, other: Json) -> Json:
+    """The usage of two rounds: counts are added at every depth, lists joined, of anything else the later stands."""
+    total = dict(one)
+    for key, value in other.items():
+        before = total.get(key)
+        if isinstance(value, dict) and isinstance(before, dict):
+            total[key] = summed(before, value)
+        elif isinstance(value, list) and isinstance(before, list):
+            total[key] = [*before, *value]
+        elif _is_number(value) and _is_number(before):
+            total[key] = before + value
+        elif value is not None or key not in total:
+            total[key] = value
+    return total
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
