@@ -85,7 +85,7 @@ class Passthrough:
             target = upstreams.resolve(model)
         else:
             target = upstreams.speaking(WireName.MESSAGES if path.startswith("/v1/messages/") else None)
-        headers = readable(headers)
+        headers = readable(headers) if model else headers
         answer = await upstreams.send(target, Outgoing(scope["method"], target_of(scope), headers, body, model=model))
         # Embeddings, say: what they report of their usage stands where that of a chat completion does.
         reader = reader_for(WireName.CHAT, answer.headers)
