@@ -83,13 +83,13 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
         meter = make_meter(settings, prices, [metrics.meter])
         scorer = make_scorer(settings, kept, metrics.scorer)
         compressing = compressor or Compressor(kept, limits, profile=settings.profile, scorer=scorer)
+        stateless = replace(limits, max_conversations=0)
         services = app.state.services = Services(
             settings=settings,
             store=kept,
             compressor=compressing,
-            dry_compressor=Compressor(
-                DryStore(kept), replace(limits, max_conversations=0), profile=settings.profile, scorer=scorer
-            ),
+            apart_compressor=compressor or Compressor(kept, stateless, profile=settings.profile, scorer=scorer),
+            dry_compressor=Compressor(DryStore(kept), stateless, profile=settings.profile, scorer=scorer),
             scorer=scorer,
             upstreams=Upstreams(
                 settings.all_upstreams,

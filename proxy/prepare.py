@@ -238,7 +238,8 @@ async def _compress(
     dry: bool = False,
 ) -> Compressed:
     assert wire.dialect is not None
-    compressor = services.dry_compressor if dry else services.compressor
+    is_apart = wire.edits_history(parsed)
+    compressor = services.dry_compressor if dry else services.apart_compressor if is_apart else services.compressor
     compress = partial(
         compressor.compress,
         dialect=wire.dialect,
@@ -249,11 +250,19 @@ async def _compress(
         context=wire.context(parsed),
         profile=target.profile,
         # Where each message is compressed for itself, there is no conversation that could be held out.
-        holdout=0.0 if wire.edits_history(parsed) else services.settings.holdout,
+        holdout=0.0 if is_apart else services.settings.holdout,
         session=session_of(headers, parsed) if services.settings.max_reattached_chars else b"",
     )
-    if wire.edits_history(parsed):
-        return await compress_apart(parsed.messages, wire.dialect, mode, compress)
+    if is_apart:
+        return await compress_apart(
+            parsed.messages,
+            wire.dialect,
+            mode,
+            compressor=compressor,
+            tenant=tenant,
+            upstream=target.origin,
+            compress=compress,
+        )
     return await compress(parsed.messages, is_refused=is_refused)
 
 

@@ -29,6 +29,8 @@ class Services:
     settings: Settings
     store: StateStore
     compressor: Compressor
+    apart_compressor: Compressor
+    """On the same state; holds no conversations, as each message that it is given is one."""
     dry_compressor: Compressor
     """Says what would be forwarded, and freezes nothing."""
     upstreams: Upstreams
