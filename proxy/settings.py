@@ -29,7 +29,7 @@ from sluice.compressor.profiles import PROFILES, Profile
 from sluice.compressor.types import Mode
 from sluice.proxy.access.keys import ProxyKey
 from sluice.proxy.errors import ConfigError
-from sluice.proxy.upstreams.http import HttpLimits
+from sluice.proxy.upstreams.limits import HttpLimits
 from sluice.proxy.upstreams.presets import EMBEDDED, PRESETS, preset_of, profile_of
 from sluice.proxy.upstreams.retries import Policy
 from sluice.proxy.upstreams.settings import DEFAULT_UPSTREAM, Origin, UpstreamSettings, check_upstreams

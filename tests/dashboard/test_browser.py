@@ -252,6 +252,16 @@ def test_a_proxy_that_goes_away_is_said_and_found_again(tab: Callable[[Served], 
     page.says("live")
 
 
+def test_a_backend_is_seen_at_work(tab: Callable[[Served], Tab]) -> None:
+    with Served(provider="self-hosted") as served:
+        page = tab(served).open("/backends")
+        for said in ("62.5 %", "87.5 %", "75.0 %", "3, 1", "room for 131K tokens"):
+            page.says(said)
+        page.says("tok/s")
+        page.until("return document.querySelectorAll('.spark').length === 2")
+        assert page.complaints == []
+
+
 def test_what_agents_send_is_text(tab: Callable[[Served], Tab]) -> None:
     attack = "<img src=x onerror='window.hit = 1'><script>window.hit = 1</script>"
     with Served(store_content=True) as served:
