@@ -7,7 +7,7 @@ VLLM ?= $(CURDIR)/.vllm
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-full test-agents test-vllm test-middleware check docs format clean
+.PHONY: help run test test-full test-agents test-vllm test-middleware test-browser check docs format clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -29,6 +29,9 @@ test-vllm: $(VENV)/.test-installed $(VLLM)/.installed ## the tests against a rea
 
 test-middleware: .venv-litellm/.installed ## LiteLLM and mini-swe-agent, whose pins clash with the engine's, in an environment apart
 	.venv-litellm/bin/python -m pytest -q tests/compressor/middleware
+
+test-browser: $(VENV)/.test-installed ## the dashboard in a real Chromium (apt-get install chromium chromium-driver)
+	$(BIN)/python -m pytest -s -m browser tests/dashboard
 
 check: $(VENV)/.test-installed ## formatting, lint, types, direction of imports
 	$(BIN)/ruff format --check .

@@ -13,10 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from sluice.compressor import instructions, ledger, pins
+from sluice.compressor.advance import advance, hold_out, leave_untouched, shed
 from sluice.compressor.conversation import Conversation
 from sluice.compressor.dialects.base import Dialect
 from sluice.compressor.errors import AmbiguousRecallError, StateError, TooManyPinsError, UnknownRecallError
 from sluice.compressor.judge import Judge, KeepAll
+from sluice.compressor.ledger import Rendition
 from sluice.compressor.line_judge import LineJudge
 from sluice.compressor.lru import LRU
 from sluice.compressor.pins import Pin
@@ -27,7 +29,7 @@ from sluice.compressor.scoring import ModelFileError, Scorer, load_default
 from sluice.compressor.settings import CompressorSettings
 from sluice.compressor.state import RECALL_PREFIX_CHARS, StateStore
 from sluice.compressor.trail import Trail, Trails
-from sluice.compressor.turn import Turn, advance, hold_out, leave_untouched, shed
+from sluice.compressor.turn import Turn
 from sluice.compressor.types import Compressed, Mode
 
 logger = logging.getLogger(__name__)
@@ -145,6 +147,22 @@ class Compressor:
         """Read a request's messages as `compress` does: whose each is, and their chain hashes. Decides nothing."""
         return self._reader.read(messages, dialect, ledger.chain_start(tenant, upstream))
 
+    async def known_alone(
+        self, messages: Sequence[bytes], *, dialect: Dialect, tenant: bytes, upstream: str
+    ) -> list[Rendition | None]:
+        """What the ledger holds of messages that were compressed each for itself, in one look-up.
+
+        Args:
+            messages: JSON of each; none of the system's.
+            dialect: of these messages.
+            tenant: see `compress`.
+            upstream: see `compress`.
+        """
+        start = ledger.chain_start(tenant, upstream)
+        keys = [self._reader.read([raw], dialect, start).hashes[0] for raw in messages]
+        records, _ = await self._records.look_up(keys)
+        return [self._records.read(key, record) for key, record in zip(keys, records, strict=True)]
+
     async def recall(self, tenant: bytes, recall_id: str) -> str:
         """The original text under a recall id, or under the first digits of one, as a marker shows them.
 
@@ -242,11 +260,13 @@ class Compressor:
         }
         first = max(0, len(hashes) - _MAX_NEW_MESSAGES)
         refused |= {index: one for index, one in trail.refused.items() if first <= index < num_known - 1}
-        is_continued = 0 < num_known == len(trail.hashes) and all(
-            trail.refused.get(index) == refused.get(index) for index in range(first, num_known)
+        is_continued = 0 < num_known == len(trail.hashes) and (
+            not (trail.refused or refused)
+            or all(trail.refused.get(index) == refused.get(index) for index in range(first, num_known))
         )
         turn = Turn(
             raws=reading.raws,
+            parsed=reading.parsed,
             hashes=hashes,
             identities=reading.identities,
             num_chars=reading.num_chars,
@@ -386,7 +406,12 @@ def _forwarded(turn: Turn, reading: Reading, as_sent: Compressed) -> Compressed:
     messages += trail.forwarded[: trail.stops[num_same - 1] if num_same else 0]
     for raws, rendition in zip(turn.raws[num_same:], renditions[num_same:], strict=True):
         messages += raws if rendition.body is None else [turn.dialect.carry(raws[0], rendition.body)]
-    changed = [rendition for rendition in renditions if rendition.body is not None]
+    num_markers = num_lines = num_chars = 0
+    for rendition in renditions:
+        if rendition.body is not None:
+            num_markers += rendition.num_markers
+            num_lines += rendition.num_lines_omitted
+            num_chars += rendition.num_chars_saved
     return replace(
         as_sent,
         messages=messages,
@@ -395,9 +420,9 @@ def _forwarded(turn: Turn, reading: Reading, as_sent: Compressed) -> Compressed:
         bypass=turn.bypass,
         epoch=turn.rewrite.reason if turn.rewrite else None,
         num_new=sum(len(turn.raws[index]) for index in turn.new),
-        num_markers=sum(rendition.num_markers for rendition in changed),
-        num_lines_omitted=sum(rendition.num_lines_omitted for rendition in changed),
-        num_chars_out=as_sent.num_chars_in - sum(rendition.num_chars_saved for rendition in changed),
+        num_markers=num_markers,
+        num_lines_omitted=num_lines,
+        num_chars_out=as_sent.num_chars_in - num_chars,
         renditions=renditions,
         originals=turn.originals,
     )

@@ -20,6 +20,9 @@ from sluice.proxy.access import Access, Guard
 from sluice.proxy.answers import make_answers
 from sluice.proxy.compact import compact
 from sluice.proxy.count_tokens import CountTokens
+from sluice.proxy.dashboard.factory import make_watch
+from sluice.proxy.dashboard.reader import Reader
+from sluice.proxy.dashboard.routes import dashboard_routes
 from sluice.proxy.errors import ConfigError, ProxyError
 from sluice.proxy.exchange import Endpoint
 from sluice.proxy.meter import StatsReader, load_prices, make_meter
@@ -42,6 +45,8 @@ from sluice.proxy.wire.render_errors import error_for_path, error_headers
 from sluice.proxy.wire.wires import WIRES
 from sluice.search import SearchError
 
+MAX_PINS = 64
+"""Pins that one conversation may have."""
 _STATE_MARGIN_S = 2.0
 """By how much the compressor waits longer for a store than the store itself for an answer, which says more."""
 
@@ -70,19 +75,21 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
             # What is left of the time is the store's.
             decide_timeout_s=0.7 * settings.compress_timeout_s,
             max_reattached_chars=settings.max_reattached_chars,
+            # Who cannot see what was dropped cannot pin it, and then no request looks for pins.
+            max_pins=MAX_PINS if settings.store_content else 0,
         )
         metrics = Metrics(is_shared=settings.workers > 1)
         prices = load_prices(settings.prices_file)
         meter = make_meter(settings, prices, [metrics.meter])
         scorer = make_scorer(settings, kept, metrics.scorer)
         compressing = compressor or Compressor(kept, limits, profile=settings.profile, scorer=scorer)
+        stateless = replace(limits, max_conversations=0)
         services = app.state.services = Services(
             settings=settings,
             store=kept,
             compressor=compressing,
-            dry_compressor=Compressor(
-                DryStore(kept), replace(limits, max_conversations=0), profile=settings.profile, scorer=scorer
-            ),
+            apart_compressor=compressor or Compressor(kept, stateless, profile=settings.profile, scorer=scorer),
+            dry_compressor=Compressor(DryStore(kept), stateless, profile=settings.profile, scorer=scorer),
             scorer=scorer,
             upstreams=Upstreams(
                 settings.all_upstreams,
@@ -99,15 +106,18 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
             prices=prices,
             meter=meter,
             stats=StatsReader(meter),
+            watch=make_watch(settings),
             answers=make_answers(settings),
             search_tool=_search_tool(settings, search, kept, compressing, limits.state_timeout_s),
         )
+        app.state.reader = Reader(services.stats)
         loading = asyncio.create_task(asyncio.to_thread(services.compressor.load, settings.mode))
         try:
-            async with search.running(routes.originals_of(services)):
+            async with search.running(routes.originals_of(services), routes.note_searches_in(services)):
                 yield
         finally:
             await loading
+            await app.state.reader.aclose()
             await services.aclose()
 
     search = SearchRoutes(settings)
@@ -127,6 +137,7 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
         Route("/openapi.json", openapi, methods=["GET"]),
         Route("/metrics", routes.metrics, methods=["GET"]),
         *search.routes,
+        *dashboard_routes(),
         # What no route above serves, their other methods included, is the upstream's.
         Route("/v1/{rest:path}", Passthrough()),
     ]

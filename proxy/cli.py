@@ -161,6 +161,12 @@ def bench() -> None:
     metavar="DIR",
     help="Write requests, content and all, to files in DIR, for sluice eval.",
 )
+@click.option(
+    "--store-content",
+    is_flag=True,
+    default=None,
+    help="Let the dashboard show content: the last request of recent conversations is kept.",
+)
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: info]")
 @click.argument("backend_args", nargs=-1, type=click.UNPROCESSED, metavar="[-- VLLM_FLAGS …]")
 def serve(config: Path | None, backend_args: tuple[str, ...], **flags: object) -> None:

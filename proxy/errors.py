@@ -9,6 +9,7 @@ ProxyError
 │   ├── WebSocketError
 │   ├── BodyTooLargeError
 │   ├── UnknownConversationError    the meter keeps none under this id
+│   ├── ContentNotKeptError         no content of this conversation is kept for this key
 │   ├── AccessError                 the request may not be served, or not now
 │   │   ├── ForbiddenHostError
 │   │   ├── ForbiddenOriginError
@@ -121,6 +122,14 @@ class UnknownConversationError(RequestError):
 
     def __init__(self, conversation: str) -> None:
         super().__init__(f"no conversation is kept under id {conversation!r}: it never was, or it has expired")
+
+
+class ContentNotKeptError(RequestError):
+    """No content of a conversation is kept, or none that this key may see."""
+
+    def __init__(self, conversation: str, *, is_on: bool) -> None:
+        why = "it is none of this key's, or newer ones took its place" if is_on else "setting store_content is off"
+        super().__init__(f"no content of conversation {conversation!r} is kept here: {why}")
 
 
 class AccessError(RequestError):
@@ -287,6 +296,7 @@ ERROR_TABLE: dict[type[Exception], Rendering] = {
     WebSocketError: Rendering(426, "invalid_request_error", "no_websocket"),
     BodyTooLargeError: Rendering(413, "invalid_request_error", "body_too_large"),
     UnknownConversationError: Rendering(404, "invalid_request_error", "unknown_conversation_id"),
+    ContentNotKeptError: Rendering(404, "invalid_request_error", "content_not_kept"),
     AccessError: Rendering(403, "permission_error", "access_denied"),
     ForbiddenHostError: Rendering(403, "permission_error", "forbidden_host"),
     ForbiddenOriginError: Rendering(403, "permission_error", "forbidden_origin"),

@@ -16,15 +16,15 @@ from starlette.types import Receive, Scope, Send
 from sluice.compressor import Mode
 from sluice.proxy.access.guard import STATE_KEY
 from sluice.proxy.answers import SourcedAnswer, Unshared, answer_key, may_keep, may_take
-from sluice.proxy.body import ClientGoneError, read_body
 from sluice.proxy.headers import Header, find, to_upstream
 from sluice.proxy.log import fields, logger, where
 from sluice.proxy.meter import CLIENT_GONE_STATUS, Source, UsageReader, reader_for
 from sluice.proxy.meter.breakpoints import Breakpoints, breakpoints_of
 from sluice.proxy.meter.reader import readable
-from sluice.proxy.metering import turn_of
+from sluice.proxy.metering import arrived_of, turn_of
 from sluice.proxy.overflow import OVERFLOW_STATUSES, hold_error, overflow_limit
 from sluice.proxy.prepare import Prepared, mode_of, prepare, shrink
+from sluice.proxy.receive import ClientGoneError, read_body
 from sluice.proxy.relay import Relayed, relay, unless_gone
 from sluice.proxy.services import Services
 from sluice.proxy.upstreams import RoutedAnswer, Target
@@ -192,7 +192,8 @@ class Endpoint:
             traceparent=find(scope["headers"], b"traceparent"),
         )
         if turn is not None:
-            spent = services.meter.record(turn)
+            spent = services.meter.record(turn, arrived_of(exchange.prepared, self._wire.dialect))
+            services.watch.see(exchange.prepared, self._wire.name, at_s)
             if key is not None and spent.tokens:
                 await services.access.spend(key, tokens=spent.tokens, dollars=spent.dollars)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from sluice.compressor import Dialect
 from sluice.proxy.meter.breakpoints import Breakpoints
-from sluice.proxy.meter.turn import Source, Turn
+from sluice.proxy.meter.composition import Arrived
+from sluice.proxy.meter.turn import MAX_LEADING, Source, Turn
 from sluice.proxy.meter.usage import Usage
 from sluice.proxy.prepare import Prepared
 from sluice.proxy.upstreams import Target
@@ -63,3 +65,16 @@ def turn_of(
         breakpoints=breakpoints,
         traceparent=traceparent,
     )
+
+
+def arrived_of(prepared: Prepared, dialect: Dialect | None) -> Arrived | None:
+    """The messages that are new in a request; None where none are, or where it is no conversation's."""
+    parsed, compressed = prepared.parsed, prepared.compressed
+    if dialect is None or parsed is None or compressed is None or not compressed.conversation:
+        return None
+    came, went, num_new = parsed.messages, prepared.messages_out, compressed.num_new
+    if len(came) - num_new <= MAX_LEADING:
+        num_new = len(came)  # the system messages before a conversation come with its first turn
+    if num_new == 0 or len(went) != len(came):
+        return None
+    return Arrived(dialect, came[-num_new:], went[-num_new:])

@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from sluice import __version__
 from sluice.compressor import Mode
+from sluice.proxy.dashboard.reader import SORTS
 from sluice.proxy.meter.store import MAX_CONVERSATIONS, MAX_DAYS
 from sluice.proxy.wire.base import Wire
 from sluice.proxy.wire.wires import MESSAGES, WIRES
@@ -78,6 +79,66 @@ def _of_wire(wire: Wire) -> _Json:
             "requestBody": _body(_request_of(wire)),
             "responses": responses,
         }
+    }
+
+
+def _of_dashboard() -> _Json:
+    """What the dashboard's pages ask; their figures are explained in docs/dashboard.md."""
+    conversation = {
+        "name": "conversation_id",
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string", "minLength": 1},
+    }
+    span = {name: {"type": "integer", "minimum": 0} for name in ("message", "text", "start", "stop")}
+    pin = {"type": "object", "required": sorted(span), "properties": span, "additionalProperties": False}
+    no_key = {"s401": "A key is wanted, or the one that was sent is not known."}
+    not_kept = {**no_key, "s404": "Nothing is kept under this id, or not for this key."}
+
+    def get(summary: str, required: list[str], *parameters: _Json, **others: str) -> _Json:
+        schema = {"type": "object", "required": required}
+        return {
+            "get": {
+                "summary": summary,
+                "parameters": [*parameters],
+                "responses": _answers(schema, **(others or no_key)),
+            }
+        }
+
+    listing = [
+        _number("start", 0, MAX_CONVERSATIONS, 0),
+        _number("limit", 1, 200, 50),
+        {"name": "sort", "in": "query", "schema": {"type": "string", "enum": list(SORTS)}},
+        {"name": "q", "in": "query", "schema": {"type": "string"}},
+    ]
+    one = "/dashboard/api/conversations/{conversation_id}"
+    return {
+        "/dashboard": {
+            "get": {
+                "summary": "The dashboard's page.",
+                "responses": {"200": {"description": "The page.", "content": {"text/html": {}}}},
+            }
+        },
+        "/dashboard/api/session": get("What whoever asks may see.", ["role", "version"]),
+        "/dashboard/api/overview": get("Figures at a glance.", ["totals", "holdout"], _number("days", 1, MAX_DAYS, 30)),
+        "/dashboard/api/conversations": get("Recent conversations.", ["total", "conversations"], *listing),
+        one: get("One conversation, turn by turn.", ["id", "turns"], conversation, **not_kept),
+        f"{one}/request": get("Its last request, as it came and as it went.", ["messages"], conversation, **not_kept),
+        f"{one}/pins": {
+            "post": {
+                "summary": "Lines of a tool result that are never to be dropped.",
+                "parameters": [conversation],
+                "requestBody": _body(pin),
+                "responses": _answers(
+                    {"type": "object", "required": ["pinned"]},
+                    **not_kept,
+                    s409="The conversation may have no more pins.",
+                    s413="The body is too large.",
+                ),
+            }
+        },
+        "/dashboard/api/backends": get("Self-hosted backends.", ["backends"]),
+        "/dashboard/api/searches": get("Recent code searches.", ["searches"]),
     }
 
 
@@ -196,6 +257,7 @@ def describe_routes() -> _Json:
                     "responses": _answers(recalled, s404="Nothing is kept under it.", s409="Several originals fit."),
                 }
             },
+            **_of_dashboard(),
             "/v1/messages/count_tokens": _count_tokens(),
             "/v1/models": {
                 "get": {

@@ -13,11 +13,12 @@ from starlette.types import Receive, Scope, Send
 
 from sluice.compressor import StateError
 from sluice.proxy.backend_stats import read_backends, render_backends
-from sluice.proxy.body import ClientGoneError
+from sluice.proxy.dashboard.store import Searched
 from sluice.proxy.errors import UpstreamError
 from sluice.proxy.exchange import target_of
 from sluice.proxy.headers import Header, to_upstream
 from sluice.proxy.metrics import CONTENT_TYPE
+from sluice.proxy.receive import ClientGoneError
 from sluice.proxy.relay import Relayed, relay, unless_gone
 from sluice.proxy.services import Services
 from sluice.proxy.tenant import tenant_of
@@ -53,6 +54,19 @@ def originals_of(services: Services) -> Callable[[list[Header], str], Awaitable[
         return await services.compressor.recall(tenant, recall_id)
 
     return fetch
+
+
+def note_searches_in(services: Services) -> Callable[[list[Header], Searched], Awaitable[None]]:
+    """What notes a search for the dashboard, as that of the caller whose headers these are."""
+
+    async def note(headers: list[Header], searched: Searched) -> None:
+        try:
+            tenant = tenant_of(headers, await services.store.secret())
+        except StateError:  # then it is nobody's, and shown to the proxy's owner alone
+            tenant = b""
+        services.watch.searched(msgspec.structs.replace(searched, tenant=tenant))
+
+    return note
 
 
 async def recall(request: Request) -> Response:

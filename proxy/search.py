@@ -7,9 +7,11 @@ originals the MCP tool `recall` may fetch. Knows no index. Without roots nothing
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -19,9 +21,10 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sluice.compressor import CompressorError
-from sluice.proxy.body import ClientGoneError, read_body
+from sluice.proxy.dashboard.store import Searched
 from sluice.proxy.errors import ConfigError, InvalidFieldError, InvalidJsonError
 from sluice.proxy.headers import Header
+from sluice.proxy.receive import ClientGoneError, read_body
 from sluice.proxy.settings import Settings
 from sluice.search import (
     DeepSettings,
@@ -34,9 +37,12 @@ from sluice.search.text import as_json, as_text
 
 if TYPE_CHECKING:
     from sluice.search.service import SearchService
+    from sluice.search.types import SearchAnswer, SearchMode
 
 Recall = Callable[[list[Header], str], Awaitable[str]]
 """(the caller's headers, id) → the original text; raises CompressorError where there is none for that caller."""
+Note = Callable[[list[Header], Searched], Awaitable[None]]
+"""(the caller's headers, a search that was answered)."""
 
 _MAX_BODY_BYTES = 1_000_000
 _NOT_CONFIGURED = "code search is not set up here: no repository is configured (setting search_roots)"
@@ -77,11 +83,12 @@ class SearchRoutes:
         ]
 
     @asynccontextmanager
-    async def running(self, recall: Recall) -> AsyncIterator[None]:
+    async def running(self, recall: Recall, note: Note) -> AsyncIterator[None]:
         """Open the service (not the indexes: a tree is read when it is first asked about), and close it at the end.
 
         Args:
             recall: what the MCP tool `recall` fetches originals with.
+            note: told of every search that was answered.
 
         Raises:
             ConfigError: a root is no directory, or the cache cannot be opened.
@@ -90,7 +97,7 @@ class SearchRoutes:
             yield
             return
         async with AsyncExitStack() as stack:
-            self._service = await asyncio.to_thread(_make_service, self._settings)
+            self._service = await asyncio.to_thread(_make_service, self._settings, note)
             stack.push_async_callback(self._service.aclose)
             try:
                 self._mcp = await stack.enter_async_context(_mcp_app(self._service, recall))
@@ -116,9 +123,13 @@ class SearchRoutes:
         except ClientGoneError:
             return Response(status_code=499)  # reaches nobody
         asked = _asked(body)
-        answer = await self._running_service().search(
-            asked.query, asked.repo, asked.budget_tokens, asked.max_results, asked.mode
-        )
+        token = _caller.set(request.scope["headers"])
+        try:
+            answer = await self._running_service().search(
+                asked.query, asked.repo, asked.budget_tokens, asked.max_results, asked.mode
+            )
+        finally:
+            _caller.reset(token)
         return Response(as_json(answer), media_type="application/json")
 
     async def _serve_mcp(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -138,8 +149,8 @@ class SearchRoutes:
         return self._service
 
 
-_caller: ContextVar[list[Header]] = ContextVar("headers of the MCP request that is being served")
-"""A tool is called without its request; originals are handed out to the caller they belong to only."""
+_caller: ContextVar[list[Header]] = ContextVar("headers of the request that is being served")
+"""A tool is called without its request; originals and what was searched for are shown to their caller only."""
 
 
 class _Endpoint:
@@ -162,8 +173,25 @@ def _asked(body: bytes) -> _Asked:
         raise InvalidJsonError(f"the body is no JSON: {error}") from None
 
 
-def _make_service(settings: Settings) -> SearchService:
+def _make_service(settings: Settings, note: Note) -> SearchService:
     from sluice.search.service import SearchService
+
+    class Noting(SearchService):
+        """Tells of every search that it answers, by whichever way it came."""
+
+        async def search(
+            self,
+            query: str,
+            repo: str | None = None,
+            budget_tokens: int = 1000,
+            max_results: int | None = None,
+            mode: SearchMode = "fast",
+        ) -> SearchAnswer:
+            answer = await super().search(query, repo, budget_tokens, max_results, mode)
+            root = Path(repo or settings.search_roots[0]).name
+            found = Searched(time.time(), root, mode, len(answer.results), answer.tokens, answer.took_ms, query)
+            await note(_caller.get([]), found)
+            return answer
 
     key = settings.search_deep_key
     deep = DeepSettings(
@@ -173,9 +201,7 @@ def _make_service(settings: Settings) -> SearchService:
     )
     try:
         cache = settings.search_cache_dir.expanduser()
-        return SearchService(
-            SearchSettings(settings.search_roots, cache, dense_model=settings.search_dense_model, deep=deep)
-        )
+        return Noting(SearchSettings(settings.search_roots, cache, dense_model=settings.search_dense_model, deep=deep))
     except (SearchError, ValueError) as error:
         raise ConfigError(f"code search cannot start: {error}") from error
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import signal
 import socket
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 import click
+from pydantic import SecretStr
 
 from sluice.proxy.access.hosts import is_loopback
 from sluice.proxy.app import create_app
@@ -49,7 +51,7 @@ def run(settings: Settings) -> None:
         address: str = listener.getsockname()[0]
         check_public(address, settings)
         # What it is bound to says more than what it was told: a name may stand for loopback.
-        settings = settings.model_copy(update={"host": address})
+        settings = with_dashboard_key(settings.model_copy(update={"host": address}), _where(listener))
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_serve(settings, listener))
     except (KeyboardInterrupt, asyncio.CancelledError):
@@ -69,6 +71,16 @@ def check_public(address: str, settings: Settings) -> None:
             f"host = {settings.host!r} lets other machines connect, and no key is asked for: make keys with "
             "'sluice keys add' and set keys_file, or set allow_public = true (--allow-public)"
         )
+
+
+def with_dashboard_key(settings: Settings, where: str) -> Settings:
+    """Make a key for the dashboard where content is kept and there is no other key to show, and say it once."""
+    if not settings.store_content or settings.wants_keys or settings.dashboard_key is not None:
+        return settings
+    key = secrets.token_urlsafe(24)
+    # Behind the `#`, so that the key goes to no server and into no log of one.
+    click.echo(f"content is kept; to see it: http://{where}/dashboard#key={key}", err=True)
+    return settings.model_copy(update={"dashboard_key": SecretStr(key)})
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -164,11 +176,9 @@ async def _serve_with_workers(settings: Settings, listener: socket.socket, runni
 
 
 def _say_where(settings: Settings, listener: socket.socket) -> None:
-    host, port = listener.getsockname()[:2]
-    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     upstreams = [upstream.origin or upstream.known.origin or "" for upstream in settings.all_upstreams]
     parts = [
-        f"sluice listens on http://{where}",
+        f"sluice listens on http://{_where(listener)}",
         f"upstream {', '.join(upstreams)}",
         f"mode {settings.mode}",
         f"state {'memory' if settings.redis_url is None else 'redis'}",
@@ -177,7 +187,13 @@ def _say_where(settings: Settings, listener: socket.socket) -> None:
         parts.append(f"workers {settings.workers}")
     if settings.wants_keys:
         parts.append("keys wanted")
+    parts.append("dashboard at /dashboard")
     click.echo(" · ".join(parts), err=True)
+
+
+def _where(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _allow_many_connections() -> None:

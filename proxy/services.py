@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sluice.compressor import Compressor, StateStore
 from sluice.proxy.access import Access
 from sluice.proxy.answers import Answers
+from sluice.proxy.dashboard.watch import Watch
 from sluice.proxy.known_bodies import KnownBodies
 from sluice.proxy.meter import Meter, PriceTable, StatsReader
 from sluice.proxy.metrics import Metrics
@@ -28,6 +29,8 @@ class Services:
     settings: Settings
     store: StateStore
     compressor: Compressor
+    apart_compressor: Compressor
+    """On the same state; holds no conversations, as each message that it is given is one."""
     dry_compressor: Compressor
     """Says what would be forwarded, and freezes nothing."""
     upstreams: Upstreams
@@ -37,6 +40,7 @@ class Services:
     prices: PriceTable
     meter: Meter
     stats: StatsReader
+    watch: Watch
     answers: Answers | None
     """The prompt cache; None where it is switched off."""
     search_tool: SearchTool | None = None
@@ -54,6 +58,7 @@ class Services:
         await self.upstreams.aclose()
         await self.access.aclose()
         await self.meter.aclose()
+        await self.watch.aclose()
         if self.answers is not None:
             await self.answers.aclose()
         await self.store.aclose()

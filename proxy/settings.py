@@ -29,11 +29,13 @@ from sluice.compressor.profiles import PROFILES, Profile
 from sluice.compressor.types import Mode
 from sluice.proxy.access.keys import ProxyKey
 from sluice.proxy.errors import ConfigError
-from sluice.proxy.upstreams.http import HttpLimits
+from sluice.proxy.upstreams.limits import HttpLimits
 from sluice.proxy.upstreams.presets import EMBEDDED, PRESETS, preset_of, profile_of
 from sluice.proxy.upstreams.retries import Policy
 from sluice.proxy.upstreams.settings import DEFAULT_UPSTREAM, Origin, UpstreamSettings, check_upstreams
 
+VLLM_PREFIX = "vllm+"
+"""Before the URL of a vLLM that serves a line scorer's base."""
 DEFAULT_CONFIG_FILE = Path("sluice.toml")
 
 
@@ -69,7 +71,8 @@ class Settings(BaseSettings):
     its session; 0 puts none. What the user says is then kept in the state store."""
     scorer: str = "features"
     """What scores lines beside their features: `features` (nothing), `neural` (a network in this process; needs the
-    extra `scorer`), or the URL of a `sluice scorer serve`. Where a network does not answer in time, features score."""
+    extra `scorer`), the URL of a `sluice scorer serve`, or `vllm+` and the URL of a vLLM that serves what
+    `sluice scorer export` wrote. Where a network does not answer in time, features score."""
     scorer_model: Path | None = None
     """Folder of a trained network; None takes the one that comes along."""
     scorer_device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -101,6 +104,16 @@ class Settings(BaseSettings):
     """Longest wait for one of `max_connections` to come free, in seconds."""
     max_connections: int = Field(default=4096, ge=1)
     """Connections to the upstream at once."""
+    store_content: bool = False
+    """Whether the dashboard may show content: the last request of recent conversations is then kept, beside what was
+    forwarded, in this process or in Redis. It is shown to whoever has the key that the conversation ran under."""
+    content_max_conversations: int = Field(default=200, ge=1)
+    """Conversations whose last request is kept for it."""
+    content_max_bytes: int = Field(default=64 * 2**20, ge=2**20)
+    """Bound on these requests together, packed, in bytes."""
+    dashboard_key: SecretStr | None = Field(default=None, min_length=12)
+    """Key of the proxy's owner, 12 characters or more: it opens the dashboard and all content there. None: where
+    content is kept and no proxy keys are set up, one is made at the start and printed."""
     record: Path | None = None
     """Folder into which requests are written, content and all, for `sluice eval`; None writes nothing."""
     max_retries: int = Field(default=2, ge=0)
@@ -234,9 +247,11 @@ class Settings(BaseSettings):
     def _known_scorer(cls, scorer: str) -> str:
         if scorer in ("features", "neural"):
             return scorer
-        url = urlsplit(scorer)
+        url = urlsplit(scorer.removeprefix(VLLM_PREFIX))
         if url.scheme not in ("http", "https") or not url.hostname or url.path.strip("/") or url.query:
-            raise ValueError("must be features, neural, or an origin such as http://127.0.0.1:8792")
+            raise ValueError(
+                "must be features, neural, or an origin such as http://127.0.0.1:8792 (of a vLLM: vllm+http://…)"
+            )
         return scorer.rstrip("/")
 
     @field_validator("scorer_model")
@@ -349,7 +364,7 @@ def _describe(detail: Any, path: Path | None) -> str:
     name = key.rpartition(".")[2]
     if name in ("upstream", "redis_url", "origin"):
         shown = re.sub(r"'.*@", "'***@", shown)  # what stands before a host may be a password
-    elif name == "credential":
+    elif name in ("credential", "dashboard_key"):
         shown = "'***'"
     return f"bad value for {key}: {shown}: {message}"
 

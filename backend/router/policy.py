@@ -7,7 +7,7 @@ with equal weights a simulation lost a tenth of all hits to them. Knows no clock
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -24,10 +24,11 @@ class RouterSettings:
 
     prefill_weight: float = 10.0
     """What a token to compute counts against one that is queued: a move costs work and room, a queue passes."""
-    slack: float = 0.02
-    """Share by which a replica may lie above the mean of recent work before that counts against it."""
-    pull: float = 1.0
-    """What each token of recent work beyond the slack counts, in tokens of prefill."""
+    fair_share: float = 0.95
+    """Share of the mean of recent work that a replica may have before more counts against it. Below 1, so that of those
+    that a new conversation may choose among freely, none is above the mean already."""
+    pull: float = 2.0
+    """What each token of recent work beyond that counts, in tokens of prefill."""
     recent_s: float = 600.0
     """Time constant in which work done is forgotten, in seconds."""
     request_tokens: float = 300.0
@@ -38,12 +39,12 @@ class RouterSettings:
     """Tokens of a block of the KV cache."""
 
 
-def rendezvous(key: bytes, names: Sequence[str]) -> list[str]:
-    """Order the names by highest random weight: every proxy gets the same order, and a lost name moves only its own.
+def rendezvous(key: bytes, names: Iterable[str]) -> str:
+    """The name with the highest random weight: every proxy finds the same, and a lost name moves only its own keys.
 
     Thaler and Ravishankar, 1998.
     """
-    return sorted(names, key=lambda name: blake2b(name.encode(), key=key[:64], digest_size=8).digest(), reverse=True)
+    return max(names, key=lambda name: blake2b(name.encode(), key=key[:64], digest_size=8).digest())
 
 
 def costs(
@@ -59,7 +60,7 @@ def costs(
         is_up: which replicas may be used; at least one.
         settings: how they are weighed.
     """
-    limit = float(recent[is_up].mean()) * (1 + settings.slack)
+    limit = float(recent[is_up].mean()) * settings.fair_share
     excess = np.maximum(0.0, recent - limit)
     found: Tokens = np.where(
         is_up, settings.prefill_weight * (num_tokens - cached) + queued + settings.pull * excess, np.inf
@@ -67,9 +68,22 @@ def costs(
     return found
 
 
-def choose(found: Tokens, recent: Tokens, home: int) -> int:
-    """Index of the cheapest replica; of equal ones that with the least recent work, and `home` before that."""
-    if found[home] == found.min() and not recent.any():
-        return home
+def choose(found: Tokens, recent: Tokens, key: bytes | None, names: Sequence[str]) -> int:
+    """Index of the cheapest replica; of equal ones the conversation's own by its hash.
+
+    Equal are all that have nothing queued and no more than their share of work, for a conversation that none of them
+    has: so proxies that know nothing of each other, or that were restarted, mostly agree.
+
+    Args:
+        found: the cost at each.
+        recent: work given to each lately; the least decides where there is no key.
+        key: what names the conversation; None: it has no name.
+        names: of all replicas.
+    """
     best = np.flatnonzero(found == found.min())
-    return int(best[np.argmin(recent[best])])
+    if len(best) == 1:
+        return int(best[0])
+    if key is None:
+        return int(best[np.argmin(recent[best])])
+    by_name = {names[int(index)]: int(index) for index in best}
+    return by_name[rendezvous(key, by_name)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import blake2b
-from itertools import accumulate
+from itertools import accumulate, takewhile
 from typing import Any
 
 import msgspec
@@ -29,6 +29,13 @@ class Prompt:
     """h_i = H(h_(i-1) ‖ part_i), 16 bytes each; part 0 is what stands before the history."""
     ends: tuple[int, ...]
     """Tokens, estimated, up to and including each part."""
+    num_shared: int = 1
+    """Parts that other conversations may begin with, too: system prompt and tools."""
+
+    @property
+    def key(self) -> bytes:
+        """What names the conversation over all its turns: the digest of the first part that is its own."""
+        return self.hashes[min(self.num_shared, len(self.hashes) - 1)]
 
     @property
     def num_tokens(self) -> int:
@@ -49,10 +56,12 @@ def read_prompt(body: bytes) -> Prompt | None:
     if history is None:
         return None
     root = b"\0".join(bytes(fields.get(key, b"")) for key in _ROOT_KEYS)
-    return chain([root, *_parts(history)])
+    parts = _parts(history)
+    num_system = sum(1 for _ in takewhile(_is_system, parts))
+    return chain([root, *parts], 1 + num_system)
 
 
-def chain(parts: list[bytes]) -> Prompt:
+def chain(parts: list[bytes], num_shared: int = 1) -> Prompt:
     """Chain the digests of parts; `parts` holds at least one."""
     hashes: list[bytes] = []
     head = b""
@@ -60,7 +69,7 @@ def chain(parts: list[bytes]) -> Prompt:
         head = blake2b(head + blake2b(part, digest_size=16).digest(), digest_size=16).digest()
         hashes.append(head)
     ends = accumulate(max(1, len(part) // BYTES_PER_TOKEN) for part in parts)
-    return Prompt(tuple(hashes), tuple(ends))
+    return Prompt(tuple(hashes), tuple(ends), num_shared)
 
 
 def _parts(history: Any) -> list[bytes]:
@@ -73,5 +82,18 @@ def _parts(history: Any) -> list[bytes]:
     return [raw[start : start + _PIECE_BYTES] for start in range(0, len(raw), _PIECE_BYTES)]
 
 
+class _Role(msgspec.Struct):
+    role: str = ""
+
+
+def _is_system(part: bytes) -> bool:
+    """Whether a message is the system's."""
+    try:
+        return _ROLE_DECODER.decode(part).role in ("system", "developer")
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+
+
+_ROLE_DECODER = msgspec.json.Decoder(_Role)
 _DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _LIST_DECODER = msgspec.json.Decoder(list[msgspec.Raw])

@@ -14,7 +14,7 @@ import numpy as np
 
 from sluice.backend.errors import NoReplicaError
 from sluice.backend.router.caches import ReplicaCaches
-from sluice.backend.router.policy import RouterSettings, Tokens, choose, costs, rendezvous
+from sluice.backend.router.policy import RouterSettings, Tokens, choose, costs
 from sluice.backend.router.prompt import Prompt
 
 _RESCALE_AT = 1e12
@@ -88,9 +88,7 @@ class Router:
         num_tokens = prompt.num_tokens if prompt else 0
         recent = self._recent_at(now_s)
         found = costs(num_tokens, cached, self._queued + self._elsewhere, recent, is_up, self.settings)
-        names = [name for index, name in enumerate(self.names) if is_up[index]] if not recent.any() else []
-        home = self._index[rendezvous(prompt.hashes[-1] if prompt else b"", names)[0]] if names else 0
-        index = choose(found, recent, home)
+        index = choose(found, recent, prompt.key if prompt else None, self.names)
         work = max(0.0, num_tokens - cached[index]) + self.settings.request_tokens
         self._queued[index] += work
         self._recent[index] += work * self._scale(now_s)

@@ -68,10 +68,9 @@ class Hash:
 
     def choose(self, prompt: Prompt, now_s: float, caches: ReplicaCaches) -> int:
         """See `Strategy`."""
-        key = prompt.hashes[min(1, len(prompt.hashes) - 1)]
-        if key not in self._chosen:
-            self._chosen[key] = int(rendezvous(key, self._names)[0])
-        return self._chosen[key]
+        if prompt.key not in self._chosen:
+            self._chosen[prompt.key] = int(rendezvous(prompt.key, self._names))
+        return self._chosen[prompt.key]
 
     def begun(self, replica: int) -> None:
         """See `Strategy`."""
@@ -107,7 +106,7 @@ class Make:
     """Whether it is the proxy's, so that its weights matter."""
 
 
-TUNABLE = ("prefill_weight", "slack", "pull", "recent_s", "request_tokens")
+TUNABLE = ("prefill_weight", "fair_share", "pull", "recent_s", "request_tokens")
 """Fields of `RouterSettings` that weigh one thing against another."""
 
 STRATEGIES: Sequence[Make] = (

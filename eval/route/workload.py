@@ -82,13 +82,14 @@ class Playing:
     def prompt(self, turn: int) -> Prompt:
         """The prompt of a turn."""
         request = self.script.requests[turn]
-        return Prompt(tuple(map(self.ids.__getitem__, request.parts)), request.ends)
+        num_shared = 1 if self.script.parts[request.parts[0]].shared else 0
+        return Prompt(tuple(map(self.ids.__getitem__, request.parts)), request.ends, num_shared)
 
     def answered(self, turn: int) -> Prompt:
         """The same with the answer behind it: what the replica's cache then holds."""
         request, prompt = self.script.requests[turn], self.prompt(turn)
         end = prompt.num_tokens + self.script.parts[request.answer].num_tokens
-        return Prompt((*prompt.hashes, self.ids[request.answer]), (*prompt.ends, end))
+        return Prompt((*prompt.hashes, self.ids[request.answer]), (*prompt.ends, end), prompt.num_shared)
 
 
 def script_of(trace: Trace, max_turns: int | None) -> Script | None:

@@ -14,6 +14,8 @@ from sluice.proxy.wire.render_errors import error_for_path, error_headers
 OPEN_PATHS = frozenset(("/healthz", "/readyz"))
 """What is served without a key, and however busy the proxy is: probes, which tell nothing of anybody. A probe that is
 turned away for want of room would have a proxy killed that serves."""
+OPEN_FOLDER = "/dashboard"
+"""Served without a key, too: a page that asks for one has to be there first. Its API looks at the key itself."""
 STATE_KEY = "proxy_key"
 """Where in `scope["state"]` the application finds the request's `ProxyKey`, or None."""
 
@@ -43,7 +45,7 @@ class Guard:
         try:
             access.check_place(find(headers, b"host"), find(headers, b"origin"))
             if not is_probe:
-                key = await access.identify(text)
+                key = None if is_of_dashboard(scope["path"]) else await access.identify(text)
                 await access.enter(key)
         except AccessError as error:
             await _turn_away(scope, send, error)
@@ -54,6 +56,11 @@ class Guard:
         finally:
             if not is_probe:
                 access.leave(key)
+
+
+def is_of_dashboard(path: str) -> bool:
+    """Whether a path is one of the dashboard's."""
+    return path == OPEN_FOLDER or path.startswith(OPEN_FOLDER + "/")
 
 
 async def _turn_away(scope: Scope, send: Send, error: AccessError) -> None:

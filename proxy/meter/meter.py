@@ -15,9 +15,11 @@ from typing import NamedTuple, Protocol
 
 from sluice.compressor import StateError
 from sluice.proxy.log import fields, logger, where
+from sluice.proxy.meter.composition import Arrived, ToolNames, shares_of
+from sluice.proxy.meter.composition import counters_of as composed
 from sluice.proxy.meter.counterfactual import Last
 from sluice.proxy.meter.prices import Price, PriceTable
-from sluice.proxy.meter.store import About, Cell, Entry, MemoryMeterStore, MeterStore, TurnRow
+from sluice.proxy.meter.store import About, Cell, Counters, Entry, MemoryMeterStore, MeterStore, TurnRow
 from sluice.proxy.meter.turn import Charge, Source, Turn, charge, counters_of, day_of
 from sluice.proxy.meter.usage import Usage
 
@@ -71,19 +73,25 @@ class Meter:
         self._store = store
         self._exporters = exporters
         self._pause_s = pause_s
-        self._turns: deque[Turn] = deque(maxlen=_BATCH * MAX_PENDING_BATCHES)
+        self._turns: deque[tuple[Turn, Arrived | None]] = deque(maxlen=_BATCH * MAX_PENDING_BATCHES)
         self._unwritten: deque[tuple[bytes, list[Entry]]] = deque(maxlen=MAX_PENDING_BATCHES)
         self._working = asyncio.Lock()
         self._worker: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
+        self._tools = ToolNames()
         self.num_lost = 0
         """Turns that were let go because the store was lost for too long."""
 
-    def record(self, turn: Turn) -> Spent:
-        """Note a turn that has ended, and say what it cost. Returns at once and never raises."""
+    def record(self, turn: Turn, arrived: Arrived | None = None) -> Spent:
+        """Note a turn that has ended, and say what it cost. Returns at once and never raises.
+
+        Args:
+            turn: the turn.
+            arrived: the messages that are new in it, of which nothing but their lengths is kept.
+        """
         try:
             self.num_lost += len(self._turns) == self._turns.maxlen
-            self._turns.append(turn)
+            self._turns.append((turn, arrived))
             if self._worker is None or self._worker.done():
                 self._worker = asyncio.get_running_loop().create_task(self._work(), name="sluice-meter")
             usage = _usage_to_charge(turn)
@@ -133,16 +141,17 @@ class Meter:
                     await self._closing.wait()
             await self.flush()
 
-    async def _settle(self, turns: Sequence[Turn]) -> None:
+    async def _settle(self, turns: Sequence[tuple[Turn, Arrived | None]]) -> None:
         """Work out a batch, and have it written."""
-        lasts = await self._lasts({turn.conversation for turn in turns if turn.conversation})
+        lasts = await self._lasts({turn.conversation for turn, _ in turns if turn.conversation})
+        compositions = await asyncio.to_thread(self._compositions, [arrived for _, arrived in turns])
         entries = []
-        for turn in turns:
+        for (turn, _), composition in zip(turns, compositions, strict=True):
             try:
                 charged = charge(turn, self._price(turn), lasts.get(turn.conversation))
                 if charged.last is not None:
                     lasts[turn.conversation] = charged.last
-                entries.append(_entry(turn, charged))
+                entries.append(_entry(turn, charged, composition))
                 for exporter in self._exporters:
                     exporter.export(turn, charged)
             except Exception as error:  # one odd turn must not cost the others
@@ -152,6 +161,17 @@ class Meter:
             if len(self._unwritten) == self._unwritten.maxlen:
                 self.num_lost += len(self._unwritten[0][1])
             self._unwritten.append((os.urandom(12).hex().encode(), entries))
+
+    def _compositions(self, batch: Sequence[Arrived | None]) -> list[Counters]:
+        """Where the tokens of each turn's new messages come from."""
+        found: list[Counters] = []
+        for arrived in batch:
+            try:
+                found.append(composed(shares_of(arrived), self._tools) if arrived is not None else {})
+            except Exception as error:  # one odd message must not cost the others
+                logger.error(fields("meter_failed", error=where(error)))
+                found.append({})
+        return found
 
     def _price(self, turn: Turn) -> Price | None:
         return self._prices.find(turn.upstream_model or turn.model, is_local=turn.is_local)
@@ -185,9 +205,9 @@ def _usage_to_charge(turn: Turn) -> Usage | None:
     return turn.usage
 
 
-def _entry(turn: Turn, charged: Charge) -> Entry:
+def _entry(turn: Turn, charged: Charge, composition: Counters) -> Entry:
     model, key, upstream = (_name(text) for text in (turn.model, turn.key, turn.upstream))
-    counters = counters_of(turn, charged)
+    counters = {**counters_of(turn, charged), **composition}
     cell = Cell(day_of(turn.at_s), model, key, turn.mode, turn.arm)
     if not turn.conversation:
         return Entry(cell, counters)

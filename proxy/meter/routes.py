@@ -18,7 +18,7 @@ async def stats(request: Request) -> Response:
     Raises:
         InvalidFieldError: `days` is no whole number in range.
     """
-    found = await _reader(request).stats(_number(request, "days", 30, 1, MAX_DAYS))
+    found = await _reader(request).stats(number_of(request, "days", 30, 1, MAX_DAYS))
     backends = await read_backends(request.app.state.services.upstreams.local_urls)
     return _json(
         {**msgspec.to_builtins(found), "backends": {name: figures.as_json() for name, figures in backends.items()}}
@@ -31,11 +31,11 @@ async def conversations(request: Request) -> Response:
     Raises:
         InvalidFieldError: a number is out of range.
     """
-    start = _number(request, "start", 0, 0, MAX_CONVERSATIONS)
-    limit = _number(request, "limit", 100, 1, MAX_CONVERSATIONS)
+    start = number_of(request, "start", 0, 0, MAX_CONVERSATIONS)
+    limit = number_of(request, "limit", 100, 1, MAX_CONVERSATIONS)
     found = await _reader(request).conversations(start, limit)
     return _json(
-        {"conversations": [{"id": one.id, **_fields(one.about), **_fields(one, "id", "about")} for one in found]}
+        {"conversations": [{"id": one.id, **fields_of(one.about), **fields_of(one, "id", "about")} for one in found]}
     )
 
 
@@ -49,7 +49,7 @@ async def conversation(request: Request) -> Response:
     rows: list[TurnRow] = [*await _reader(request).turns(name)]
     if not rows:
         raise UnknownConversationError(name)
-    return _json({"id": name, "turns": [_fields(row) for row in rows]})
+    return _json({"id": name, "turns": [fields_of(row) for row in rows]})
 
 
 def _reader(request: Request) -> StatsReader:
@@ -57,7 +57,12 @@ def _reader(request: Request) -> StatsReader:
     return reader
 
 
-def _number(request: Request, name: str, default: int, low: int, high: int) -> int:
+def number_of(request: Request, name: str, default: int, low: int, high: int) -> int:
+    """A whole number of a request's query.
+
+    Raises:
+        InvalidFieldError: it is none, or out of range.
+    """
     text = request.query_params.get(name)
     if text is None:
         return default
@@ -66,7 +71,7 @@ def _number(request: Request, name: str, default: int, low: int, high: int) -> i
     return int(text)
 
 
-def _fields(record: msgspec.Struct, *but: str) -> dict[str, object]:
+def fields_of(record: msgspec.Struct, *but: str) -> dict[str, object]:
     """A record's fields by name: in the store it is an array."""
     return {name: getattr(record, name) for name in record.__struct_fields__ if name not in but}
 

@@ -54,6 +54,16 @@ class Percentiles(msgspec.Struct, frozen=True):
     p99: float | None
 
 
+class Composed(msgspec.Struct, frozen=True):
+    """What of the texts that arrived comes from one source, in tokens estimated from their characters."""
+
+    name: str
+    tokens_in: int
+    """As the clients sent them."""
+    tokens_out: int
+    """As they were first forwarded."""
+
+
 class Answers(msgspec.Struct, frozen=True):
     """What the prompt cache did."""
 
@@ -80,6 +90,12 @@ class Stats(msgspec.Struct, frozen=True):
     by_key: list[Group]
     by_mode: list[Group]
     overhead_ms: Percentiles
+    overhead_histogram: list[tuple[float, int]]
+    """Upper end of each bucket in milliseconds, and how many turns lie in it; ascending, empty ones left out."""
+    by_kind: list[Composed]
+    """New texts by what they are: a tool result's kind, else their author; the largest first."""
+    by_tool: list[Composed]
+    """New tool results by the tool that gave them; the largest first."""
     epochs: dict[str, int]
     """Rewrites by reason."""
     bypasses: dict[str, int]
@@ -108,6 +124,9 @@ def stats_of(cells: Mapping[Cell, Counters], comparison: Comparison, *, since: s
         by_key=_groups(cells, lambda cell: cell.key),
         by_mode=_groups(cells, lambda cell: cell.mode),
         overhead_ms=_percentiles(total),
+        overhead_histogram=[(round(bucket_ms(index), 3), num) for index, num in _buckets(total)],
+        by_kind=_composed(total, "kind."),
+        by_tool=_composed(total, "tool."),
         epochs=_counts(total, "epoch."),
         bypasses=_counts(total, "bypass."),
         answers=Answers(
@@ -115,6 +134,25 @@ def stats_of(cells: Mapping[Cell, Counters], comparison: Comparison, *, since: s
         ),
         num_retries=int(total.get("retries", 0)),
     )
+
+
+def compare_by(
+    conversations: Iterable[Conversation], name_of: Callable[[Conversation], str], max_groups: int
+) -> dict[str, Comparison]:
+    """Compare the arms within groups of conversations: the dearest groups, in which both arms hold something.
+
+    Args:
+        conversations: recent ones.
+        name_of: names the group of one.
+        max_groups: so many at the most.
+    """
+    groups: dict[str, list[Conversation]] = defaultdict(list)
+    for conversation in conversations:
+        groups[name_of(conversation)].append(conversation)
+    cost = {name: sum(one.sums.get("cost", 0.0) for one in group) for name, group in groups.items()}
+    dearest = sorted(groups, key=lambda name: (-cost[name], name))[:max_groups]
+    found = {name: compare_conversations(groups[name]) for name in dearest}
+    return {name: comparison for name, comparison in found.items() if comparison.per_turn is not None}
 
 
 def compare_conversations(conversations: Iterable[Conversation]) -> Comparison:
@@ -168,8 +206,21 @@ def _counts(counters: Mapping[str, float], prefix: str) -> dict[str, int]:
     }
 
 
+def _composed(counters: Mapping[str, float], prefix: str) -> list[Composed]:
+    sides: dict[str, dict[str, int]] = defaultdict(dict)
+    for name, value in _counts(counters, prefix).items():
+        source, _, side = name.rpartition(".")
+        sides[source][side] = value
+    found = [Composed(name, side.get("in", 0), side.get("out", 0)) for name, side in sides.items()]
+    return sorted(found, key=lambda one: (-one.tokens_in, one.name))
+
+
+def _buckets(counters: Mapping[str, float]) -> list[tuple[int, int]]:
+    return sorted((int(name), num) for name, num in _counts(counters, "overhead.").items())
+
+
 def _percentiles(counters: Mapping[str, float]) -> Percentiles:
-    buckets = sorted((int(name), num) for name, num in _counts(counters, "overhead.").items())
+    buckets = _buckets(counters)
     total = sum(num for _, num in buckets)
 
     def at(share: float) -> float | None:

@@ -66,5 +66,33 @@ def serve(host: str, port: int, model: Path | None, device: str, allow_public: b
         uvicorn.Server(config).run(sockets=[listener])
 
 
+@scorer.command()
+@click.argument("to", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--model", type=click.Path(exists=True, file_okay=False, path_type=Path), help="As for serve.")
+def export(to: Path, model: Path | None) -> None:
+    """Write a model's base into the folder TO, for vLLM, and say how it is served."""
+    from sluice.backend.errors import BackendError
+    from sluice.compressor.scoring import ModelFileError
+    from sluice.compressor.scoring.neural.card import read_card
+    from sluice.compressor.scoring.neural.loading import default_folder
+    from sluice.proxy.scorer.bases import folders_for
+    from sluice.proxy.scorer.vllm import served_name
+
+    try:
+        from sluice.compressor.scoring.neural.export import export_base
+
+        folder = model or default_folder()
+        card = read_card(folder)
+        export_base(folder, to, folders_for(folder))
+    except (BackendError, ModelFileError) as error:
+        raise click.ClickException(str(error)) from None
+    except ModuleNotFoundError as error:
+        raise click.ClickException(f"{error.name} is not installed; run: pip install 'sluicegate[scorer]'") from None
+    click.echo(
+        f"vllm serve {to} --runner pooling --served-model-name {served_name(card.version)} "
+        f"--max-model-len {card.shape.max_tokens}"
+    )
+
+
 if __name__ == "__main__":
     scorer()

@@ -13,7 +13,7 @@ from sluice.compressor.scoring import ModelFileError
 from sluice.compressor.scoring.neural.scores import LineScores
 from sluice.proxy.log import fields, logger
 from sluice.proxy.scorer.metrics import ScorerMetrics
-from sluice.proxy.settings import Settings
+from sluice.proxy.settings import VLLM_PREFIX, Settings
 
 if TYPE_CHECKING:
     from sluice.compressor.scoring.neural.neural_scorer import NeuralScorer
@@ -62,6 +62,12 @@ def _scores(settings: Settings, folder: Path, version: str) -> LineScores:
 
         return Batcher(partial(_model, folder, settings))
     from sluice.proxy.scorer.client import RemoteScores
+
+    if settings.scorer.startswith(VLLM_PREFIX):
+        from sluice.compressor.scoring.neural.head import read_head
+        from sluice.proxy.scorer.vllm import VllmWire
+
+        return RemoteScores(settings.scorer.removeprefix(VLLM_PREFIX), VllmWire(version, read_head(folder)))
     from sluice.proxy.scorer.wire import OwnWire
 
     return RemoteScores(settings.scorer, OwnWire(version))

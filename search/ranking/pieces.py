@@ -126,12 +126,14 @@ def cut_pieces(
         last = bisect_right(entry.definitions, end, key=_first_line)
         heads = [definition.start for definition in entry.definitions[first:last]]
         bounds = piece_bounds(entry.levels[start - 1 : end].tolist(), start, end)
-        found = [known.in_lines(lines[low - 1 : high]) for low, high in bounds]
+        of_chunk = lines[start - 1 : end]
+        texts_of = [of_chunk[low - start : high - start + 1] for low, high in bounds]
+        found = [known.in_lines(piece) for piece in texts_of]
         match = [sum(rarity[term] for term in terms) for terms in found]
         order = sorted(range(len(bounds)), key=lambda i: -match[i])
         for at, (low, high) in enumerate(bounds):
             terms = found[at]
-            piece = lines[low - 1 : high]
+            piece = texts_of[at]
             bare = [line.strip(_BLANK) for line in piece]
             rows.append((file, low, high, position))
             matched.append(terms)

@@ -170,7 +170,7 @@ def served() -> Iterator[tuple[subprocess.Popen[str], str, str]]:
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_it_serves_says_where_logs_a_line_and_ends(served: tuple[subprocess.Popen[str], str, str], sign: int) -> None:
     process, line, address = served
-    assert line.endswith("upstream http://127.0.0.1:9 · mode balanced · state memory\n")
+    assert line.endswith("upstream http://127.0.0.1:9 · mode balanced · state memory · dashboard at /dashboard\n")
     body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hush-content"}]}
     headers = {"authorization": "Bearer hush-key"}
     answer = httpx.post(f"http://{address}/v1/chat/completions", json=body, headers=headers, trust_env=False)

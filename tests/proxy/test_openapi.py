@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
+from pydantic import SecretStr
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import response_schema_conformance, status_code_conformance
 from starlette.routing import Route
@@ -25,8 +26,18 @@ from tests.proxy.servers import Exchange, ScriptedUpstream, completion, proxy, r
 
 schema = schemathesis.openapi.from_dict(json.loads(json.dumps(describe_routes())))
 CHECKS = [not_a_server_error, status_code_conformance, response_schema_conformance]
-NOT_DESCRIBED = {"/v1/{rest:path}", "/mcp", "/openapi.json"}
-"""The upstream's routes, MCP, which has a description of its own, and this one."""
+NOT_DESCRIBED = {
+    "/v1/{rest:path}",
+    "/mcp",
+    "/openapi.json",
+    "/dashboard/static/{name:path}",
+    "/dashboard/conversations",
+    "/dashboard/conversations/{conversation_id}",
+    "/dashboard/backends",
+    "/dashboard/searches",
+}
+"""The upstream's routes, MCP, which has a description of its own, this one, and the dashboard's other pages."""
+KEY = "the-owners-key"
 MESSAGES = {"model": "m", "messages": reading_twice()}
 GOOD: dict[tuple[str, str], Any] = {
     ("POST", "/v1/chat/completions"): MESSAGES,
@@ -41,6 +52,15 @@ GOOD: dict[tuple[str, str], Any] = {
     ("GET", "/v1/stats"): None,
     ("GET", "/v1/stats/conversations"): None,
     ("GET", "/v1/stats/conversations/{conversation_id}"): None,
+    ("GET", "/dashboard"): None,
+    ("GET", "/dashboard/api/session"): None,
+    ("GET", "/dashboard/api/overview"): None,
+    ("GET", "/dashboard/api/conversations"): None,
+    ("GET", "/dashboard/api/conversations/{conversation_id}"): None,
+    ("GET", "/dashboard/api/conversations/{conversation_id}/request"): None,
+    ("POST", "/dashboard/api/conversations/{conversation_id}/pins"): {"message": 2, "text": 0, "start": 0, "stop": 2},
+    ("GET", "/dashboard/api/backends"): None,
+    ("GET", "/dashboard/api/searches"): None,
     ("GET", "/healthz"): None,
     ("GET", "/readyz"): None,
     ("GET", "/metrics"): None,
@@ -73,7 +93,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         stop = asyncio.get_running_loop().create_future()
         scripted = ScriptedUpstream()
         scripted.answer = answer
-        options = {"search_roots": (root,), "search_cache_dir": root.with_name("cache")}
+        options: dict[str, Any] = {"search_roots": (root,), "search_cache_dir": root.with_name("cache")}
+        options |= {"store_content": True, "dashboard_key": SecretStr(KEY)}
         async with serving(scripted) as upstream, proxy(upstream, **options) as client:
             stopping.append(lambda: stop.get_loop().call_soon_threadsafe(stop.set_result, None))
             ready.set_result(Served(str(client.base_url), scripted))
@@ -116,7 +137,8 @@ def test_what_is_described_is_served(method: str, path: str, served: Served) -> 
         marker = served.upstream.last.json["messages"][4]["content"].removeprefix("[sluice ")[:4]
         ids = {"recall_id": marker, "conversation_id": recent[0]["id"]}
         parameters = {name: value for name, value in ids.items() if f"{{{name}}}" in path}
-    case = _case(method, path, GOOD[method, path], path_parameters=parameters)
+    headers = {"x-sluice-key": KEY} if path.startswith("/dashboard/api") else {}
+    case = _case(method, path, GOOD[method, path], headers, path_parameters=parameters)
     assert case.call_and_validate(base_url=served.url, checks=CHECKS, timeout=30).status_code == 200
 
 

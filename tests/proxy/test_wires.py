@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import httpx
@@ -13,7 +13,7 @@ import pytest_asyncio
 from anthropic import APIStatusError, AsyncAnthropic
 from openai import APIError, AsyncOpenAI
 
-from sluice.compressor import ANTHROPIC_MESSAGES, OPENAI_CHAT, OPENAI_RESPONSES, Dialect
+from sluice.compressor import ANTHROPIC_MESSAGES, OPENAI_CHAT, OPENAI_RESPONSES, Dialect, MemoryStore
 from tests.proxy.scripts import ReadingModel
 from tests.proxy.servers import Exchange, ScriptedUpstream, proxy, reading_twice
 
@@ -205,6 +205,40 @@ async def test_where_the_upstream_edits_the_history_no_message_refers_to_another
     assert answer.status_code == 200
     assert b"as in message" not in upstream.last.body
     assert upstream.last.json.keys() == body.keys()
+
+
+class CountingStore(MemoryStore):
+    """Counts how often it is asked."""
+
+    num_look_ups = 0
+
+    async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        self.num_look_ups += 1
+        return await super().get_many(keys)
+
+
+async def test_there_what_was_decided_is_replayed_after_one_look_up(upstream: ScriptedUpstream) -> None:
+    upstream.answer = ReadingModel(0)
+    store, num_results = CountingStore(), 12
+    logs = [{"role": "user", "content": "go"}]
+    for number in range(num_results):
+        function = {"name": "bash", "arguments": '{"command": "make"}'}
+        call = {"id": f"c{number}", "type": "function", "function": function}
+        logs.append({"role": "assistant", "content": None, "tool_calls": [call]})
+        text = "\n".join([f"waiting for server {number}"] * 50)
+        logs.append({"role": "tool", "tool_call_id": f"c{number}", "content": text})
+    async with proxy(upstream.url, app_options={"store": store}, mode="safe") as client:
+        for chat in (logs[:-2], logs, logs):
+            before, asked = store.num_look_ups, as_items(chat, truncation="auto")
+            assert (await client.post("/v1/responses", json=asked)).status_code == 200
+            look_ups = store.num_look_ups - before
+        earlier, later, again = (exchange.json["input"] for exchange in upstream.exchanges)
+        metrics = (await client.get("/metrics")).text
+    assert look_ups == 1
+    assert later[: len(earlier)] == earlier
+    assert again == later
+    assert all(len(item["output"]) < 500 for item in later if item.get("type") == "function_call_output")
+    assert 'sluice_requests_total{status="200"} 3.0' in metrics
 
 
 async def test_there_repeated_lines_within_one_result_still_go(

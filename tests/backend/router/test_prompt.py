@@ -59,3 +59,19 @@ def test_plain_prompts_and_responses_input_are_read() -> None:
 def test_what_has_no_prompt_has_none() -> None:
     for raw in (b"", b"[]", b"{", b"\xff", b'{"model": "m"}'):
         assert read_prompt(raw) is None
+
+
+def test_a_conversation_keeps_its_name_and_shares_none() -> None:
+    system = [{"role": "system", "content": "be brief"}, {"role": "developer", "content": "and kind"}]
+    names = []
+    for first in ("hi", "ho"):
+        turns = [*system, {"role": "user", "content": first}, {"role": "assistant", "content": "yes?"}]
+        found = [read_prompt(body(turns[:end])) for end in (3, 4)]
+        names += [prompt.key for prompt in found if prompt]
+    assert names[0] == names[1] != names[2] == names[3]
+    alone = read_prompt(body(system))
+    assert alone is not None
+    assert alone.key == alone.hashes[-1]
+    odd = read_prompt(b'{"input": [1, {"role": 7}]}')
+    assert odd is not None
+    assert odd.num_shared == 1

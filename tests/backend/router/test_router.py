@@ -113,15 +113,25 @@ def test_capacity_bounds_what_is_believed_to_be_cached() -> None:
     assert router.route(turn("one", 4), 0.0).num_cached_tokens == 0
 
 
-def test_proxies_that_know_nothing_agree_on_an_idle_fleet() -> None:
-    for number in range(20):
-        assert len({Router(NAMES).route(turn(str(number), 0), 0.0).replica for _ in range(3)}) == 1
+def test_proxies_that_know_nothing_agree_on_an_idle_fleet_at_any_turn() -> None:
+    places = [{Router(NAMES).route(turn(str(number), at), 0.0).replica for at in (1, 2, 9)} for number in range(30)]
+    assert all(len(found) == 1 for found in places)
+    assert len(set.union(*places)) == 3
+
+
+def test_a_hot_replica_is_no_home() -> None:
+    router = Router(NAMES)
+    home = router.route(turn("one", 1), 0.0).replica
+    hot = Router(NAMES)
+    for _ in range(3):
+        hot.begun(hot.route(turn("other", 30), 0.0, exclude=[name for name in NAMES if name != home]))
+    assert hot.route(turn("one", 1), 0.0).replica != home
 
 
 def test_a_lost_name_moves_only_its_own_keys() -> None:
     keys = [str(number).encode() for number in range(300)]
-    before = {key: rendezvous(key, NAMES)[0] for key in keys}
-    after = {key: rendezvous(key, NAMES[1:])[0] for key in keys}
+    before = {key: rendezvous(key, NAMES) for key in keys}
+    after = {key: rendezvous(key, NAMES[1:]) for key in keys}
     assert all(after[key] == before[key] for key in keys if before[key] != NAMES[0])
     assert 60 < Counter(before.values())[NAMES[0]] < 140
 

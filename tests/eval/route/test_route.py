@@ -112,9 +112,9 @@ def test_weights_and_seeds_are_tried_side_by_side(tmp_path: Path) -> None:
         return found
 
     (plain,) = rows()
-    weighed = rows("--weight", "prefill_weight=0,10", "--weight", "pull=1")
+    weighed = rows("--weight", "prefill_weight=0,10", "--weight", "pull=2")
     assert [row["router"] for row in weighed] == [
-        "sluice prefill_weight=0 pull=1", "sluice prefill_weight=10 pull=1"
+        "sluice prefill_weight=0 pull=2", "sluice prefill_weight=10 pull=2"
     ]  # fmt: skip
     assert {**weighed[1], "router": "sluice"} == plain, "these are its own weights"
     assert weighed[0]["hit_rate"] < plain["hit_rate"]  # type: ignore[operator]

@@ -160,7 +160,7 @@ def test_a_scorer_without_a_model_says_what_is_wrong(tmp_path: Path) -> None:
     assert "card.json" in done.stderr
 
 
-@pytest.mark.parametrize("value", ["nueral", "http://", "http://host/path", "ftp://host"])
+@pytest.mark.parametrize("value", ["nueral", "http://", "http://host/path", "ftp://host", "vllm+nonsense"])
 def test_a_scorer_that_is_none_is_named(value: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=re.escape(repr(value))):
         load_settings({"scorer": value, "upstream": "http://up"})

@@ -1,0 +1,291 @@
+"""The dashboard's routes: pages and files, which say nothing of anybody, and the API behind them, which asks who looks.
+
+What the guard checks of every request (host, origin) holds here, too; the key is checked by each call of the API,
+because a page that asks for one has to be served first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from sluice import __version__
+from sluice.compressor import StateError
+from sluice.proxy.backend_stats import read_backends
+from sluice.proxy.dashboard import pages
+from sluice.proxy.dashboard.kept import KeptRequest, Summary, unpack
+from sluice.proxy.dashboard.layout import lay_out, pin_of
+from sluice.proxy.dashboard.reader import SORTS, Reader, rewrites_of
+from sluice.proxy.dashboard.viewer import Viewer, require_key, viewer_of
+from sluice.proxy.errors import ContentNotKeptError, InvalidFieldError, InvalidJsonError, UnknownConversationError
+from sluice.proxy.meter.routes import fields_of, number_of
+from sluice.proxy.meter.store import MAX_CONVERSATIONS, MAX_DAYS, Conversation
+from sluice.proxy.receive import ClientGoneError, read_body
+from sluice.proxy.services import Services
+from sluice.proxy.wire.wires import WIRES
+
+_MAX_BODY_BYTES = 10_000
+_MAX_FILES = 30
+_MAX_QUERY_CHARS = 200
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def dashboard_routes() -> list[BaseRoute]:
+    """Everything under `/dashboard`."""
+    api: list[tuple[str, str, Handler]] = [
+        ("GET", "/session", session),
+        ("GET", "/overview", overview),
+        ("GET", "/conversations", conversations),
+        ("GET", "/conversations/{conversation_id}", conversation),
+        ("GET", "/conversations/{conversation_id}/request", kept_request),
+        ("POST", "/conversations/{conversation_id}/pins", pin),
+        ("GET", "/backends", backends),
+        ("GET", "/searches", searches),
+    ]
+    paths = ("", "/conversations", "/conversations/{conversation_id}", "/backends", "/searches")
+    return [
+        *(Route(f"/dashboard/api{path}", handler, methods=[method]) for method, path, handler in api),
+        Route("/dashboard/static/{name:path}", pages.asset, methods=["GET"]),
+        *(Route(f"/dashboard{path}", pages.page, methods=["GET"]) for path in paths),
+    ]
+
+
+class _PinAsked(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of a pin."""
+
+    message: int
+    """Index of the message in the request."""
+    text: int
+    """Index of the text in the message."""
+    start: int
+    stop: int
+
+
+async def session(request: Request) -> Response:
+    """What this proxy is, and what whoever asks may see of it."""
+    viewer, services = await viewer_of(request), _services(request)
+    settings = services.settings
+    return _json(
+        {
+            "version": __version__,
+            "role": viewer.role,
+            "name": viewer.name,
+            "stores_content": settings.store_content,
+            "may_read_content": settings.store_content and viewer.role != "guest",
+            "mode": settings.mode,
+            "holdout": settings.holdout,
+            "state": "memory" if settings.redis_url is None else "redis",
+            "workers": settings.workers,
+            "upstreams": services.upstreams.names,
+            "has_search": bool(settings.search_roots),
+            "has_backends": bool(services.upstreams.local_urls),
+            "cache_ttl_s": settings.profile.ttl_s,
+        }
+    )
+
+
+async def overview(request: Request) -> Response:
+    """Figures of the last `days` days: what `/v1/stats` tells, the saving by group, rewrites, the largest files."""
+    viewer, services = await viewer_of(request), _services(request)
+    reader = _reader(request)
+    stats = await services.stats.stats(number_of(request, "days", 30, 1, MAX_DAYS))
+    return _json(
+        {
+            **msgspec.to_builtins(stats),
+            "measured": await reader.measured(),
+            "rewritten": await reader.rewritten(),
+            "files": _files(await _visible(services, viewer)),
+        }
+    )
+
+
+async def conversations(request: Request) -> Response:
+    """A page of the recent conversations.
+
+    Raises:
+        InvalidFieldError: there is no such order, or a number is out of range.
+    """
+    viewer, services = await viewer_of(request), _services(request)
+    start = number_of(request, "start", 0, 0, MAX_CONVERSATIONS)
+    limit = number_of(request, "limit", 50, 1, 200)
+    sort = request.query_params.get("sort", "recent")
+    if sort not in SORTS:
+        raise InvalidFieldError(f"sort must be one of {', '.join(SORTS)}, not {sort[:20]!r}", param="sort")
+    titles = {summary.conversation: summary.title for summary in await _visible(services, viewer)}
+    reader = _reader(request)
+    query = request.query_params.get("q", "")[:_MAX_QUERY_CHARS]
+    found, total = await reader.page(start, limit, sort, query, titles)
+    sizes = await reader.sizes(found)
+    return _json(
+        {
+            "total": total,
+            "conversations": [
+                {**_about(one), "title": titles.get(one.id), "tokens_in": came, "tokens_out": went}
+                for one, (came, went) in zip(found, sizes, strict=True)
+            ],
+        }
+    )
+
+
+async def conversation(request: Request) -> Response:
+    """One conversation, turn by turn.
+
+    Raises:
+        UnknownConversationError: none is kept under this id.
+    """
+    viewer, services = await viewer_of(request), _services(request)
+    name: str = request.path_params["conversation_id"]
+    rows = await services.stats.turns(name)
+    found = await services.stats.conversation(name)
+    if not rows or found is None:
+        raise UnknownConversationError(name)
+    title = next((one.title for one in await _visible(services, viewer) if one.conversation == name), None)
+    return _json(
+        {
+            **_about(found),
+            "title": title,
+            "turns": [fields_of(row) for row in rows],
+            "rewritten": rewrites_of(name, rows),
+        }
+    )
+
+
+async def kept_request(request: Request) -> Response:
+    """The last request of a conversation, the original beside what was forwarded.
+
+    Raises:
+        MissingKeyError: no key was shown.
+        ContentNotKeptError: nothing is kept, or it is not for this key.
+    """
+    services = _services(request)
+    name: str = request.path_params["conversation_id"]
+    summary, kept = await _kept(request, name)
+    dialect = WIRES[kept.wire].dialect
+    assert dialect is not None, "only what a dialect reads is kept"
+    pins = await services.compressor.pins(bytes.fromhex(name))
+    return _json({"at_s": summary.at_s, "wire": kept.wire, "messages": lay_out(kept, dialect, pins)})
+
+
+async def pin(request: Request) -> Response:
+    """Have lines of a tool result kept from now on: `{message, text, start, stop}`.
+
+    Raises:
+        MissingKeyError: no key was shown.
+        ContentNotKeptError: nothing is kept, or it is not for this key.
+        InvalidFieldError: there are no such lines.
+        TooManyPinsError: the conversation may have no more.
+        StateError: the state store does not answer.
+    """
+    services = _services(request)
+    name: str = request.path_params["conversation_id"]
+    _, kept = await _kept(request, name)
+    try:
+        body = await read_body(request.receive, request.headers.get("content-length"), _MAX_BODY_BYTES)
+        asked = msgspec.json.decode(body, type=_PinAsked)
+    except ClientGoneError:
+        return Response(status_code=499)  # reaches nobody
+    except msgspec.ValidationError as error:
+        raise InvalidFieldError(f"bad pin: {error}") from None
+    except msgspec.DecodeError as error:
+        raise InvalidJsonError(f"the body is no JSON: {error}") from None
+    dialect = WIRES[kept.wire].dialect
+    assert dialect is not None, "only what a dialect reads is kept"
+    wanted = pin_of(kept, dialect, asked.message, asked.text, asked.start, asked.stop)
+    if wanted is None:
+        raise InvalidFieldError(
+            f"there are no lines {asked.start} to {asked.stop} in text {asked.text} of message {asked.message} "
+            "that a tool gave"
+        )
+    await services.compressor.pin(bytes.fromhex(name), wanted)
+    return _json({"pinned": {"start": wanted.start, "stop": wanted.stop}})
+
+
+async def backends(request: Request) -> Response:
+    """What the self-hosted backends say of themselves."""
+    await viewer_of(request)
+    services = _services(request)
+    urls = services.upstreams.local_urls
+    found = await read_backends(urls)
+    return _json(
+        {
+            "backends": [
+                {"name": name, "figures": found[name].as_json() if name in found else None} for name in sorted(urls)
+            ]
+        }
+    )
+
+
+async def searches(request: Request) -> Response:
+    """Recent code searches; what was asked for only with a key, where content is kept."""
+    viewer, services = await viewer_of(request), _services(request)
+    await services.watch.flush()
+    found = await services.watch.store.searches()
+    return _json(
+        {
+            "searches": [
+                {**fields_of(one, "tenant", "query"), "query": one.query if viewer.may_read(one.tenant) else None}
+                for one in found
+            ]
+        }
+    )
+
+
+async def _kept(request: Request, name: str) -> tuple[Summary, KeptRequest]:
+    viewer, services = await viewer_of(request), _services(request)
+    require_key(viewer)
+    await services.watch.flush()
+    found = await services.watch.store.request(name)
+    if found is None or not viewer.may_read(found[0].tenant):
+        raise ContentNotKeptError(name, is_on=services.settings.store_content)
+    kept = unpack(found[1])
+    if kept is None:
+        raise ContentNotKeptError(name, is_on=True)
+    return found[0], kept
+
+
+async def _visible(services: Services, viewer: Viewer) -> list[Summary]:
+    """Summaries of what is kept and may be seen; none where the store does not answer: figures are shown without."""
+    if viewer.role == "guest" or not services.settings.store_content:
+        return []
+    await services.watch.flush()
+    try:
+        found = await services.watch.store.summaries()
+    except StateError:
+        return []
+    return [summary for summary in found if viewer.may_read(summary.tenant)]
+
+
+def _files(summaries: list[Summary]) -> list[dict[str, object]]:
+    sums: dict[str, list[int]] = {}
+    for summary in summaries:
+        for share in summary.files:
+            total = sums.setdefault(share.path, [0, 0, 0])
+            for index, value in enumerate((share.tokens_in, share.tokens_out, 1)):
+                total[index] += value
+    largest = sorted(sums, key=lambda path: (-sums[path][0], path))[:_MAX_FILES]
+    names = ("tokens_in", "tokens_out", "num_conversations")
+    return [{"name": path, **dict(zip(names, sums[path], strict=True))} for path in largest]
+
+
+def _about(one: Conversation) -> dict[str, object]:
+    return {"id": one.id, **fields_of(one.about), **fields_of(one, "id", "about")}
+
+
+def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+def _reader(request: Request) -> Reader:
+    reader: Reader = request.app.state.reader
+    return reader
+
+
+def _json(value: object) -> Response:
+    headers = {**pages.HEADERS, "cache-control": "no-store"}
+    return Response(msgspec.json.encode(value), media_type="application/json", headers=headers)
