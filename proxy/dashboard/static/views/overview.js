@@ -2,8 +2,8 @@
 import { get } from "../api.js";
 import { chart, interval } from "../charts.js";
 import { h, show } from "../dom.js";
-import { ago, compact, count, duration, money, percent, span, time, utcDay, when } from "../format.js";
-import { ARMS, REASONS, card, empty, kpis, measured, quiet, range, saved, shares, table } from "../parts.js";
+import { ago, compact, count, duration, money, percent, span, utcDay, when } from "../format.js";
+import { REASONS, card, empty, kpis, measured, quiet, range, saved, shares, table } from "../parts.js";
 
 const RANGES = [[1, "Today (UTC)"], [7, "7 days"], [30, "30 days"], [90, "90 days"]];
 
