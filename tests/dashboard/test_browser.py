@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 
+from sluice.proxy.access.keys import make_key
 from tests.dashboard.conftest import OWNER, Served
 from tests.dashboard.traffic import MODELS, Tape, replay, shipped, spread
 
@@ -225,6 +226,22 @@ def test_content_is_shown_for_the_key_that_is_typed(tab: Callable[[Served], Tab]
     page.click("#keyforget")
     page.says("The request itself needs a key")
     assert OWNER not in page.js("return JSON.stringify(sessionStorage) + JSON.stringify(localStorage)")
+
+
+def test_a_proxy_that_wants_keys_asks_for_one(tab: Callable[[Served], Tab]) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    key, text = make_key("ann")
+    with Served(keys=(key,)) as served:
+        page = tab(served).open()
+        page.says("This proxy wants a key")
+        assert "Saved" not in page.text
+        page.click("main .primary")
+        page.press(text, Keys.ENTER)
+        page.says("Nothing has come through yet")
+        assert page.js("return document.getElementById('key').textContent") == "ann"
+        page.driver.refresh()
+        page.says("Nothing has come through yet")
 
 
 def test_the_theme_follows_the_system_until_one_is_chosen(tab: Callable[[Served], Tab], empty: Served) -> None:
