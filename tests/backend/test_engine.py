@@ -316,14 +316,20 @@ async def test_a_failing_step_fails_its_requests_and_the_engine_serves_on(
     assert (await collect(engine, [5, 6, 7], GREEDY))[1] is FinishReason.LENGTH
 
 
-async def test_a_mistake_of_its_own_leaves_nobody_waiting(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("what", "error"), [((Scheduler, "schedule"), RuntimeError), ((ModelRunner, "run"), torch.AcceleratorError)]
+)
+async def test_a_mistake_of_its_own_and_a_lost_device_leave_nobody_waiting(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, what: tuple[type, str], error: type[Exception]
+) -> None:
     def fail(*_: object) -> None:
-        raise RuntimeError("a bug")
+        raise error("out of order")
 
-    monkeypatch.setattr(Scheduler, "schedule", fail)
+    monkeypatch.setattr(*what, fail)
     engine = make(tiny_folder)
     results = await asyncio.gather(*(collect(engine, [5], GREEDY) for _ in range(3)), return_exceptions=True)
-    assert all(isinstance(result, EngineError) and "has stopped: RuntimeError" in str(result) for result in results)
+    says = f"has stopped: {error.__name__}"
+    assert all(isinstance(result, EngineError) and says in str(result) for result in results)
     assert not engine.is_running
     await engine.aclose()
 
