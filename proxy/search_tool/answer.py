@@ -1,7 +1,7 @@
 """One answer for the client out of as many as it takes: where the model calls our tool alone, it is asked on.
 
 Whatever goes wrong with that, the client gets what the model said without our tool. Only where the upstream fails on a
-later round in a way that may pass, it gets that failure, as it would have had without us.
+later round in a way that may pass, the client gets that failure, as it would have had without us.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ MAX_ROUNDS = 4
 """Times that a turn's answer is gone on with."""
 LAST = "\n\n(No more searches in this turn: go on with what is here, or use other tools.)"
 """Said with the results of the last of them."""
+MAX_CALLS = 8
+"""Searches that one round may ask for."""
 _PASSING = frozenset((408, 409, 425, 429)) | frozenset(range(500, 600))
 """Statuses of failures that may pass."""
 _LENGTHS = frozenset((b"content-length", b"content-encoding", b"transfer-encoding"))
@@ -103,7 +105,8 @@ class _Rounds:
         """Take a whole round, and ask on where that is due; whether another answer is there to be read.
 
         Raises:
-            UpstreamError: the upstream fails, and may not the next time.
+            UpstreamError: the upstream gives no answer.
+            _RefusedError: it fails, and may not the next time.
         """
         self.done.append(round_)
         num_answered = len(self.texts)
@@ -131,9 +134,9 @@ class _Rounds:
             logger.error(fields("search_tool_failed", error=where(error)))
             return False
         if answer.status != 200:
-            answer.close()
             if answer.status in _PASSING:
-                raise UpstreamError(f"upstream answered {answer.status} to the request that carries search results")
+                raise _RefusedError(answer)
+            answer.close()
             logger.error(fields("search_tool_refused", status=answer.status))
             return False
         self.texts.append(texts)
@@ -150,7 +153,20 @@ class _Rounds:
         await self.turn.keep(form.kept(hidden, self.texts, last), form.told(self.done))
 
     async def _search(self, round_: Round) -> list[str]:
-        return list(await asyncio.gather(*(self.turn.search(call) for call in round_.calls)))
+        found = await asyncio.gather(*(self.turn.search(call) for call in round_.calls[:MAX_CALLS]))
+        return [*found, *[f"search failed: at most {MAX_CALLS} searches at once"] * (len(round_.calls) - len(found))]
+
+
+class _RefusedError(Exception):
+    """The upstream fails on a later round, and may not the next time.
+
+    Args:
+        answer: what it says.
+    """
+
+    def __init__(self, answer: SourcedAnswer) -> None:
+        super().__init__(f"upstream answered {answer.status} to the request that carries search results")
+        self.answer = answer
 
 
 class _Searched:
@@ -198,8 +214,11 @@ async def _whole(rounds: _Rounds, encoding: str) -> SourcedAnswer:
     body = _body(raw, encoding)
     while body is not None and (round_ := form.read(body)) is not None:
         bodies.append(body)
-        if not await rounds.go_on(round_):
-            break
+        try:
+            if not await rounds.go_on(round_):
+                break
+        except _RefusedError as error:
+            return error.answer
         packed = find([(name.lower(), value) for name, value in rounds.answer.headers], b"content-encoding")
         body = _body(await _read(rounds.answer), packed or "identity")
     if not any(one.calls for one in rounds.done):
@@ -267,7 +286,12 @@ class _Streamed(_Searched):
     async def _is_last(self) -> bool:
         """Whether the stream that has just ended is the last one; else the next is there to be read."""
         round_ = None if self._is_raw else self._stream.round()
-        if round_ is not None and await self._rounds.go_on(round_):
+        try:
+            goes_on = round_ is not None and await self._rounds.go_on(round_)
+        except _RefusedError as error:
+            error.answer.close()
+            raise UpstreamError(str(error)) from None
+        if goes_on:
             self._stream.next_round()
             self._parser = EventParser()
             return False

@@ -21,6 +21,8 @@ from sluice.compressor.scoring.neural.types import Floats, LineModel, Window
 
 logger = logging.getLogger(__name__)
 
+_MAX_STALL_S = 1.0
+"""A batch that takes so much longer than it should is taken for one that never ends: nobody waits behind it."""
 _NUM_IDS = 250
 """Every tokenizer has more tokens."""
 _NUM_WARM_UPS = 2
@@ -73,6 +75,7 @@ class Batcher:
         self._jobs: list[_Job] = []
         self._num_waiting = 0
         self._num_running = 0
+        self._due_at_s = float("inf")
         self._changed = threading.Condition()
         self._model: LineModel | None = None
         self._why_not = Fallback.LOADING
@@ -107,7 +110,8 @@ class Batcher:
             if self._model is None or self._is_closed:
                 num, reason = 0, self._why_not
             else:
-                num, reason = self._num_admitted(jobs, within_s), Fallback.BUSY
+                num = 0 if self._clock() > self._due_at_s else self._num_admitted(jobs, within_s)
+                reason = Fallback.BUSY
                 self._jobs += jobs[:num]
                 self._num_waiting += sum(job.waiting.num_tokens for job in jobs[:num])
                 self._changed.notify()
@@ -162,9 +166,10 @@ class Batcher:
     def _next_batch(self) -> list[_Job] | None:
         """Wait for windows and choose; None once closed."""
         with self._changed:
+            self._num_running, self._due_at_s = 0, float("inf")
             while not self._jobs and not self._is_closed:
                 self._changed.wait()
-            jobs, self._num_running = self._jobs, 0
+            jobs = self._jobs
             if self._is_closed:
                 for job in jobs:
                     job.fail(Fallback.DOWN)
@@ -177,6 +182,7 @@ class Batcher:
             batch = [jobs[index] for index in chosen.batch if jobs[index].future.set_running_or_notify_cancel()]
             self._num_waiting = sum(job.waiting.num_tokens for job in self._jobs)
             self._num_running = sum(job.waiting.num_tokens for job in batch)
+            self._due_at_s = self._clock() + self._pace.seconds(self._num_running) + _MAX_STALL_S
         for index in chosen.late:
             jobs[index].fail(Fallback.DEADLINE)
         return batch
