@@ -6,7 +6,6 @@ Plain functions of the turn, the conversation's state, the judge and the clock's
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 
 import msgspec
 
@@ -20,7 +19,7 @@ from sluice.compressor.ledger import RECORD_VERSION, Override, Rendition, TurnRe
 from sluice.compressor.pins import pinned_gaps
 from sluice.compressor.profiles import Profile
 from sluice.compressor.recovery import Gap
-from sluice.compressor.rewrite import forwarded_chars, is_cache_cold, plan, replay, rewrite
+from sluice.compressor.rewrite import is_cache_cold, plan, replay, rewrite
 from sluice.compressor.settings import POLICY_VERSION, CompressorSettings
 from sluice.compressor.turn import Turn
 
@@ -151,11 +150,11 @@ def _close(turn: Turn, before: TurnRecord | None, epoch: dict[int, Override], pr
     is_cold = before is None or is_cache_cold(turn, before, profile)
     num_read = 0 if is_cold else turn.num_old
     num_still_read = min(num_read, turn.rewrite.start) if turn.rewrite else num_read
-    saving = turn_saving(
-        _billed(turn.num_chars, num_read),
-        _billed(forwarded_chars(turn), num_still_read),
-        profile,
-    )
+    num_chars = sum(turn.num_chars)
+    sent = _billed(turn, num_read, sum(turn.num_chars[:num_read]), num_chars)
+    num_chars_read = sum(turn.num_chars[:num_still_read]) - _num_chars_saved(turn, num_still_read)
+    num_chars -= _num_chars_saved(turn, len(turn.raws))
+    saving = turn_saving(sent, _billed(turn, num_still_read, num_chars_read, num_chars), profile)
     newest = turn.renditions[-1]
     assert newest is not None
     record = TurnRecord(
@@ -168,7 +167,15 @@ def _close(turn: Turn, before: TurnRecord | None, epoch: dict[int, Override], pr
     turn.renditions[-1] = msgspec.structs.replace(newest, turn=record, epoch={**turn.handed_on, **epoch} or None)
 
 
-def _billed(num_chars: Sequence[int], num_read: int) -> Billed:
+def _billed(turn: Turn, num_read: int, num_chars_read: int, num_chars: int) -> Billed:
     """Tokens of a request of which the first `num_read` messages are read from the cache."""
-    num_written = len(num_chars) - num_read
-    return Billed(num_tokens(sum(num_chars[:num_read]), num_read), num_tokens(sum(num_chars[num_read:]), num_written))
+    num_written = len(turn.raws) - num_read
+    return Billed(num_tokens(num_chars_read, num_read), num_tokens(num_chars - num_chars_read, num_written))
+
+
+def _num_chars_saved(turn: Turn, stop: int) -> int:
+    """Characters by which the first `stop` messages are shorter as they are forwarded."""
+    total, start = 0, 0
+    if len(turn.known) <= stop and turn.renditions[: len(turn.known)] == turn.known:
+        total, start = turn.num_chars_saved_known, len(turn.known)
+    return total + sum(one.num_chars_saved for one in turn.renditions[start:stop] if one is not None)

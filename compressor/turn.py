@@ -51,9 +51,11 @@ class Turn:
     refused: Mapping[int, Rendition] = field(default_factory=dict)
     """By index of a request's newest message: the epoch that began when the upstream refused that request, and the
     turn as it was then. Found for the last few messages alone: later turns carry it on."""
-    known: Sequence[Rendition] = ()
+    known: list[Rendition] = field(default_factory=list)
     """What the first messages were forwarded as by a request that this one continues, with the same refusals; empty
     where that has to be found out."""
+    num_chars_saved_known: int = 0
+    """Characters by which those are shorter, together."""
     pins: Sequence[Pin] = ()
     """Lines that a person wants kept."""
     addition: str = ""

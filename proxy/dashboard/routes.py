@@ -141,7 +141,7 @@ async def conversation(request: Request) -> Response:
     viewer, services = await viewer_of(request), _services(request)
     name: str = request.path_params["conversation_id"]
     rows = await services.stats.turns(name)
-    found = await _reader(request).find(name)
+    found = await services.stats.conversation(name)
     if not rows or found is None:
         raise UnknownConversationError(name)
     title = next((one.title for one in await _visible(services, viewer) if one.conversation == name), None)

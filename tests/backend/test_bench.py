@@ -59,6 +59,24 @@ def test_it_measures_the_engine_and_the_baseline(wide_tiny_folder: Path, tmp_pat
     assert set(json.loads(file.read_text())["bounds"]) < set(values["engine"])
 
 
+def test_no_round_begins_after_the_time_is_up(wide_tiny_folder: Path) -> None:
+    arguments = [
+        "--model",
+        str(wide_tiny_folder),
+        "--streams",
+        "1",
+        "--tokens",
+        "2",
+        "--rounds",
+        "9",
+        "--max-s",
+        "0.001",
+    ]
+    result = CliRunner().invoke(engine, [*arguments, "--prompt-tokens", "40"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert " 1 rounds, medians" in result.output
+
+
 def test_a_server_that_is_none_is_named(wide_tiny_folder: Path) -> None:
     arguments = ["--model", str(wide_tiny_folder), "--streams", "1", "--rounds", "1"]
     result = CliRunner().invoke(engine, [*arguments, "--url", "http://127.0.0.1:9"])

@@ -5,8 +5,9 @@ from pydantic import SecretStr
 
 from sluice.proxy.access.keys import make_key
 from sluice.proxy.dashboard.viewer import Viewer
+from sluice.proxy.errors import ConfigError
 from sluice.proxy.serve import with_dashboard_key
-from sluice.proxy.settings import Settings
+from sluice.proxy.settings import Settings, load_settings
 
 KEY, _ = make_key("ann")
 
@@ -17,7 +18,7 @@ KEY, _ = make_key("ann")
         ({"store_content": True}, True),
         ({}, False),
         ({"store_content": True, "keys": (KEY,)}, False),
-        ({"store_content": True, "dashboard_key": SecretStr("mine")}, False),
+        ({"store_content": True, "dashboard_key": SecretStr("the-owners-key")}, False),
     ],
 )
 def test_a_key_is_made_where_content_is_kept_and_no_other_could_be_shown(
@@ -32,6 +33,12 @@ def test_a_key_is_made_where_content_is_kept_and_no_other_could_be_shown(
         assert f"http://127.0.0.1:8790/dashboard#key={after.dashboard_key.get_secret_value()}\n" in said
     else:
         assert said == ""
+
+
+def test_a_key_that_can_be_guessed_stops_the_start_and_is_not_said() -> None:
+    with pytest.raises(ConfigError, match="bad value for dashboard_key: '\\*\\*\\*'") as caught:
+        load_settings({"upstream": "http://127.0.0.1:9", "dashboard_key": "hush"})
+    assert "hush" not in str(caught.value)
 
 
 def test_content_is_for_its_own_key_and_for_the_owner() -> None:
