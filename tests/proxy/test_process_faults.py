@@ -25,7 +25,7 @@ from tests.proxy.servers import DONE, Exchange, ScriptedUpstream, chunk
 from tests.redis_server import RedisServer
 
 IS_FULL = bool(os.environ.get("SLUICE_TEST_FULL"))
-NUM_AGENTS = 200 if IS_FULL else 24
+NUM_AGENTS = 100 if IS_FULL else 24
 LONGEST_MS = 20_000
 """No request may take longer, whatever has failed; on a quiet machine none takes two seconds."""
 LOADED = {"SLUICE_TOKENS_WAIT_S": "60"}
