@@ -34,8 +34,8 @@ BODY = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 MAX_BYTES_A_STREAM = 2 << 20
 """What an answer that nobody takes may hold of this process's memory."""
 MAX_BYTES_A_TURN = 6_000
-"""What a turn may leave in memory until as many are kept as may be: digests and token counts of its messages, its row in
-the meter. All of these are bounded by number (400,000, 100,000 and 100,000); the rest has to be flat."""
+"""What a turn may leave in memory until as many are kept as may be: digests and token counts of its messages, its row
+in the meter. All of these are bounded by number (400,000, 100,000 and 100,000); the rest has to be flat."""
 Note = Callable[[str, object], None]
 
 
