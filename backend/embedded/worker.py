@@ -85,7 +85,9 @@ class Worker:
 
         Raises torch.AcceleratorError where the device is lost.
         """
-        self._drafting.propose([sequence for sequence in self._scheduler.running if sequence.is_decoding])
+        # Not before the first token: continuations that fork there must not share what one of them was drafted.
+        begun = [one for one in self._scheduler.running if one.is_decoding and one.num_output_tokens]
+        self._drafting.propose(begun)
         step = self._scheduler.schedule()
         forks = {item.sequence: self._forks(item.sequence) for item in step.scheduled if item.is_sampled}
         try:

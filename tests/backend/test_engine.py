@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import random
 from collections.abc import AsyncIterator
@@ -274,6 +275,23 @@ async def test_a_closed_stream_frees_its_blocks_at_once(engine: EmbeddedEngine) 
     async with asyncio.timeout(10):
         await collect(engine, [5, 6, 7], SamplingParams(max_tokens=1))
     assert num_held_blocks(engine) == 0
+
+
+async def test_continuations_that_fork_where_a_draft_could_begin_stay_their_own(tiny_folder: Path) -> None:
+    """A chunk leaves one token of the prompt, as if the sequence were decoding already."""
+    prompt = [5, 6, 7] * 8 + [5]
+    engine, plain = make(tiny_folder, STRAINS["chunked and speculating"]), make(tiny_folder)
+    for params in (GREEDY, SamplingParams(temperature=1, seed=1, max_tokens=20)):
+        expected, outputs = [], [list[int]() for _ in range(3)]
+        for index in range(3):
+            one = dataclasses.replace(params, seed=None if params.seed is None else params.seed + index)
+            expected.append((await collect(plain, prompt, one))[0])
+        drafts = [[*prompt, *expected[0]]]
+        async for output in engine.generate(prompt, dataclasses.replace(params, n=3), drafts):
+            outputs[output.index] += output.token_ids
+        assert outputs == expected
+    await engine.aclose()
+    await plain.aclose()
 
 
 async def test_random_requests_with_cancellations_leave_every_block_free(tiny_folder: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from sluice.proxy.access.keys import make_key
 from tests.dashboard.conftest import OWNER, Served
 from tests.dashboard.traffic import MODELS, Tape, replay, shipped, spread
+from tests.proxy.servers import reading_twice
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
@@ -267,6 +268,18 @@ def test_a_proxy_that_goes_away_is_said_and_found_again(tab: Callable[[Served], 
     page.says("No conversations yet")
     page.driver.execute_cdp_cmd("Network.emulateNetworkConditions", {"offline": False, **network})
     page.says("live")
+
+
+def test_what_has_no_price_is_counted_in_tokens(tab: Callable[[Served], Tab]) -> None:
+    with Served() as served:
+        body = {"model": "a-model-of-ones-own", "messages": reading_twice()}
+        headers = {"authorization": "Bearer u"}
+        httpx.post(f"{served.url}/v1/chat/completions", json=body, headers=headers, trust_env=False, timeout=30)
+        page = tab(served).open()
+        page.says("Kept out of the context")
+        page.says("No model here has a price")
+        page.says("Tokens per day")
+        assert "Money per day" not in page.text
 
 
 def test_a_backend_is_seen_at_work(tab: Callable[[Served], Tab]) -> None:
