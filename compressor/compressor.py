@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from sluice.compressor import instructions, ledger, pins
+from sluice.compressor.advance import advance, hold_out, leave_untouched, shed
 from sluice.compressor.conversation import Conversation
 from sluice.compressor.dialects.base import Dialect
 from sluice.compressor.errors import AmbiguousRecallError, StateError, TooManyPinsError, UnknownRecallError
@@ -28,7 +29,7 @@ from sluice.compressor.scoring import ModelFileError, Scorer, load_default
 from sluice.compressor.settings import CompressorSettings
 from sluice.compressor.state import RECALL_PREFIX_CHARS, StateStore
 from sluice.compressor.trail import Trail, Trails
-from sluice.compressor.turn import Turn, advance, hold_out, leave_untouched, shed
+from sluice.compressor.turn import Turn
 from sluice.compressor.types import Compressed, Mode
 
 logger = logging.getLogger(__name__)
@@ -259,11 +260,13 @@ class Compressor:
         }
         first = max(0, len(hashes) - _MAX_NEW_MESSAGES)
         refused |= {index: one for index, one in trail.refused.items() if first <= index < num_known - 1}
-        is_continued = 0 < num_known == len(trail.hashes) and all(
-            trail.refused.get(index) == refused.get(index) for index in range(first, num_known)
+        is_continued = 0 < num_known == len(trail.hashes) and (
+            not (trail.refused or refused)
+            or all(trail.refused.get(index) == refused.get(index) for index in range(first, num_known))
         )
         turn = Turn(
             raws=reading.raws,
+            parsed=reading.parsed,
             hashes=hashes,
             identities=reading.identities,
             num_chars=reading.num_chars,
@@ -271,7 +274,8 @@ class Compressor:
             records=records,
             refused=refused,
             moved=[index for index in unknown if records[index] is not None],
-            known=trail.renditions if is_continued else (),
+            known=trail.renditions if is_continued else [],
+            num_chars_saved_known=trail.num_chars_saved if is_continued else 0,
             at_s=at_s,
             context=ledger.context_digest(context, (digest.identity for digest in reading.leading)),
             max_tokens=max_tokens,
@@ -397,13 +401,19 @@ def _forwarded(turn: Turn, reading: Reading, as_sent: Compressed) -> Compressed:
     renditions = [rendition for rendition in turn.renditions if rendition is not None]
     assert len(renditions) == len(turn.raws), "every message is decided by now"
     trail, num_same = reading.trail, reading.num_same
-    if renditions[:num_same] != trail.renditions[:num_same]:
-        num_same = 0
+    num_before = len(trail.renditions)
+    if renditions[:num_before] == trail.renditions:
+        num_markers, num_lines, num_chars = trail.num_markers, trail.num_lines_omitted, trail.num_chars_saved
+    else:
+        num_before = num_same = num_markers = num_lines = num_chars = 0
     messages = as_sent.messages[: len(as_sent.messages) - len(reading.sent)]
     messages += trail.forwarded[: trail.stops[num_same - 1] if num_same else 0]
     for raws, rendition in zip(turn.raws[num_same:], renditions[num_same:], strict=True):
         messages += raws if rendition.body is None else [turn.dialect.carry(raws[0], rendition.body)]
-    changed = [rendition for rendition in renditions if rendition.body is not None]
+    for rendition in renditions[num_before:]:
+        num_markers += rendition.num_markers
+        num_lines += rendition.num_lines_omitted
+        num_chars += rendition.num_chars_saved
     return replace(
         as_sent,
         messages=messages,
@@ -412,9 +422,9 @@ def _forwarded(turn: Turn, reading: Reading, as_sent: Compressed) -> Compressed:
         bypass=turn.bypass,
         epoch=turn.rewrite.reason if turn.rewrite else None,
         num_new=sum(len(turn.raws[index]) for index in turn.new),
-        num_markers=sum(rendition.num_markers for rendition in changed),
-        num_lines_omitted=sum(rendition.num_lines_omitted for rendition in changed),
-        num_chars_out=as_sent.num_chars_in - sum(rendition.num_chars_saved for rendition in changed),
+        num_markers=num_markers,
+        num_lines_omitted=num_lines,
+        num_chars_out=as_sent.num_chars_in - num_chars,
         renditions=renditions,
         originals=turn.originals,
     )
@@ -431,7 +441,10 @@ def _trail_of(turn: Turn, reading: Reading, compressed: Compressed, looked_up_s:
         num_chars=reading.num_chars,
         records=turn.records,
         refused=turn.refused,
-        renditions=compressed.renditions,
+        renditions=list(compressed.renditions),
+        num_markers=compressed.num_markers,
+        num_lines_omitted=compressed.num_lines_omitted,
+        num_chars_saved=compressed.num_chars_in - compressed.num_chars_out,
         forwarded=compressed.messages[len(compressed.messages) - len(reading.sent) :],
         looked_up_s=looked_up_s,
     )

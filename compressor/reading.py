@@ -6,7 +6,7 @@ What the conversation's last request began with is taken from its trail. Knows n
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -15,7 +15,7 @@ from sluice.compressor.dialects.base import Dialect
 from sluice.compressor.lru import LRU
 from sluice.compressor.trail import Digest, Trail, Trails
 from sluice.compressor.turn import parse
-from sluice.compressor.types import Role
+from sluice.compressor.types import Message, Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,8 @@ class Reading:
     identities: Sequence[bytes]
     hashes: Sequence[bytes]
     num_chars: Sequence[int]
+    parsed: Mapping[bytes, Message]
+    """By their text, those that had to be read for the first time."""
     trail: Trail
     """The request that this one continues; an empty one where there is none."""
     num_same: int
@@ -72,7 +74,7 @@ class Reader:
 
     def num_chars(self, messages: Sequence[bytes], dialect: Dialect) -> int:
         """Characters of messages."""
-        return sum(self._digest(raw, dialect).num_chars for raw in messages)
+        return sum(self._digest(raw, dialect, {}).num_chars for raw in messages)
 
     def read(self, messages: Sequence[bytes], dialect: Dialect, start: bytes) -> Reading:
         """Read a request's messages.
@@ -82,16 +84,17 @@ class Reader:
             dialect: of these messages.
             start: see `ledger.chain_start`.
         """
+        parsed: dict[bytes, Message] = {}
         leading: list[Digest] = []
         while len(leading) < len(messages):
-            digest = self._digest(messages[len(leading)], dialect)
+            digest = self._digest(messages[len(leading)], dialect, parsed)
             if digest.role != "system":
                 break
             leading.append(digest)
         sent = messages[len(leading) :]
-        trail = self._trail(sent, dialect, start)
+        trail = self._trail(sent, dialect, start, parsed)
         num_raws = trail.num_same(sent)
-        digests = [*trail.digests[:num_raws], *(self._digest(raw, dialect) for raw in sent[num_raws:])]
+        digests = [*trail.digests[:num_raws], *(self._digest(raw, dialect, parsed) for raw in sent[num_raws:])]
         # The last of the messages that are there may go on in what is new.
         num_same = max(0, bisect_right(trail.stops, num_raws) - 1)
         done = trail.stops[num_same - 1] if num_same else 0
@@ -114,25 +117,26 @@ class Reader:
                 *trail.num_chars[:num_same],
                 *(sum(digest.num_chars for digest in digests[run]) for run in runs),
             ],
+            parsed=parsed,
             trail=trail,
             num_same=num_same,
             num_known=num_known,
         )
 
-    def _trail(self, sent: Sequence[bytes], dialect: Dialect, start: bytes) -> Trail:
+    def _trail(self, sent: Sequence[bytes], dialect: Dialect, start: bytes, parsed: dict[bytes, Message]) -> Trail:
         first: list[Digest] = []
         for raw in sent:
-            digest = self._digest(raw, dialect)
+            digest = self._digest(raw, dialect, parsed)
             if first and not (digest.role == first[-1].role == "assistant"):
                 break
             first.append(digest)
         return self._trails.find(ledger.chain(start, [_identity(first)])[0], sent) if first else Trail()
 
-    def _digest(self, raw: bytes, dialect: Dialect) -> Digest:
+    def _digest(self, raw: bytes, dialect: Dialect, parsed: dict[bytes, Message]) -> Digest:
         key = blake2b(raw, digest_size=16, person=dialect.name.encode()[:16]).digest()
         digest = self._digests.get(key)
         if digest is None:
-            message = parse(raw, dialect)
+            message = parsed[raw] = parse(raw, dialect)
             pieces = message.pieces or (message.identity,)
             digest = Digest(message.identity, message.role, message.num_chars, pieces)
             self._digests.put(key, digest)

@@ -56,8 +56,9 @@ class CompressorSettings:
     """How long a request waits for its new messages to be decided, before they go out untouched and what is known is
     replayed; None waits for ever."""
     max_conversations: int = 64
-    """Conversations whose state is held in this process, so that a turn costs only its new messages. One of 100,000
-    tokens takes 3 MB, or 25 MB where lines are scored; one that was let go is built anew from its next request."""
+    """Conversations whose state and whose last requests are held in this process, so that a turn costs only its new
+    messages. One of 100,000 tokens takes 4 MB, or 26 MB where lines are scored; one that was let go is built anew from
+    its next request."""
     max_digests: int = 400_000
     """Messages whose digests are held in this process, about 200 bytes each."""
     max_renditions: int = 16_384

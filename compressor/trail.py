@@ -48,8 +48,12 @@ class Trail:
     """What the ledger holds of each message."""
     refused: Mapping[int, Rendition] = field(default_factory=dict)
     """See `Turn.refused`."""
-    renditions: Sequence[Rendition] = ()
+    renditions: list[Rendition] = field(default_factory=list)
     """What is in force."""
+    num_markers: int = 0
+    """Of all renditions together, as the next two."""
+    num_lines_omitted: int = 0
+    num_chars_saved: int = 0
     forwarded: Sequence[bytes] = ()
     """What went out, one for each of `sent`."""
     looked_up_s: float = 0.0

@@ -1,4 +1,4 @@
-"""A request body: read it under a cap, decode it once, and put other messages into it without touching the rest.
+"""A request body: decode it once, and put other messages into it without touching the rest.
 
 Knows JSON's outer form and where in the body each message lies; what a message says is the compressor's business.
 Splicing by position is what keeps untouched messages, other fields, their order and whitespace the client's bytes.
@@ -6,15 +6,16 @@ Splicing by position is what keeps untouched messages, other fields, their order
 
 from __future__ import annotations
 
+import itertools
 import json
+import operator
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
-from starlette.types import Receive
 
-from sluice.proxy.errors import BodyTooLargeError, InvalidFieldError, InvalidJsonError
+from sluice.proxy.errors import InvalidFieldError, InvalidJsonError
 
 _SPACE = re.compile(rb"[ \t\n\r]*")
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
@@ -22,39 +23,6 @@ _fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _messages_decoder = msgspec.json.Decoder(list[msgspec.Raw])
 
 _KINDS = {"{": "an object", "[": "an array", '"': "a string", "t": "a boolean", "f": "a boolean", "n": "null"}
-
-
-class ClientGoneError(Exception):
-    """The client hung up while its request was being read. Nobody is there to be answered."""
-
-
-async def read_body(receive: Receive, content_length: str | None, max_body_bytes: int) -> bytes:
-    """Read a request body to its end.
-
-    Args:
-        receive: ASGI's receive.
-        content_length: what the client says; it may lie, so that what comes is counted as well.
-        max_body_bytes: the cap.
-
-    Raises:
-        BodyTooLargeError: the body is, or says it is, larger than the cap.
-        ClientGoneError: the client hung up.
-    """
-    if content_length is not None and content_length.isdecimal() and int(content_length) > max_body_bytes:
-        raise BodyTooLargeError(max_body_bytes)
-    parts: list[bytes] = []
-    num_bytes = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGoneError
-        part: bytes = message.get("body", b"")
-        num_bytes += len(part)
-        if num_bytes > max_body_bytes:
-            raise BodyTooLargeError(max_body_bytes)
-        parts.append(part)
-        if not message.get("more_body", False):
-            return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +63,10 @@ class Body:
             fields: other fields to replace, each of which the client sent.
         """
         assert self.spans is not None
+        assert len(messages) == len(self.spans), "one for one"
         # What was not touched is mostly the very same object.
-        values = [
-            (span, message)
-            for span, message, own in zip(self.spans, messages, self.messages, strict=True)
-            if message is not own and message != own
-        ]
+        others = itertools.compress(itertools.count(), map(operator.is_not, messages, self.messages))
+        values = [(self.spans[i], messages[i]) for i in others if messages[i] != self.messages[i]]
         values += [(self.fields[name], value) for name, value in (fields or {}).items()]
         if not values:
             return self.raw

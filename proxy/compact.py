@@ -18,12 +18,12 @@ from sluice.compressor import ANTHROPIC_MESSAGES, OPENAI_CHAT, OPENAI_RESPONSES,
 from sluice.compressor.compact import Compacted, Range, compact_messages, compact_text, whole
 from sluice.compressor.scoring import ModelFileError, Scorer, load_default
 from sluice.compressor.turn import parse
-from sluice.proxy.body import ClientGoneError, read_body
 from sluice.proxy.encoding import UnreadableBodyError, unpack
 from sluice.proxy.errors import InvalidFieldError, InvalidJsonError
 from sluice.proxy.headers import find
 from sluice.proxy.log import fields, logger, where
 from sluice.proxy.prepare import mode_of
+from sluice.proxy.receive import ClientGoneError, read_body
 from sluice.proxy.services import Services
 
 _RESULT_ITEMS = frozenset({"function_call_output", "custom_tool_call_output", "local_shell_call_output"})

@@ -16,7 +16,6 @@ from starlette.types import Receive, Scope, Send
 from sluice.compressor import Mode
 from sluice.proxy.access.guard import STATE_KEY
 from sluice.proxy.answers import SourcedAnswer, Unshared, answer_key, may_keep, may_take
-from sluice.proxy.body import ClientGoneError, read_body
 from sluice.proxy.headers import Header, find, to_upstream
 from sluice.proxy.log import fields, logger, where
 from sluice.proxy.meter import CLIENT_GONE_STATUS, Source, UsageReader, reader_for
@@ -25,6 +24,7 @@ from sluice.proxy.meter.reader import readable
 from sluice.proxy.metering import arrived_of, turn_of
 from sluice.proxy.overflow import OVERFLOW_STATUSES, hold_error, overflow_limit
 from sluice.proxy.prepare import Prepared, mode_of, prepare, shrink
+from sluice.proxy.receive import ClientGoneError, read_body
 from sluice.proxy.relay import Relayed, relay, unless_gone
 from sluice.proxy.services import Services
 from sluice.proxy.upstreams import RoutedAnswer, Target

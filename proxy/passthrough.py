@@ -14,7 +14,6 @@ from starlette.types import Receive, Scope, Send
 
 from sluice.proxy.access import STATE_KEY
 from sluice.proxy.batches import compress_message_batch, compress_upload, model_of_batch
-from sluice.proxy.body import ClientGoneError, read_body
 from sluice.proxy.encoding import UnreadableBodyError, unpack
 from sluice.proxy.errors import WebSocketError
 from sluice.proxy.exchange import target_of
@@ -23,6 +22,7 @@ from sluice.proxy.log import fields, logger
 from sluice.proxy.meter import CLIENT_GONE_STATUS, Usage, reader_for
 from sluice.proxy.meter.reader import readable
 from sluice.proxy.prepare import mode_of
+from sluice.proxy.receive import ClientGoneError, read_body
 from sluice.proxy.relay import Relayed, relay, unless_gone
 from sluice.proxy.services import Services
 from sluice.proxy.upstreams import Target
@@ -85,7 +85,7 @@ class Passthrough:
             target = upstreams.resolve(model)
         else:
             target = upstreams.speaking(WireName.MESSAGES if path.startswith("/v1/messages/") else None)
-        headers = readable(headers)
+        headers = readable(headers) if model else headers
         answer = await upstreams.send(target, Outgoing(scope["method"], target_of(scope), headers, body, model=model))
         # Embeddings, say: what they report of their usage stands where that of a chat completion does.
         reader = reader_for(WireName.CHAT, answer.headers)

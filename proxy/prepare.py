@@ -129,7 +129,7 @@ async def prepare(
         if mode is Mode.OFF:
             return Prepared(raw, mode, is_packed=plain is not raw)
         raise
-    target = _priced(services.upstreams.resolve(parsed.model), parsed, services)
+    target = _priced(services.upstreams.resolve(parsed.model), parsed, wire, services)
     searching = None
     if services.search_tool is not None and searches and mode is not Mode.OFF:
         searching = await services.search_tool.added(parsed, wire, tenant=tenant, upstream=target.origin, dry=dry)
@@ -167,11 +167,11 @@ async def prepare(
     return replace(untouched, bypass=bypass)
 
 
-def _priced(target: Target, parsed: Body, services: Services) -> Target:
+def _priced(target: Target, parsed: Body, wire: Wire, services: Services) -> Target:
     """An upstream with what its cache costs for this request."""
     price = services.prices.find(target.name_of(parsed.model), is_local=target.is_local)
     is_ttl_given = services.settings.cache_ttl_s is not None
-    return replace(target, profile=cache_cost(target.profile, price, parsed, is_ttl_given=is_ttl_given))
+    return replace(target, profile=cache_cost(target.profile, price, parsed, wire.name, is_ttl_given=is_ttl_given))
 
 
 async def _tenant(headers: Sequence[Header], services: Services) -> bytes:

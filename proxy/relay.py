@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 
 from starlette.types import Receive, Send
 
-from sluice.proxy.body import ClientGoneError
 from sluice.proxy.errors import UpstreamError
 from sluice.proxy.headers import Header, find, to_client
+from sluice.proxy.receive import ClientGoneError
 from sluice.proxy.upstreams import Answer
 from sluice.proxy.wire.render_errors import chat_event
 

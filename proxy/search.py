@@ -21,10 +21,10 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sluice.compressor import CompressorError
-from sluice.proxy.body import ClientGoneError, read_body
 from sluice.proxy.dashboard.store import Searched
 from sluice.proxy.errors import ConfigError, InvalidFieldError, InvalidJsonError
 from sluice.proxy.headers import Header
+from sluice.proxy.receive import ClientGoneError, read_body
 from sluice.proxy.settings import Settings
 from sluice.search import (
     DeepSettings,

@@ -29,7 +29,7 @@ from sluice.compressor.profiles import PROFILES, Profile
 from sluice.compressor.types import Mode
 from sluice.proxy.access.keys import ProxyKey
 from sluice.proxy.errors import ConfigError
-from sluice.proxy.upstreams.http import HttpLimits
+from sluice.proxy.upstreams.limits import HttpLimits
 from sluice.proxy.upstreams.presets import EMBEDDED, PRESETS, preset_of, profile_of
 from sluice.proxy.upstreams.retries import Policy
 from sluice.proxy.upstreams.settings import DEFAULT_UPSTREAM, Origin, UpstreamSettings, check_upstreams
@@ -111,9 +111,9 @@ class Settings(BaseSettings):
     """Conversations whose last request is kept for it."""
     content_max_bytes: int = Field(default=64 * 2**20, ge=2**20)
     """Bound on these requests together, packed, in bytes."""
-    dashboard_key: SecretStr | None = None
-    """Key of the proxy's owner: it opens the dashboard and all content there. None: where content is kept and no proxy
-    keys are set up, one is made at the start and printed."""
+    dashboard_key: SecretStr | None = Field(default=None, min_length=12)
+    """Key of the proxy's owner, 12 characters or more: it opens the dashboard and all content there. None: where
+    content is kept and no proxy keys are set up, one is made at the start and printed."""
     record: Path | None = None
     """Folder into which requests are written, content and all, for `sluice eval`; None writes nothing."""
     max_retries: int = Field(default=2, ge=0)
@@ -364,7 +364,7 @@ def _describe(detail: Any, path: Path | None) -> str:
     name = key.rpartition(".")[2]
     if name in ("upstream", "redis_url", "origin"):
         shown = re.sub(r"'.*@", "'***@", shown)  # what stands before a host may be a password
-    elif name == "credential":
+    elif name in ("credential", "dashboard_key"):
         shown = "'***'"
     return f"bad value for {key}: {shown}: {message}"
 

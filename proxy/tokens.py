@@ -59,22 +59,22 @@ class TokenCounter:
     def _count(self, model: str, dialect: Dialect, sides: Sequence[Sequence[bytes]]) -> list[int]:
         name = encoding_name(model)
         recent = self._recent.setdefault((name, dialect.name), {})
-        return [sum(self._count_side(name, dialect, side, recent)) for side in sides]
+        return [self._count_side(name, dialect, side, recent) for side in sides]
 
-    def _count_side(
-        self, name: str, dialect: Dialect, messages: Sequence[bytes], recent: dict[bytes, int]
-    ) -> list[int]:
-        counts = list(map(recent.get, messages))
-        missing = [index for index, count in enumerate(counts) if count is None] if None in counts else []
-        for index in missing:
-            message = messages[index]
-            counts[index] = recent[message] = self._count_message(name, dialect, message)
-            self._num_recent_bytes += len(message)
-        found = [count for count in counts if count is not None]
+    def _count_side(self, name: str, dialect: Dialect, messages: Sequence[bytes], recent: dict[bytes, int]) -> int:
+        try:
+            return sum(map(recent.__getitem__, messages))
+        except KeyError:
+            pass  # some are new
+        for message in messages:
+            if message not in recent:
+                recent[message] = self._count_message(name, dialect, message)
+                self._num_recent_bytes += len(message)
+        num_tokens = sum(map(recent.__getitem__, messages))
         if self._num_recent_bytes > _MAX_RECENT_BYTES:
             self._recent.clear()
             self._num_recent_bytes = 0
-        return found
+        return num_tokens
 
     def _count_message(self, name: str, dialect: Dialect, message: bytes) -> int:
         person, salt = name[:16].encode(), dialect.name[:16].encode()

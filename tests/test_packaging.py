@@ -76,6 +76,8 @@ def test_the_wheel_holds_the_packages_once_and_nothing_else(wheel: Path) -> None
     for needed in (
         "sluice/py.typed",
         "sluice/proxy/app.py",
+        "sluice/proxy/dashboard/static/index.html",
+        "sluice/proxy/dashboard/static/vendor/uplot/LICENSE",
         "sluice/compressor/compressor.py",
         "sluice/backend/base.py",
     ):

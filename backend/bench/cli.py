@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
+import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -33,6 +35,7 @@ _ENGINE, _NO_SPECULATION, _TRANSFORMERS = "engine", "engine, no speculation", "t
 @click.option("--streams", default="1,8,32", show_default=True, help="Numbers of streams at once.")
 @click.option("--tokens", "num_tokens", default=64, show_default=True, help="Output tokens of each stream.")
 @click.option("--rounds", "num_rounds", default=5, show_default=True, type=click.IntRange(1))
+@click.option("--max-s", type=float, help="Begin no further round after so many seconds.")
 @click.option("--prompt-tokens", default=2000, show_default=True, help="Length of the prompt that is cached.")
 @click.option(
     "--conversations",
@@ -53,6 +56,7 @@ def engine(
     streams: str,
     num_tokens: int,
     num_rounds: int,
+    max_s: float | None,
     prompt_tokens: int,
     conversations: Sequence[Path],
     urls: Sequence[str],
@@ -87,7 +91,7 @@ def engine(
             from sluice.backend.bench.baseline import TransformersBatching
 
             baseline = TransformersBatching(folder, form, max(counts))
-        plan = _Plan(counts, num_tokens, num_rounds, prompt_tokens, edits)
+        plan = _Plan(counts, num_tokens, num_rounds, max_s or math.inf, prompt_tokens, edits)
         subjects = {
             name: EngineProcess(model=model, device=device, dtype=dtype, cache_dir=cache_dir, max_draft_tokens=drafts)
             for name, drafts in ((_ENGINE, None), (_NO_SPECULATION, 0))
@@ -112,8 +116,8 @@ def engine(
     limits["cold prompt, TTFT ms"] = bounds.prefill_flops(shape, prompt_tokens) / machine.flops_per_s * 1000
     click.echo(
         f"{folder.name}, {dtype} ({form.dtype}) on {form.device.type}, {torch.get_num_threads()} threads, "
-        f"{num_rounds} rounds, medians [95 %]. Measured: {machine.bytes_per_s / 1e9:.1f} GB/s, "
-        f"{machine.flops_per_s / 1e12:.2f} TFLOP/s.\n"
+        f"{len(figures[_ENGINE]['cold prompt, TTFT ms'])} rounds, medians [95 %]. "
+        f"Measured: {machine.bytes_per_s / 1e9:.1f} GB/s, {machine.flops_per_s / 1e12:.2f} TFLOP/s.\n"
     )
     click.echo(render_table(figures, limits, _ratios(figures)))
     if json_file is not None:
@@ -124,9 +128,15 @@ class _Plan:
     """What is measured in each round."""
 
     def __init__(
-        self, counts: Sequence[int], num_tokens: int, num_rounds: int, prompt_tokens: int, edits: Sequence[Prompt]
+        self,
+        counts: Sequence[int],
+        num_tokens: int,
+        num_rounds: int,
+        max_s: float,
+        prompt_tokens: int,
+        edits: Sequence[Prompt],
     ) -> None:
-        self._counts, self._num_tokens, self._num_rounds = counts, num_tokens, num_rounds
+        self._counts, self._num_tokens, self._num_rounds, self._max_s = counts, num_tokens, num_rounds, max_s
         self._prompt_tokens, self._edits = prompt_tokens, edits
 
     async def measure(
@@ -147,7 +157,10 @@ class _Plan:
                 stack.push_async_callback(client.aclose)
                 _say(f"{name}: {await client.connect()}")
                 await client.run([workload.plain(0, 8)])
+            start_s = time.monotonic()
             for number in range(self._num_rounds):
+                if number and time.monotonic() - start_s > self._max_s:
+                    break
                 _say(f"round {number + 1} of {self._num_rounds}")
                 # Prompts of other rounds are in the prefix cache.
                 await self._round(figures, clients, baseline, 1000 * (number + 1))

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
 
+import torch
+
 from sluice.backend.base import EngineStats, FinishReason, TokenOutput
 from sluice.backend.embedded.request import Request, send
 from sluice.backend.embedded.runner import ModelRunner
@@ -79,12 +81,19 @@ class Worker:
         send(outputs)
 
     def step(self) -> None:
-        """One forward pass; a failure ends the requests that were in it and no others."""
-        self._drafting.propose([sequence for sequence in self._scheduler.running if sequence.is_decoding])
+        """One forward pass; a failure ends the requests that were in it and no others.
+
+        Raises torch.AcceleratorError where the device is lost.
+        """
+        # Not before the first token: continuations that fork there must not share what one of them was drafted.
+        begun = [one for one in self._scheduler.running if one.is_decoding and one.num_output_tokens]
+        self._drafting.propose(begun)
         step = self._scheduler.schedule()
         forks = {item.sequence: self._forks(item.sequence) for item in step.scheduled if item.is_sampled}
         try:
             results = self._runner.run(step, forks, self.send)
+        except torch.AcceleratorError:  # the device computes nothing more for this process
+            raise
         except Exception as error:
             _log.exception("a step failed")
             failed = {self._requests[item.sequence] for item in step.scheduled}

@@ -1,7 +1,7 @@
 """Fits the last layer: `python -m sluice.eval.scorer.combine STEM… --prepared FOLDER --runs FOLDER --out FOLDER`.
 
 Reads what `prepare` and `train_neural` left. The trees learn from what networks said of conversations that they had not
-seen; what features alone and both together lose is printed for traces and agents that nothing was trained on.
+seen. What features alone and both together lose is printed for traces and agents that nothing was trained on.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from sluice.compressor.scoring.forest import Forest, write_forest
+from sluice.compressor.scoring.forest import Forest, read_forest, write_forest
 from sluice.compressor.scoring.neural.card import COMBINATION
 from sluice.eval.scorer.combined import FEATURES
 from sluice.eval.scorer.corpus import Corpus, read_corpora
@@ -32,6 +32,7 @@ Named = Sequence[tuple[str, Source]]
 @click.option("--prepared", required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--runs", required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--base", required=True, help="Name of the base.")
+@click.option("--features", type=click.Path(path_type=Path, exists=True), help="Trees over features to read.")
 @click.option("--unseen", multiple=True, metavar="RUN", help="Whose logits; the later goes first. Default: all folds.")
 @click.option("--without", "agent", help="An agent that is left out: what is lost of its facts is printed.")
 @click.option("--look-at", multiple=True, help="Stems of the traces that the runs looked at only.")
@@ -45,6 +46,7 @@ def combine(
     prepared: Path,
     runs: Path,
     base: str,
+    features: Path | None,
     unseen: Sequence[str],
     agent: str | None,
     look_at: Sequence[str],
@@ -62,7 +64,8 @@ def combine(
     wanted = unseen or [run for run in files if run.startswith("fold-")]
     parts = [read_run(files[run], "train", corpus) for run in wanted]
     sources = with_logits(named, by_conversation(corpus, parts))
-    trained = forests(balanced([source for source in sources if source.agent != agent]), growth)
+    alone = read_forest(features)[0] if features else None
+    trained = forests(balanced([source for source in sources if source.agent != agent]), growth, alone)
     num_examples = sum(len(source.examples.weights) for source in sources)
     click.echo(f"without {agent}: {len(sources)} conversations have logits, {num_examples:,} examples")
     out.mkdir(parents=True, exist_ok=True)

@@ -16,14 +16,14 @@ from sluice.compressor.scoring.neural.combine import COLUMNS
 from sluice.eval.scorer.crossval import HeldOut, held_out
 from sluice.eval.scorer.data import Examples, Source, concatenate
 from sluice.eval.scorer.logits import Said
-from sluice.eval.scorer.trees import Growth, grow, to_forest
+from sluice.eval.scorer.trees import Growth, averaged, grow, to_forest
 
 
 def with_logits(named: Sequence[tuple[str, Source]], said: Mapping[str, Said]) -> list[Source]:
     """Examples with the columns of the logits behind their features; those without logits are left out."""
     found: list[Source] = []
     for name, source in named:
-        if name not in said:
+        if name not in said or not said[name].results:
             continue
         columns = said[name].columns(source.examples)
         known = ~np.isnan(columns[:, 0])
@@ -46,14 +46,20 @@ def selected(examples: Examples, mask: np.ndarray[tuple[int], np.dtype[np.bool_]
     return Examples(*(getattr(examples, name)[mask] for name in Examples.__dataclass_fields__))
 
 
-def forests(sources: Sequence[Source], growth: Growth) -> tuple[Forest, Forest]:
-    """Trees over features alone, and over both, of the same examples."""
-    alone = concatenate([source.examples for source in without_logits(sources)])
-    both = concatenate([source.examples for source in sources])
-    return (
-        to_forest(grow(alone, growth, FEATURES), FEATURES),
-        to_forest(grow(both, growth, COLUMNS), COLUMNS),
-    )
+def forests(sources: Sequence[Source], growth: Growth, alone: Forest | None = None) -> tuple[Forest, Forest]:
+    """Trees over features alone, and the last layer: the mean of these and of trees over both.
+
+    Trees over both rank best where all is new, and are the surest where they should not be; the mean is neither.
+
+    Args:
+        sources: with the columns of logits.
+        growth: of the trees.
+        alone: trees over features that are there already; None: they are grown on the same examples.
+    """
+    if alone is None:
+        alone = to_forest(grow(concatenate([source.examples for source in without_logits(sources)]), growth))
+    both = to_forest(grow(concatenate([source.examples for source in sources]), growth, COLUMNS), COLUMNS)
+    return alone, averaged(alone, both)
 
 
 def compare(group: str, held: Sequence[Source], trained: tuple[Forest, Forest]) -> Iterator[tuple[str, HeldOut]]:

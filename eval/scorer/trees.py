@@ -105,6 +105,33 @@ def to_forest(boosters: Mapping[str, Any], columns: Sequence[str] = FEATURES) ->
     return Forest(HEADS, tuple(columns), heads, feature, threshold, clears, leaf)
 
 
+def averaged(one: Forest, other: Forest) -> Forest:
+    """A forest whose margins are the means of two's; the columns of the first begin those of the other.
+
+    Raises:
+        ValueError: they have other heads or columns.
+    """
+    if one.heads != other.heads or other.features[: len(one.features)] != one.features:
+        raise ValueError("forests of other heads or columns have no mean")
+    num_nodes, num_leaves = (max(len(a), len(b)) for a, b in ((one.feature, other.feature), (one.leaf.T, other.leaf.T)))
+
+    def nodes(name: str, fill: float) -> npt.NDArray[Any]:
+        parts = [getattr(forest, name) for forest in (one, other)]
+        rows = [np.pad(part, ((0, num_nodes - len(part)), (0, 0)), constant_values=fill) for part in parts]
+        return np.concatenate(rows, axis=1)
+
+    leaf = np.concatenate([np.pad(f.leaf, ((0, 0), (0, num_leaves - f.leaf.shape[1]))) for f in (one, other)])
+    return Forest(
+        one.heads,
+        other.features,
+        np.concatenate([one.head_of_tree, other.head_of_tree]),
+        nodes("feature", 0),
+        nodes("threshold", np.inf),
+        nodes("clears", 0xFFFFFFFF),
+        (leaf / 2).astype(np.float32),
+    )
+
+
 def _num_leaves(tree: Mapping[str, Any]) -> int:
     if "split_feature" not in tree:
         return 1

@@ -1,6 +1,7 @@
 """What the pages list: conversations sorted and searched, the saving by group, the latest rewrites.
 
-All of it from a snapshot that is a few seconds old at the most, so that any number of open pages cost one read.
+What takes a look at all conversations (orders but the newest first, searches, comparisons) is answered from a snapshot
+that is some seconds old, so that any number of open pages cost one read.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from sluice.proxy.meter.stats import compare_by
 from sluice.proxy.meter.store import MAX_CONVERSATIONS, Conversation, TurnRow
 from sluice.proxy.meter.turn import day_of
 
-_SNAPSHOT_LIFE_S = 3.0
+_SNAPSHOT_LIFE_S = 10.0
 _COMPARISON_LIFE_S = 60.0
 _COMPARISON_WAIT_S = 0.2
 _MAX_GROUPS = 12
 _MAX_REWRITTEN = 20
-"""Conversations whose rewrites are listed."""
+"""Conversations whose rewrites are listed, of the newest `_NUM_LOOKED_AT`."""
+_NUM_LOOKED_AT = 200
 _MAX_POINTS = 40
 """Of a sparkline."""
 
@@ -78,16 +80,14 @@ class Reader:
             query: words that id, model, key, mode, upstream or title must hold; empty takes all.
             titles: of those conversations whose content may be seen.
         """
+        if sort == "recent" and not query.strip():
+            return await self._stats.conversations(start, limit), await self._stats.num_conversations()
         found: Sequence[Conversation] = await self._conversations()
         if words := query.lower().split():
             found = [one for one in found if all(word in _haystack(one, titles) for word in words)]
         if sort != "recent":
             found = sorted(found, key=SORTS[sort], reverse=True)
         return list(found[start : start + limit]), len(found)
-
-    async def find(self, conversation: str) -> Conversation | None:
-        """One conversation; None where it is not known."""
-        return next((one for one in await self._conversations() if one.id == conversation), None)
 
     async def sizes(self, conversations: Sequence[Conversation]) -> list[tuple[list[int], list[int]]]:
         """For each conversation the tokens that came in and that were forwarded over its turns, thinned out."""
@@ -116,7 +116,8 @@ class Reader:
 
     async def rewritten(self) -> list[Rewritten]:
         """The latest rewrites, newest first."""
-        found = [one for one in await self._conversations() if one.sums.get("epochs", 0) > 0][:_MAX_REWRITTEN]
+        newest = await self._stats.conversations(0, _NUM_LOOKED_AT)
+        found = [one for one in newest if one.sums.get("epochs", 0) > 0][:_MAX_REWRITTEN]
         turns = await asyncio.gather(*(self._stats.turns(one.id) for one in found))
         all_of_them = [each for one, rows in zip(found, turns, strict=True) for each in rewrites_of(one.id, rows)]
         return sorted(all_of_them, key=lambda each: -each.at_s)[:_MAX_REWRITTEN]

@@ -33,6 +33,10 @@ local function forget(gone)
   redis.call('HDEL', KEYS[2], gone)
   redis.call('HDEL', KEYS[3], gone)
 end
+if string.len(packed) > tonumber(ARGV[8]) then
+  forget(name)
+  return
+end
 redis.call('SET', prefix .. name, packed, 'EX', ttl)
 redis.call('ZADD', KEYS[1], at, name)
 redis.call('HSET', KEYS[2], name, ARGV[4])

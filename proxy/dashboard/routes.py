@@ -16,7 +16,6 @@ from starlette.routing import BaseRoute, Route
 from sluice import __version__
 from sluice.compressor import StateError
 from sluice.proxy.backend_stats import read_backends
-from sluice.proxy.body import ClientGoneError, read_body
 from sluice.proxy.dashboard import pages
 from sluice.proxy.dashboard.kept import KeptRequest, Summary, unpack
 from sluice.proxy.dashboard.layout import lay_out, pin_of
@@ -25,6 +24,7 @@ from sluice.proxy.dashboard.viewer import Viewer, require_key, viewer_of
 from sluice.proxy.errors import ContentNotKeptError, InvalidFieldError, InvalidJsonError, UnknownConversationError
 from sluice.proxy.meter.routes import fields_of, number_of
 from sluice.proxy.meter.store import MAX_CONVERSATIONS, MAX_DAYS, Conversation
+from sluice.proxy.receive import ClientGoneError, read_body
 from sluice.proxy.services import Services
 from sluice.proxy.wire.wires import WIRES
 
@@ -141,7 +141,7 @@ async def conversation(request: Request) -> Response:
     viewer, services = await viewer_of(request), _services(request)
     name: str = request.path_params["conversation_id"]
     rows = await services.stats.turns(name)
-    found = await _reader(request).find(name)
+    found = await services.stats.conversation(name)
     if not rows or found is None:
         raise UnknownConversationError(name)
     title = next((one.title for one in await _visible(services, viewer) if one.conversation == name), None)

@@ -37,6 +37,8 @@ class WatchStore(Protocol):
     async def keep(self, summary: Summary, packed: bytes) -> None:
         """Keep a request in the place of the conversation's earlier one; the oldest conversations make room.
 
+        One that is larger by itself than all may be together is not kept.
+
         Raises:
             StateError: the store did not answer.
         """
@@ -84,7 +86,7 @@ class MemoryWatchStore:
 
     Args:
         max_conversations: whose requests are kept.
-        max_bytes: of all requests together, packed. One that is larger by itself is not kept.
+        max_bytes: of all requests together, packed.
         ttl_s: seconds after which a request is forgotten.
         clock: the wall clock, in seconds.
     """
@@ -103,6 +105,8 @@ class MemoryWatchStore:
     async def keep(self, summary: Summary, packed: bytes) -> None:
         """See `WatchStore`. Never raises."""
         self._forget(summary.conversation)
+        if len(packed) > self._max_bytes:
+            return
         self._requests[summary.conversation] = summary, packed
         self._num_bytes += len(packed)
         while self._requests and (len(self._requests) > self._max_conversations or self._num_bytes > self._max_bytes):

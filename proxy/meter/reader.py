@@ -90,6 +90,9 @@ class UsageReader:
 
     def _take_events(self, part: bytes) -> None:
         """Look into the events that end in this piece, and hold the one that does not."""
+        if not self._held and part.endswith(b"\n\n") and part.count(_KEY) == part.count(_NO_USAGE):
+            self._is_skipping = False
+            return  # whole events, none of which holds a count: what nearly all pieces are
         start = max(0, len(self._held) - len(_KEY))  # a key, or the end of an event, may itself be cut
         self._held += part
         if not self._has_key:

@@ -121,13 +121,21 @@ class RedisMeterStore:
             pipe = self._client.pipeline()
             for name in piece:
                 pipe.hgetall(_conversation_key(name.decode()))
-            for name, fields in zip(piece, await self._client.run(pipe.execute), strict=True):
-                about = _read(_about_decoder.decode, fields.pop(b"about", b""))
-                if about is not None:  # else it has expired
-                    first_at_s = float(fields.pop(b"first_at_s", 0))
-                    sums = {key.decode(): float(value) for key, value in fields.items()}
-                    found.append(Conversation(name.decode(), about, first_at_s, sums))
+            read = zip(piece, await self._client.run(pipe.execute), strict=True)
+            found += [one for name, fields in read if (one := _summed_up(name.decode(), fields)) is not None]
         return found
+
+    async def num_conversations(self) -> int:
+        """See `MeterStore`."""
+        return await self._client.run(lambda: self._client.redis.zcard(_RECENT))
+
+    async def conversation(self, name: str) -> Conversation | None:
+        """See `MeterStore`."""
+        redis = self._client.redis
+        fields = await self._client.run(
+            lambda: cast("Awaitable[dict[bytes, bytes]]", redis.hgetall(_conversation_key(name)))
+        )
+        return _summed_up(name, fields)
 
     async def turns(self, conversation: str) -> list[TurnRow]:
         """See `MeterStore`."""
@@ -175,6 +183,15 @@ class RedisMeterStore:
         if entry.last is not None:
             commands.append(["SET", _last_key(name), _encode(entry.last), "EX", self._ttl_s])
         return commands
+
+
+def _summed_up(name: str, fields: dict[bytes, bytes]) -> Conversation | None:
+    """What a conversation's hash says; None where it has expired."""
+    about = _read(_about_decoder.decode, fields.pop(b"about", b""))
+    if about is None:
+        return None
+    first_at_s = float(fields.pop(b"first_at_s", 0))
+    return Conversation(name, about, first_at_s, {key.decode(): float(value) for key, value in fields.items()})
 
 
 def _encode(value: object) -> str:

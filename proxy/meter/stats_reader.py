@@ -16,7 +16,7 @@ from sluice.proxy.meter.store import MAX_CONVERSATIONS, Conversation, MeterStore
 
 T = TypeVar("T")
 
-_COMPARISON_LIFE_S = 10.0
+_COMPARISON_LIFE_S = 30.0
 
 
 class StatsReader:
@@ -46,6 +46,14 @@ class StatsReader:
         """Recent conversations, by their last turn, newest first."""
         return await self._read(lambda store: store.conversations(start, limit))
 
+    async def num_conversations(self) -> int:
+        """How many conversations there are."""
+        return await self._read(lambda store: store.num_conversations())
+
+    async def conversation(self, name: str) -> Conversation | None:
+        """One conversation; None where it is not known."""
+        return await self._read(lambda store: store.conversation(name))
+
     async def turns(self, conversation: str) -> Sequence[TurnRow]:
         """The newest turns of a conversation, in order; none where it is not known."""
         return await self._read(lambda store: store.turns(conversation))
@@ -58,7 +66,7 @@ class StatsReader:
             return await read(self._meter.local)
 
     async def _comparison(self, store: MeterStore) -> Comparison:
-        """The arms compared, at most every few seconds: a thousand resamples take a moment."""
+        """The arms compared, at most every half minute: to read and to draw from ten thousand takes a moment."""
         now_s = time.monotonic()
         if self._compared is None or now_s - self._compared[0] > _COMPARISON_LIFE_S:
             recent = await store.conversations(0, MAX_CONVERSATIONS)

@@ -6,6 +6,7 @@ the oldest days, conversations and turns go first, and names past a day's bound 
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -121,6 +122,22 @@ class MeterStore(Protocol):
         """
         ...
 
+    async def num_conversations(self) -> int:
+        """How many conversations there are.
+
+        Raises:
+            StateError: the store did not answer.
+        """
+        ...
+
+    async def conversation(self, name: str) -> Conversation | None:
+        """One conversation; None where it is not known.
+
+        Raises:
+            StateError: the store did not answer.
+        """
+        ...
+
     async def turns(self, conversation: str) -> list[TurnRow]:
         """The newest turns of a conversation, in order; none where it is not known.
 
@@ -165,6 +182,10 @@ class _Recent:
         self.last: Last | None = None
 
 
+def _summed_up(name: str, recent: _Recent) -> Conversation:
+    return Conversation(name, recent.about, recent.first_at_s, dict(recent.sums))
+
+
 class MemoryMeterStore:
     """A store in this process.
 
@@ -196,12 +217,17 @@ class MemoryMeterStore:
 
     async def conversations(self, start: int, limit: int) -> list[Conversation]:
         """See `MeterStore`."""
-        names = list(reversed(self._recent))[start : start + limit]
-        return [
-            Conversation(name, recent.about, recent.first_at_s, dict(recent.sums))
-            for name in names
-            if (recent := self._recent[name])
-        ]
+        names = itertools.islice(reversed(self._recent), start, start + limit)
+        return [_summed_up(name, self._recent[name]) for name in names]
+
+    async def num_conversations(self) -> int:
+        """See `MeterStore`."""
+        return len(self._recent)
+
+    async def conversation(self, name: str) -> Conversation | None:
+        """See `MeterStore`."""
+        recent = self._recent.get(name)
+        return None if recent is None else _summed_up(name, recent)
 
     async def turns(self, conversation: str) -> list[TurnRow]:
         """See `MeterStore`."""

@@ -18,9 +18,9 @@ from sluice.compressor.scoring.neural.batcher import Batcher
 from sluice.compressor.scoring.neural.scores import Fallback, NotScoredError
 from sluice.compressor.scoring.neural.types import Floats
 from sluice.proxy.access.hosts import may_name_host
-from sluice.proxy.body import ClientGoneError, read_body
 from sluice.proxy.errors import BodyTooLargeError
 from sluice.proxy.headers import find
+from sluice.proxy.receive import ClientGoneError, read_body
 from sluice.proxy.scorer.wire import (
     CONTENT_TYPE,
     HEALTH_PATH,

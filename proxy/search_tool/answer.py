@@ -1,14 +1,15 @@
 """One answer for the client out of as many as it takes: where the model calls our tool alone, it is asked on.
 
 Whatever goes wrong with that, the client gets what the model said without our tool. Only where the upstream fails on a
-later round in a way that may pass, it gets that failure, as it would have had without us.
+later round in a way that may pass, the client gets that failure, as it would have had without us.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Protocol, TypeVar
 
 from sluice.proxy.answers import SourcedAnswer
 from sluice.proxy.encoding import UnreadableBodyError, unpack
@@ -24,10 +25,14 @@ from sluice.proxy.translation.errors import AnswerTooLargeError
 from sluice.proxy.translation.json_codec import Json, decode_object, encode
 from sluice.proxy.translation.sse import Event, EventParser
 
+T = TypeVar("T")
+
 MAX_ROUNDS = 4
 """Times that a turn's answer is gone on with."""
 LAST = "\n\n(No more searches in this turn: go on with what is here, or use other tools.)"
 """Said with the results of the last of them."""
+MAX_CALLS = 8
+"""Searches that one round may ask for."""
 _PASSING = frozenset((408, 409, 425, 429)) | frozenset(range(500, 600))
 """Statuses of failures that may pass."""
 _LENGTHS = frozenset((b"content-length", b"content-encoding", b"transfer-encoding"))
@@ -103,7 +108,8 @@ class _Rounds:
         """Take a whole round, and ask on where that is due; whether another answer is there to be read.
 
         Raises:
-            UpstreamError: the upstream fails, and may not the next time.
+            UpstreamError: the upstream gives no answer.
+            _RefusedError: it fails, and may not the next time.
         """
         self.done.append(round_)
         num_answered = len(self.texts)
@@ -118,12 +124,12 @@ class _Rounds:
         if num_answered + 1 == MAX_ROUNDS:
             texts = [text + LAST for text in texts]
         form = self.turn.form
-        behind = [
-            message
-            for one, found in zip(self.done, [*self.texts, texts], strict=True)
-            for message in form.answered(one.parts, list(zip(one.calls, found, strict=True)))
-        ]
         try:
+            behind = [
+                message
+                for one, found in zip(self.done, [*self.texts, texts], strict=True)
+                for message in form.answered(one.parts, list(zip(one.calls, found, strict=True)))
+            ]
             answer = await self.turn.ask_on(behind)
         except UpstreamError:
             raise
@@ -131,9 +137,9 @@ class _Rounds:
             logger.error(fields("search_tool_failed", error=where(error)))
             return False
         if answer.status != 200:
-            answer.close()
             if answer.status in _PASSING:
-                raise UpstreamError(f"upstream answered {answer.status} to the request that carries search results")
+                raise _RefusedError(answer)
+            answer.close()
             logger.error(fields("search_tool_refused", status=answer.status))
             return False
         self.texts.append(texts)
@@ -147,10 +153,34 @@ class _Rounds:
         if not self.texts or not self.done:
             return
         hidden, last, form = self.done[:-1], self.done[-1], self.turn.form
-        await self.turn.keep(form.kept(hidden, self.texts, last), form.told(self.done))
+        exchange = _or_none(lambda: (form.kept(hidden, self.texts, last), form.told(self.done)))
+        if exchange is not None:
+            await self.turn.keep(*exchange)
 
     async def _search(self, round_: Round) -> list[str]:
-        return list(await asyncio.gather(*(self.turn.search(call) for call in round_.calls)))
+        found = await asyncio.gather(*(self.turn.search(call) for call in round_.calls[:MAX_CALLS]))
+        return [*found, *[f"search failed: at most {MAX_CALLS} searches at once"] * (len(round_.calls) - len(found))]
+
+
+class _RefusedError(Exception):
+    """The upstream fails on a later round, and may not the next time.
+
+    Args:
+        answer: what it says.
+    """
+
+    def __init__(self, answer: SourcedAnswer) -> None:
+        super().__init__(f"upstream answered {answer.status} to the request that carries search results")
+        self.answer = answer
+
+
+def _or_none(read: Callable[[], T | None]) -> T | None:
+    """What comes of an upstream's answer; None where it has no form that is known."""
+    try:
+        return read()
+    except Exception as error:  # whatever an upstream sends, the answer goes on
+        logger.error(fields("search_tool_failed", error=where(error)))
+        return None
 
 
 class _Searched:
@@ -196,16 +226,21 @@ async def _whole(rounds: _Rounds, encoding: str) -> SourcedAnswer:
     headers, form = rounds.first.headers, rounds.turn.form
     bodies: list[Json] = []
     body = _body(raw, encoding)
-    while body is not None and (round_ := form.read(body)) is not None:
+    while body is not None and (round_ := _or_none(partial(form.read, body))) is not None:
         bodies.append(body)
-        if not await rounds.go_on(round_):
-            break
+        try:
+            if not await rounds.go_on(round_):
+                break
+        except _RefusedError as error:
+            return error.answer
         packed = find([(name.lower(), value) for name, value in rounds.answer.headers], b"content-encoding")
         body = _body(await _read(rounds.answer), packed or "identity")
     if not any(one.calls for one in rounds.done):
         return _Held(rounds, headers, raw)
     await rounds.keep()
-    spliced = encode(form.spliced(bodies))
+    spliced = _or_none(lambda: encode(form.spliced(bodies)))
+    if spliced is None:
+        return _Held(rounds, headers, raw)
     kept = [(name, value) for name, value in headers if name.lower() not in _LENGTHS]
     return _Held(rounds, [*kept, (b"content-length", b"%d" % len(spliced))], spliced)
 
@@ -250,7 +285,7 @@ class _Streamed(_Searched):
             out = b"".join(map(self._feed, events))
             if not data and await self._is_last():
                 self._is_at_end = True
-                out += self._stream.finish()
+                out += _or_none(self._stream.finish) or b""
             if out:
                 return out
         return b""
@@ -266,8 +301,13 @@ class _Streamed(_Searched):
 
     async def _is_last(self) -> bool:
         """Whether the stream that has just ended is the last one; else the next is there to be read."""
-        round_ = None if self._is_raw else self._stream.round()
-        if round_ is not None and await self._rounds.go_on(round_):
+        round_ = None if self._is_raw else _or_none(self._stream.round)
+        try:
+            goes_on = round_ is not None and await self._rounds.go_on(round_)
+        except _RefusedError as error:
+            error.answer.close()
+            raise UpstreamError(str(error)) from None
+        if goes_on:
             self._stream.next_round()
             self._parser = EventParser()
             return False

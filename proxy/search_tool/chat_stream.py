@@ -6,13 +6,12 @@ from collections.abc import Iterator
 
 from sluice.proxy.search_tool.chat_round import BETWEEN, finish_reason, round_of
 from sluice.proxy.search_tool.definition import NAME
-from sluice.proxy.search_tool.events import rendered
+from sluice.proxy.search_tool.events import DONE, is_done, rendered
 from sluice.proxy.search_tool.rounds import Round, summed
 from sluice.proxy.translation.json_codec import Json, decode_object, mapping, objects, text
 from sluice.proxy.translation.sse import Event
 from sluice.proxy.translation.sse import event as written
 
-_DONE = b"[DONE]"
 _HEAD = ("id", "created", "system_fingerprint")
 """What names the answer in each chunk."""
 
@@ -45,7 +44,7 @@ class ChatStream:
 
     def feed(self, event: Event) -> bytes:
         """See `Stream`."""
-        if event.data.strip() == _DONE:
+        if is_done(event):
             self._is_done = True
             return b""
         chunk = decode_object(event.data)
@@ -104,7 +103,7 @@ class ChatStream:
                 reason = finish_reason(choices[0].get("finish_reason"), has_calls=self._num_shown > 0)
                 chunk = {**chunk, "choices": [{**choices[0], "finish_reason": reason}]}
             out += written(chunk)
-        return out + (b"data: " + _DONE + b"\n\n" if self._is_done else b"")
+        return out + (rendered(Event("", DONE)) if self._is_done else b"")
 
     def _name(self, chunk: Json) -> bool:
         """Give a chunk the head of the first; whether that changed it."""

@@ -15,11 +15,12 @@ PARAMETERS: Json = {
     "type": "object",
     "properties": {
         "query": {"type": "string", "description": "What to find."},
-        "budget_tokens": {"type": "integer", "description": "Tokens of results at most; 1000 where left out."},
+        "budget_tokens": {"type": "integer", "description": "Tokens of results; 1000 where left out, 4000 at most."},
     },
     "required": ["query"],
 }
 DEFAULT_BUDGET_TOKENS = 1000
+MAX_BUDGET_TOKENS = 4000
 
 
 class Asked(msgspec.Struct):
@@ -49,9 +50,10 @@ def asked(arguments: str) -> Asked:
         ValueError: they ask for nothing; says why.
     """
     try:
-        return _arguments_decoder.decode(arguments)
+        given = _arguments_decoder.decode(arguments)
     except (msgspec.DecodeError, UnicodeEncodeError) as error:
         raise ValueError(f"the arguments are not of the form {{query: string}}: {error}") from None
+    return Asked(given.query, min(given.budget_tokens, MAX_BUDGET_TOKENS))
 
 
 def can_join(tools: bytes) -> bool:

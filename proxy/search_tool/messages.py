@@ -7,7 +7,7 @@ from typing import Any
 
 from sluice.proxy.body import Body
 from sluice.proxy.search_tool.definition import NAME
-from sluice.proxy.search_tool.events import rendered
+from sluice.proxy.search_tool.events import DONE, is_done, rendered
 from sluice.proxy.search_tool.form import KEPT_VERSION, Kept, Stream
 from sluice.proxy.search_tool.rounds import Call, Round, summed
 from sluice.proxy.translation.json_codec import Json, decode, decode_object, encode, mapping, number, objects, text
@@ -123,9 +123,13 @@ class MessagesStream:
         self._end: Json | None = None
         """The event that says why the round ended."""
         self._is_whole = False
+        self._is_done = False
 
     def feed(self, event: Event) -> bytes:
         """See `Stream`."""
+        if is_done(event):
+            self._is_done = True
+            return b""
         data = decode_object(event.data)
         kind, index = data.get("type"), number(data.get("index"))
         if kind == "message_start":
@@ -178,7 +182,7 @@ class MessagesStream:
         stop = _stop_reason(delta.get("stop_reason"), has_calls=any(map(_is_call, shown)))
         end = {**end, "delta": {**delta, "stop_reason": stop}}
         stopped = written({"type": "message_stop"}, name="message_stop") if self._is_whole else b""
-        return written(end, name="message_delta") + stopped
+        return written(end, name="message_delta") + stopped + (rendered(Event("", DONE)) if self._is_done else b"")
 
     def _add(self, index: int, delta: Json) -> None:
         block, kind = self._blocks.get(index, {}), text(delta.get("type"))

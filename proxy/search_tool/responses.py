@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sluice.proxy.body import Body
 from sluice.proxy.search_tool.definition import NAME
-from sluice.proxy.search_tool.events import rendered
+from sluice.proxy.search_tool.events import DONE, is_done, rendered
 from sluice.proxy.search_tool.form import KEPT_VERSION, Kept, Stream
 from sluice.proxy.search_tool.rounds import Call, Round, summed
 from sluice.proxy.translation.json_codec import Json, decode_object, encode, mapping, objects, text
@@ -118,9 +118,13 @@ class ResponsesStream:
         self._indexes: dict[int, int | None] = {}
         """The client's index of each item; None for those that it does not see."""
         self._end: Json | None = None
+        self._is_done = False
 
     def feed(self, event: Event) -> bytes:
         """See `Stream`."""
+        if is_done(event):
+            self._is_done = True
+            return b""
         data = decode_object(event.data)
         kind, index = text(data.get("type")), data.get("output_index")
         if kind in _BEGINNINGS:
@@ -166,7 +170,8 @@ class ResponsesStream:
             response["usage"] = summed(self._usage, mapping(response.get("usage")))
         if self._num_rounds or any(map(_is_ours, self._parts)):
             response["output"] = [*self._before, *(part for part in self._parts if not _is_ours(part))]
-        return self._sent(Event(text(end.get("type")), b""), {}, {**end, "response": response})
+        last = self._sent(Event(text(end.get("type")), b""), {}, {**end, "response": response})
+        return last + (rendered(Event("", DONE)) if self._is_done else b"")
 
     @property
     def _parts(self) -> list[Json]:
@@ -185,7 +190,7 @@ class ResponsesStream:
 def _round(items: Sequence[Json], *, is_completed: bool) -> Round:
     ours = [item for item in items if _is_ours(item)]
     calls = tuple(Call(text(item.get("call_id")), text(item.get("arguments"))) for item in ours)
-    num_others = sum(item.get("type") in _CLIENTS_CALLS for item in items) - len(ours)
+    num_others = sum(text(item.get("type")) in _CLIENTS_CALLS for item in items) - len(ours)
     return Round(tuple(items), calls, num_others, is_completed)
 
 

@@ -11,7 +11,7 @@ from sluice.proxy.errors import InvalidFieldError, InvalidJsonError
 from sluice.proxy.headers import Header
 from sluice.proxy.translation import chat_to_messages, messages_to_chat, responses_to_chat
 from sluice.proxy.translation.answer import Reader, TranslatedAnswer, Writer
-from sluice.proxy.translation.foreign_thinking import without_foreign_thinking
+from sluice.proxy.translation.foreign_thinking import without_foreign_reasoning, without_foreign_thinking
 from sluice.proxy.translation.from_chat import ChatReader
 from sluice.proxy.translation.from_messages import MessagesReader
 from sluice.proxy.translation.json_codec import Json, decode, encode, mapping
@@ -78,9 +78,11 @@ class Translation:
             request = step(request)
         return encode(request)
 
-    def cleaned(self, wire: WireName, body: bytes) -> bytes:
-        """A request that needs no translation, less what translated answers left in it and its upstream refuses."""
-        return without_foreign_thinking(body) if wire is WireName.MESSAGES else body
+    def cleaned(self, wire: WireName, body: bytes, provider: str) -> bytes:
+        """See `Translator` of the upstreams."""
+        if wire is WireName.MESSAGES:
+            return without_foreign_thinking(body)
+        return without_foreign_reasoning(body) if wire is WireName.RESPONSES and provider == "openai" else body
 
     def answer(self, source: WireName, target: WireName, answer: Answer, *, stream: bool, request: bytes) -> Answer:
         """Wrap an answer that comes in `target`, errors included, so that it reads as `source`.

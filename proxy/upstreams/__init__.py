@@ -1,7 +1,7 @@
 """Where requests go: which upstream serves a model, retries, fallbacks, health. Knows no wire format from inside."""
 
 from sluice.proxy.upstreams.answers import HeldAnswer, RoutedAnswer
-from sluice.proxy.upstreams.http import HttpLimits
+from sluice.proxy.upstreams.limits import HttpLimits
 from sluice.proxy.upstreams.metrics import UpstreamMetrics
 from sluice.proxy.upstreams.overflow import is_context_overflow
 from sluice.proxy.upstreams.presets import PRESETS, Preset

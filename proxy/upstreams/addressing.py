@@ -93,7 +93,7 @@ class Addressing:
                 return None
             path = self._translator.path(translated_to)
         elif wire is not None and self._translator is not None:
-            body = self._translator.cleaned(wire, body)
+            body = self._translator.cleaned(wire, body, settings.known.name)
         if outgoing.model in settings.rename and body:
             body = rename_model(body, settings.rename)
         headers = self._headers(upstream, outgoing, spoken or wire, primary, translated_to)

@@ -7,8 +7,7 @@ piece of an answer; here a piece costs its parsing and one wake-up. Knows no poo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import cast
 
 import httptools
@@ -20,94 +19,13 @@ from sluice.proxy.errors import (
     UpstreamWriteTimeoutError,
 )
 from sluice.proxy.headers import Header
+from sluice.proxy.upstreams.http_answer import HttpAnswer
+from sluice.proxy.upstreams.limits import HttpLimits
 
 _PIECE_BYTES = 128 * 1024
 """So much of a request is handed to the transport at once, so that it shows whether the upstream takes it."""
 _MAX_HEAD_BYTES = 64 * 1024
-_MAX_HELD_BYTES = 256 * 1024
-"""More than this that nobody has read, and the connection is not read from until it is."""
 _NO_BODY = frozenset((204, 304))
-
-
-@dataclass(frozen=True, slots=True)
-class HttpLimits:
-    """How long each step of an exchange may take, and how many exchanges there may be."""
-
-    connect_timeout_s: float = 10.0
-    """Longest wait for a new connection, in seconds."""
-    read_timeout_s: float = 600.0
-    """Longest silence while an answer is awaited or read, in seconds."""
-    write_timeout_s: float = 60.0
-    """Longest time in which none of a request body is taken, in seconds."""
-    pool_timeout_s: float = 10.0
-    """Longest wait for one of `max_connections` to come free, in seconds."""
-    max_connections: int = 4096
-    """Connections at once."""
-
-
-class HttpAnswer:
-    """An answer that comes over a connection; see `Answer`.
-
-    Args:
-        connection: that it comes over; let go of once the answer is whole.
-    """
-
-    def __init__(self, connection: Connection) -> None:
-        self.status = 0
-        self.headers: Sequence[Header] = ()
-        self.on_close: Callable[[], None] | None = None
-        """Called once, when the answer is closed."""
-        self._connection: Connection | None = connection
-        self._parts: list[bytes] = []
-        self._num_held = 0
-        self._error: UpstreamError | None = None
-        self._waiter: asyncio.Future[None] | None = None
-
-    async def read(self) -> bytes:
-        """See `Answer`. What came before a connection broke is the client's, and comes before the error."""
-        while not self._parts:
-            if self._error is not None:
-                raise self._error
-            if self._connection is None:
-                return b""
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-        data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        self._parts.clear()
-        self._num_held = 0
-        if self._connection is not None:
-            self._connection.resume()
-        return data
-
-    def close(self) -> None:
-        """See `Answer`."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.abort()
-        on_close, self.on_close = self.on_close, None
-        if on_close is not None:
-            on_close()
-
-    def add(self, data: bytes) -> None:
-        """Take a piece of the body; `wake` has to follow."""
-        self._parts.append(data)
-        self._num_held += len(data)
-
-    def wake(self) -> None:
-        """Let whoever reads go on."""
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-        if self._num_held > _MAX_HELD_BYTES and self._connection is not None:
-            self._connection.pause()
-
-    def end(self, error: UpstreamError | None = None) -> None:
-        """Note that nothing more comes, and why if that is not as it should be."""
-        self._connection = None
-        self._error = error
-        self.wake()
 
 
 class Connection(asyncio.Protocol):
@@ -146,6 +64,8 @@ class Connection(asyncio.Protocol):
         self._head: asyncio.Future[None] | None = None
         """Done once the answer's head is there."""
         self._headers: list[Header] = []
+        self._parts: list[bytes] = []
+        """Pieces of the body that the parser has just found."""
         self._unsent = memoryview(b"")
         self._is_full = False
         """Whether the transport takes no more for now."""
@@ -243,9 +163,11 @@ class Connection(asyncio.Protocol):
             if not self._is_whole:
                 # The parser's text may quote the answer, so it is named by its class alone.
                 kind = type(error.__context__ or error).__name__
+                self._hand_on(answer)
                 self._fail(UpstreamError(f"upstream {self._origin} gave no valid HTTP answer ({kind})"))
                 return
             self._is_kept = False
+        self._hand_on(answer)
         if self._is_whole:
             self._end()
             return
@@ -253,8 +175,6 @@ class Connection(asyncio.Protocol):
             self._num_head_bytes += len(data)
             if self._num_head_bytes > _MAX_HEAD_BYTES:
                 self._fail(UpstreamError(f"upstream {self._origin} gave no valid HTTP answer (its head is too long)"))
-            return
-        answer.wake()
 
     def pause_writing(self) -> None:
         """See `asyncio.BaseProtocol`."""
@@ -310,9 +230,8 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, data: bytes) -> None:
         """Take a piece of the body, as far as it is this answer's."""
-        assert self._answer is not None
         if not self._is_whole:
-            self._answer.add(data)
+            self._parts.append(data)
 
     def on_message_complete(self) -> None:
         """Note that the answer is whole."""
@@ -322,6 +241,10 @@ class Connection(asyncio.Protocol):
             self._is_kept = self._parser.should_keep_alive()
 
     # What follows from it.
+
+    def _hand_on(self, answer: HttpAnswer) -> None:
+        parts, self._parts = self._parts, []
+        answer.take(parts)
 
     def _send_on(self) -> None:
         while len(self._unsent) and not self._is_full and self.is_open:

@@ -14,11 +14,9 @@ from yarl import URL
 
 from sluice.proxy.errors import UpstreamDisconnectedError, UpstreamError, UpstreamPoolTimeoutError
 from sluice.proxy.headers import Header
-from sluice.proxy.upstreams.connection import HttpLimits
+from sluice.proxy.upstreams.limits import HttpLimits
 from sluice.proxy.upstreams.pool import Pool
 from sluice.proxy.upstreams.types import Answer
-
-__all__ = ["HttpLimits", "HttpUpstream"]
 
 _MAX_STALE_S = 1.0
 """A kept connection that its server closed in the meantime shows it within a round trip; what takes longer was work."""

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from sluice.compressor.profiles import PROFILES, Profile
 from sluice.proxy.breaker import Breaker
-from sluice.proxy.upstreams.http import HttpLimits, HttpUpstream
+from sluice.proxy.upstreams.http import HttpUpstream
+from sluice.proxy.upstreams.limits import HttpLimits
 from sluice.proxy.upstreams.replicas import ReplicaUpstream, Upstream
 from sluice.proxy.upstreams.retries import Policy
 from sluice.proxy.upstreams.settings import UpstreamSettings

@@ -14,7 +14,8 @@ import aiohappyeyeballs
 from yarl import URL
 
 from sluice.proxy.errors import UpstreamConnectTimeoutError, UpstreamUnreachableError
-from sluice.proxy.upstreams.connection import Connection, HttpLimits
+from sluice.proxy.upstreams.connection import Connection
+from sluice.proxy.upstreams.limits import HttpLimits
 
 KEEP_ALIVE_S = 15.0
 """How long a connection is kept for the next request: less than servers and what stands before them keep theirs."""

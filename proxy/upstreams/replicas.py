@@ -19,7 +19,8 @@ from sluice.proxy.errors import (
 )
 from sluice.proxy.headers import Header
 from sluice.proxy.log import fields, logger
-from sluice.proxy.upstreams.http import HttpLimits, HttpUpstream
+from sluice.proxy.upstreams.http import HttpUpstream
+from sluice.proxy.upstreams.limits import HttpLimits
 from sluice.proxy.upstreams.types import Answer
 
 if TYPE_CHECKING:

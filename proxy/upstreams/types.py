@@ -77,8 +77,14 @@ class Translator(Protocol):
         """
         ...
 
-    def cleaned(self, wire: WireName, body: bytes) -> bytes:
-        """A request that needs no translation, less what translated answers left in it and its upstream refuses."""
+    def cleaned(self, wire: WireName, body: bytes, provider: str) -> bytes:
+        """A request that needs no translation, less what translated answers left in it and its upstream refuses.
+
+        Args:
+            wire: the format of the body.
+            body: of the request.
+            provider: name of the upstream's preset.
+        """
         ...
 
     def answer(self, source: WireName, target: WireName, answer: Answer, *, stream: bool, request: bytes) -> Answer:

@@ -18,7 +18,7 @@ from sluice.proxy.headers import Header
 from sluice.proxy.log import fields, logger
 from sluice.proxy.upstreams.addressing import Addressed, Addressing
 from sluice.proxy.upstreams.answers import HeldAnswer, RoutedAnswer, hold
-from sluice.proxy.upstreams.http import HttpLimits
+from sluice.proxy.upstreams.limits import HttpLimits
 from sluice.proxy.upstreams.member import Member, make_member
 from sluice.proxy.upstreams.metrics import UpstreamMetrics
 from sluice.proxy.upstreams.models import Routing, merge_lists

@@ -131,9 +131,15 @@ class View:
         self.num_files = int(self.alive_files.sum())
 
     @cached_property
-    def file_lengths(self) -> npt.NDArray[np.float64]:
-        """Terms per file."""
-        return np.bincount(self.file_of_chunk, self.lengths, len(self.files)).astype(np.float64)
+    def relative_lengths(self) -> npt.NDArray[np.float64]:
+        """Terms per chunk, the average being 1."""
+        return self.lengths / max(float(self.lengths.mean()), 1.0)
+
+    @cached_property
+    def relative_file_lengths(self) -> npt.NDArray[np.float64]:
+        """Terms per file, the average being 1."""
+        lengths = np.bincount(self.file_of_chunk, self.lengths, len(self.files)).astype(np.float64)
+        return lengths / max(float(lengths.mean()), 1.0)
 
     @cached_property
     def chunks_per_file(self) -> npt.NDArray[np.int64]:

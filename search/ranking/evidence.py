@@ -63,9 +63,6 @@ def gather(view: View, question: Question) -> Evidence:
         name: np.zeros(num_files)
         for name in ("file_bm25", "file_coverage", "file_title", "file_path", "file_stem", "file_named", "stem_share")
     }
-    chunk_norm = CHUNK_K1 * (1 - CHUNK_B + CHUNK_B * view.lengths / max(view.lengths.mean(), 1.0))
-    file_lengths = view.file_lengths
-    file_norm = FILE_K1 * (1 - FILE_B + FILE_B * file_lengths / max(file_lengths.mean(), 1.0))
     named = {name.lower().strip("_") for name in question.identifiers}
     total = total_file = 0.0
     occurrences = np.zeros(num_chunks)  # of one term; emptied after each, which is cheaper than a new one
@@ -83,7 +80,7 @@ def gather(view: View, question: Question) -> Evidence:
         occurrences[titled] += TITLE_WEIGHT
         tf = occurrences[holders]
         occurrences[holders] = 0.0
-        gain = rarity * tf / (tf + chunk_norm[holders])
+        gain = rarity * tf / (tf + CHUNK_K1 * (1 - CHUNK_B + CHUNK_B * view.relative_lengths[holders]))
         chunks["bm25"][holders] += gain
         if term in question.head:
             chunks["head_bm25"][holders] += gain
@@ -100,7 +97,9 @@ def gather(view: View, question: Question) -> Evidence:
         by_file[in_stem] += FILE_STEM_WEIGHT
         holding = np.flatnonzero(by_file)
         file_rarity = weight * _idf(len(holding), view.num_files)
-        files["file_bm25"][holding] += file_rarity * by_file[holding] / (by_file[holding] + file_norm[holding])
+        tf = by_file[holding]
+        norm = FILE_K1 * (1 - FILE_B + FILE_B * view.relative_file_lengths[holding])
+        files["file_bm25"][holding] += file_rarity * tf / (tf + norm)
         files["file_coverage"][holding] += file_rarity
         total_file += file_rarity
         files["file_title"][titles > 0] += file_rarity

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sluice.backend.bench import bounds, workload
 from sluice.backend.bench.bounds import Machine
 from sluice.backend.bench.cli import engine
+from sluice.backend.bench.cpu_time import main as bench_cpu_time
 from sluice.backend.bench.gpu.__main__ import main as bench_gpu
 from sluice.backend.bench.gpu.kernels import KernelTimes
 from sluice.backend.bench.gpu.shapes import SHAPES, random_weights
@@ -57,6 +58,24 @@ def test_it_measures_the_engine_and_the_baseline(wide_tiny_folder: Path, tmp_pat
     assert "| plain ×2, tokens/s: engine / transformers |" in result.output
     assert "| edit ×1, tokens/s: with / without speculation |" in result.output
     assert set(json.loads(file.read_text())["bounds"]) < set(values["engine"])
+
+
+def test_no_round_begins_after_the_time_is_up(wide_tiny_folder: Path) -> None:
+    arguments = [
+        "--model",
+        str(wide_tiny_folder),
+        "--streams",
+        "1",
+        "--tokens",
+        "2",
+        "--rounds",
+        "9",
+        "--max-s",
+        "0.001",
+    ]
+    result = CliRunner().invoke(engine, [*arguments, "--prompt-tokens", "40"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert " 1 rounds, medians" in result.output
 
 
 def test_a_server_that_is_none_is_named(wide_tiny_folder: Path) -> None:
@@ -144,6 +163,15 @@ def test_kernels_are_listed_by_their_share_of_the_time() -> None:
         "     3.00 ms  75%      4 ×    750.0 µs  multiply",
         "     1.00 ms  25%      2 ×    500.0 µs  add",
     ]
+
+
+def test_cpu_time_is_measured_for_both(wide_tiny_folder: Path) -> None:
+    arguments = ["--model", str(wide_tiny_folder), "--tokens", "2", "--rounds", "1"]
+    result = CliRunner().invoke(bench_cpu_time, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    rows = [line.split(" | ") for line in result.stdout.splitlines() if line.startswith("| ")]
+    assert [row[0] for row in rows] == ["| streams", "| 1", "| 8", "| 32"]
+    assert all("[" in cell for row in rows[1:] for cell in row[1:])
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import random
 from collections.abc import AsyncIterator
@@ -276,6 +277,23 @@ async def test_a_closed_stream_frees_its_blocks_at_once(engine: EmbeddedEngine) 
     assert num_held_blocks(engine) == 0
 
 
+async def test_continuations_that_fork_where_a_draft_could_begin_stay_their_own(tiny_folder: Path) -> None:
+    """A chunk leaves one token of the prompt, as if the sequence were decoding already."""
+    prompt = [5, 6, 7] * 8 + [5]
+    engine, plain = make(tiny_folder, STRAINS["chunked and speculating"]), make(tiny_folder)
+    for params in (GREEDY, SamplingParams(temperature=1, seed=1, max_tokens=20)):
+        expected, outputs = [], [list[int]() for _ in range(3)]
+        for index in range(3):
+            one = dataclasses.replace(params, seed=None if params.seed is None else params.seed + index)
+            expected.append((await collect(plain, prompt, one))[0])
+        drafts = [[*prompt, *expected[0]]]
+        async for output in engine.generate(prompt, dataclasses.replace(params, n=3), drafts):
+            outputs[output.index] += output.token_ids
+        assert outputs == expected
+    await engine.aclose()
+    await plain.aclose()
+
+
 async def test_random_requests_with_cancellations_leave_every_block_free(tiny_folder: Path) -> None:
     """10,000 of them in the full run."""
     rng = random.Random(4)
@@ -316,14 +334,20 @@ async def test_a_failing_step_fails_its_requests_and_the_engine_serves_on(
     assert (await collect(engine, [5, 6, 7], GREEDY))[1] is FinishReason.LENGTH
 
 
-async def test_a_mistake_of_its_own_leaves_nobody_waiting(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("what", "error"), [((Scheduler, "schedule"), RuntimeError), ((ModelRunner, "run"), torch.AcceleratorError)]
+)
+async def test_a_mistake_of_its_own_and_a_lost_device_leave_nobody_waiting(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, what: tuple[type, str], error: type[Exception]
+) -> None:
     def fail(*_: object) -> None:
-        raise RuntimeError("a bug")
+        raise error("out of order")
 
-    monkeypatch.setattr(Scheduler, "schedule", fail)
+    monkeypatch.setattr(*what, fail)
     engine = make(tiny_folder)
     results = await asyncio.gather(*(collect(engine, [5], GREEDY) for _ in range(3)), return_exceptions=True)
-    assert all(isinstance(result, EngineError) and "has stopped: RuntimeError" in str(result) for result in results)
+    says = f"has stopped: {error.__name__}"
+    assert all(isinstance(result, EngineError) and says in str(result) for result in results)
     assert not engine.is_running
     await engine.aclose()
 

@@ -24,7 +24,7 @@ from sluice.compressor import (
     StateError,
     UnknownRecallError,
 )
-from sluice.compressor import turn as turn_module
+from sluice.compressor import advance as advance_module
 from sluice.compressor.lines import split
 from tests.compressor.conversations import Json, call, encode, file_lines, numbered, result, turns
 from tests.effort import examples
@@ -384,7 +384,7 @@ async def test_what_breaks_inside_leaves_the_new_messages_untouched_for_good(mon
         raise ZeroDivisionError
 
     with monkeypatch.context() as patch:
-        patch.setattr(turn_module, "decide", broken)
+        patch.setattr(advance_module, "decide", broken)
         compressed = await send(compressor, longer)
     assert compressed.bypass == "error"
     assert compressed.messages == [*before.messages, *(encode(message) for message in longer[5:])]
@@ -420,14 +420,14 @@ async def test_a_decision_that_takes_too_long_replays_what_is_known_and_leaves_t
     patient = Compressor(store)
     before = await send(patient, reread())
     longer = [*reread(), call("c3", "Read", file_path="a.py"), result("c3", numbered(file_lines(40)))]
-    decide = turn_module.decide
+    decide = advance_module.decide
 
     def slowly(*arguments: Any) -> Any:
         ends.wait(10)
         return decide(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(turn_module, "decide", slowly)
+        patch.setattr(advance_module, "decide", slowly)
         compressed = await send(Compressor(store, settings), longer)
     ends.set()
     assert compressed.bypass == "timeout"

@@ -10,8 +10,10 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 
+from sluice.proxy.access.keys import make_key
 from tests.dashboard.conftest import OWNER, Served
 from tests.dashboard.traffic import MODELS, Tape, replay, shipped, spread
+from tests.proxy.servers import reading_twice
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
@@ -227,6 +229,22 @@ def test_content_is_shown_for_the_key_that_is_typed(tab: Callable[[Served], Tab]
     assert OWNER not in page.js("return JSON.stringify(sessionStorage) + JSON.stringify(localStorage)")
 
 
+def test_a_proxy_that_wants_keys_asks_for_one(tab: Callable[[Served], Tab]) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    key, text = make_key("ann")
+    with Served(keys=(key,)) as served:
+        page = tab(served).open()
+        page.says("This proxy wants a key")
+        assert "Saved" not in page.text
+        page.click("main .primary")
+        page.press(text, Keys.ENTER)
+        page.says("Nothing has come through yet")
+        assert page.js("return document.getElementById('key').textContent") == "ann"
+        page.driver.refresh()
+        page.says("Nothing has come through yet")
+
+
 def test_the_theme_follows_the_system_until_one_is_chosen(tab: Callable[[Served], Tab], empty: Served) -> None:
     background = "return getComputedStyle(document.body).backgroundColor"
     page = tab(empty)
@@ -250,6 +268,28 @@ def test_a_proxy_that_goes_away_is_said_and_found_again(tab: Callable[[Served], 
     page.says("No conversations yet")
     page.driver.execute_cdp_cmd("Network.emulateNetworkConditions", {"offline": False, **network})
     page.says("live")
+
+
+def test_what_has_no_price_is_counted_in_tokens(tab: Callable[[Served], Tab]) -> None:
+    with Served() as served:
+        body = {"model": "a-model-of-ones-own", "messages": reading_twice()}
+        headers = {"authorization": "Bearer u"}
+        httpx.post(f"{served.url}/v1/chat/completions", json=body, headers=headers, trust_env=False, timeout=30)
+        page = tab(served).open()
+        page.says("Kept out of the context")
+        page.says("No model here has a price")
+        page.says("Tokens per day")
+        assert "Money per day" not in page.text
+
+
+def test_a_backend_is_seen_at_work(tab: Callable[[Served], Tab]) -> None:
+    with Served(provider="self-hosted") as served:
+        page = tab(served).open("/backends")
+        for said in ("62.5 %", "87.5 %", "75.0 %", "3, 1", "room for 131K tokens"):
+            page.says(said)
+        page.says("tok/s")
+        page.until("return document.querySelectorAll('.spark').length === 2")
+        assert page.complaints == []
 
 
 def test_what_agents_send_is_text(tab: Callable[[Served], Tab]) -> None:

@@ -27,6 +27,22 @@ from tests.proxy.servers import Exchange, completion
 DAY_S = 86_400.0
 MODELS = ("claude-sonnet-4-5", "claude-opus-4-5", "gpt-5.1-codex", "claude-haiku-4-5")
 CHARS_PER_TOKEN = 4
+METRICS = """
+vllm:num_requests_running 3
+vllm:num_requests_waiting 1
+vllm:kv_cache_usage_perc 0.625
+vllm:cache_config_info{{num_gpu_blocks="8192",block_size="16"}} 1
+vllm:generation_tokens_total {0}
+vllm:prompt_tokens_total {1}
+vllm:prompt_tokens_cached_total {2}
+vllm:spec_decode_num_draft_tokens_total 400
+vllm:spec_decode_num_accepted_tokens_total 300
+vllm:time_to_first_token_seconds_bucket{{le="0.1"}} 60
+vllm:time_to_first_token_seconds_bucket{{le="0.5"}} 99
+vllm:time_to_first_token_seconds_bucket{{le="+Inf"}} 100
+vllm:time_to_first_token_seconds_sum 11
+vllm:time_to_first_token_seconds_count 100
+"""
 NUM_TURNS_EACH = 8
 NUM_COMPOSED = 300
 
@@ -36,8 +52,13 @@ class CachingProvider:
 
     def __init__(self) -> None:
         self._held: dict[bytes, list[bytes]] = {}
+        self._num_output = 1_000
 
     async def __call__(self, exchange: Exchange) -> None:
+        if exchange.path == "/metrics":  # as a vLLM of one's own says it
+            self._num_output += 500
+            await exchange.whole(METRICS.format(self._num_output, 8 * self._num_output, 7 * self._num_output).encode())
+            return
         messages = [json.dumps(message).encode() for message in exchange.json["messages"]]
         first = hashlib.sha256(b"".join(messages[:2])).digest()
         held = self._held.get(first, [])

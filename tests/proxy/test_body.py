@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sluice.proxy.body import Body, read_body
+from sluice.proxy.body import Body
 from sluice.proxy.errors import BodyTooLargeError, InvalidFieldError, InvalidJsonError, RequestError
+from sluice.proxy.receive import read_body
 from sluice.proxy.wire import wires
 from tests.effort import examples
 from tests.proxy.servers import ScriptedUpstream, proxy, serving

@@ -5,12 +5,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sluice.compressor import Compressed, Compressor, MemoryStore
 from sluice.compressor.profiles import PROFILES, Profile
 from sluice.proxy.cache_cost import cache_cost
 from sluice.proxy.meter import load_prices
+from sluice.proxy.meter.breakpoints import breakpoints_of
+from sluice.proxy.wire import WireName
 from sluice.proxy.wire.wires import CHAT, MESSAGES
+from tests.effort import examples
 from tests.proxy.servers import ScriptedUpstream, proxy, reading_twice
 from tests.proxy.test_wires import as_messages
 
@@ -23,7 +28,7 @@ DAY_S = 86_400.0
 def cost(profile: str, model: str = "m", *, is_ttl_given: bool = False, **fields: Any) -> tuple[float, float, float]:
     body = CHAT.parse(json.dumps({"model": model, "messages": [USER], **fields}).encode())
     price = load_prices().find(model, is_local=profile == "self-hosted")
-    found = cache_cost(PROFILES[profile], price, body, is_ttl_given=is_ttl_given)
+    found = cache_cost(PROFILES[profile], price, body, WireName.CHAT, is_ttl_given=is_ttl_given)
     return found.read, found.write, found.ttl_s
 
 
@@ -77,10 +82,39 @@ def test_anthropics_marks_say_how_long_and_at_what_price(
     controls: Sequence[Any], expected: tuple[float, float, float]
 ) -> None:
     body, price = MESSAGES.parse(marked(*controls)), load_prices().find("claude-opus-5-5")
-    found = cache_cost(PROFILES["anthropic"], price, body, is_ttl_given=False)
+    found = cache_cost(PROFILES["anthropic"], price, body, WireName.MESSAGES, is_ttl_given=False)
     assert (found.read, found.write, found.ttl_s) == pytest.approx(expected)
-    unpriced = cache_cost(PROFILES["anthropic"], None, body, is_ttl_given=False)
+    unpriced = cache_cost(PROFILES["anthropic"], None, body, WireName.MESSAGES, is_ttl_given=False)
     assert (unpriced.write, unpriced.ttl_s) == expected[1:]
+
+
+@examples(60)
+@given(
+    st.lists(st.sampled_from([None, HOUR, MINUTES]), max_size=4),
+    st.sampled_from([None, HOUR, MINUTES]),
+    st.sampled_from([None, HOUR, MINUTES]),
+    st.sampled_from([None, HOUR]),
+    st.sampled_from([None, (",", ":")]),
+)
+def test_the_last_mark_is_found_as_the_meter_finds_it(
+    controls: list[Any], system: Any, tool: Any, automatic: Any, separators: Any
+) -> None:
+    def marked_with(block: dict[str, Any], control: Any) -> dict[str, Any]:
+        return {**block, **({"cache_control": control} if control else {})}
+
+    texts = [marked_with({"type": "text", "text": '"cache_control": {"ttl": "1h"}'}, one) for one in controls]
+    body = {
+        "model": "m",
+        "messages": [{"role": "user", "content": [text]} for text in texts],
+        "tools": [marked_with({"name": "Read"}, tool)],
+        "system": [marked_with({"type": "text", "text": "x"}, system)],
+    }
+    raw = json.dumps({**body, **({"cache_control": automatic} if automatic else {})}, separators=separators).encode()
+    marks = breakpoints_of(raw)
+    assert marks is not None
+    parsed = MESSAGES.parse(raw)
+    found = cache_cost(PROFILES["anthropic"], None, parsed, WireName.MESSAGES, is_ttl_given=False)
+    assert found.ttl_s == (marks.ttl_s if marks.ends else 300.0)
 
 
 class Noting(Compressor):

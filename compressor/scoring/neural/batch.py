@@ -1,4 +1,4 @@
-"""Which windows a network reads together, and how they are laid out for it."""
+"""How windows that a network reads together are laid out for it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,6 @@ import numpy as np
 import torch
 
 from sluice.compressor.scoring.neural.types import Window
-
-
-def batches(num_tokens: Sequence[int], max_batch_tokens: int) -> list[list[int]]:
-    """Windows to compute together, by number: longest first, each batch within the budget with its padding."""
-    found: list[list[int]] = []
-    for number in sorted(range(len(num_tokens)), key=lambda one: -num_tokens[one]):
-        if not found or num_tokens[found[-1][0]] * (len(found[-1]) + 1) > max_batch_tokens:
-            found.append([])
-        found[-1].append(number)
-    return found
 
 
 def tensors_of(windows: Sequence[Window], device: torch.device) -> tuple[torch.Tensor, ...]:

@@ -21,6 +21,10 @@ from sluice.compressor.scoring.neural.types import Floats, LineModel, Window
 
 logger = logging.getLogger(__name__)
 
+_MAX_STALL_S = 1.0
+"""A batch that takes so much longer than it should is taken for one that never ends: nobody waits behind it."""
+_SLOW_S = 0.05
+"""A model that takes longer for 64 tokens is measured on few."""
 _NUM_IDS = 250
 """Every tokenizer has more tokens."""
 _NUM_WARM_UPS = 2
@@ -73,6 +77,7 @@ class Batcher:
         self._jobs: list[_Job] = []
         self._num_waiting = 0
         self._num_running = 0
+        self._due_at_s = float("inf")
         self._changed = threading.Condition()
         self._model: LineModel | None = None
         self._why_not = Fallback.LOADING
@@ -107,7 +112,8 @@ class Batcher:
             if self._model is None or self._is_closed:
                 num, reason = 0, self._why_not
             else:
-                num, reason = self._num_admitted(jobs, within_s), Fallback.BUSY
+                num = 0 if self._clock() > self._due_at_s else self._num_admitted(jobs, within_s)
+                reason = Fallback.BUSY
                 self._jobs += jobs[:num]
                 self._num_waiting += sum(job.waiting.num_tokens for job in jobs[:num])
                 self._changed.notify()
@@ -162,9 +168,10 @@ class Batcher:
     def _next_batch(self) -> list[_Job] | None:
         """Wait for windows and choose; None once closed."""
         with self._changed:
+            self._num_running, self._due_at_s = 0, float("inf")
             while not self._jobs and not self._is_closed:
                 self._changed.wait()
-            jobs, self._num_running = self._jobs, 0
+            jobs = self._jobs
             if self._is_closed:
                 for job in jobs:
                     job.fail(Fallback.DOWN)
@@ -177,6 +184,7 @@ class Batcher:
             batch = [jobs[index] for index in chosen.batch if jobs[index].future.set_running_or_notify_cancel()]
             self._num_waiting = sum(job.waiting.num_tokens for job in self._jobs)
             self._num_running = sum(job.waiting.num_tokens for job in batch)
+            self._due_at_s = self._clock() + self._pace.seconds(self._num_running) + _MAX_STALL_S
         for index in chosen.late:
             jobs[index].fail(Fallback.DEADLINE)
         return batch
@@ -202,13 +210,17 @@ def measure_pace(model: LineModel, limits: BatchLimits, timer: Callable[[], floa
     """Run a model on a small and on a large batch, which also makes it ready for both; see `Pace`."""
     rng = np.random.default_rng(0)
     longest = model.max_window_tokens
-    small, large = [_window(rng, min(64, longest))], [_window(rng, longest)]
-    first, one = _seconds(model, small, timer), _seconds(model, large, timer)
+    small = [_window(rng, min(64, longest))]
+    first = len(small[0].token_ids), _seconds(model, small, timer)
+    if first[1] > _SLOW_S:  # a CPU, perhaps: what a longer window tells is not worth the wait
+        num_tokens = min(256, longest)
+        return fitted(first, (num_tokens, _seconds(model, [_window(rng, num_tokens)], timer)))
+    large = [_window(rng, longest)]
     # As many as a batch may hold, by a first guess that a single window overestimates.
-    guess = fitted((len(small[0].token_ids), first), (longest, one))
+    guess = fitted(first, (longest, _seconds(model, large, timer)))
     num_tokens = min(limits.max_batch_tokens, guess.tokens_within(4 * limits.max_batch_s))
     large += [_window(rng, longest) for _ in range(num_tokens // longest - 1)]
-    return fitted((len(small[0].token_ids), first), (longest * len(large), _seconds(model, large, timer)))
+    return fitted(first, (longest * len(large), _seconds(model, large, timer)))
 
 
 def _window(rng: np.random.Generator, num_tokens: int) -> Window:

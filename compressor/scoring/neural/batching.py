@@ -100,18 +100,21 @@ def num_in_time(num_tokens: Sequence[int], *, num_ahead: int, pace: Pace, within
     return len(num_tokens)
 
 
-def rectangles(num_tokens: Sequence[int], max_padding: float = MAX_PADDING) -> list[range]:
-    """Cut windows, sorted by length, into groups that carry little padding where each is filled to its longest.
+def rectangles(num_tokens: Sequence[int], *, max_tokens: int, max_padding: float = MAX_PADDING) -> list[list[int]]:
+    """Group windows, by index, so that little is padded where each group is filled to its longest.
 
     Args:
-        num_tokens: of each window, ascending.
+        num_tokens: of each window.
+        max_tokens: bound on a group's tokens with their padding; a window that is larger goes alone.
         max_padding: most padding of a group, as a share of its windows' tokens.
     """
-    groups: list[range] = []
-    start, total = 0, 0
-    for index, num in enumerate(num_tokens):
-        total += num
-        if num * (index + 1 - start) > (1 + max_padding) * total:
-            groups.append(range(start, index))
-            start, total = index, num
-    return [*groups, range(start, len(num_tokens))] if num_tokens else []
+    groups: list[list[int]] = []
+    total = 0
+    for index in sorted(range(len(num_tokens)), key=lambda index: num_tokens[index]):
+        total += num_tokens[index]
+        num_padded = num_tokens[index] * (len(groups[-1]) + 1) if groups else 0
+        if not groups or num_padded > min(max_tokens, (1 + max_padding) * total):
+            groups.append([])
+            total = num_tokens[index]
+        groups[-1].append(index)
+    return groups

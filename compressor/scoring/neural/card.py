@@ -29,7 +29,7 @@ class Card:
 
     name: str
     version: str
-    """A digest of the adapter and the shape."""
+    """A digest of the adapter, the shape and the last layer."""
     base: str
     """See `find_base`."""
     num_layers: int | None
@@ -82,6 +82,8 @@ def write_card(
     """Write the card beside an adapter, which gives the model its version."""
     found = blake2b((folder / ADAPTER).read_bytes(), digest_size=4)
     found.update(json.dumps(shape.to_json()).encode())
+    if (folder / COMBINATION).is_file():
+        found.update((folder / COMBINATION).read_bytes())
     card = Card(name, found.hexdigest(), base.name, num_layers, digest, shape, note)
     value = {
         "name": card.name,

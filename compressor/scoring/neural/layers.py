@@ -25,6 +25,13 @@ class Quantized(NamedTuple):
     """(out,), float32."""
 
 
+class Gate(NamedTuple):
+    """Llama's gate and up matrices, for the kernel that multiplies with both at once."""
+
+    weight: Tensor
+    """(2 · width, in)"""
+
+
 Matrix: TypeAlias = Tensor | Quantized
 """(out, in) where it is a tensor."""
 
@@ -36,7 +43,7 @@ class Llama(NamedTuple):
     qkv: Matrix
     out: Matrix
     mlp_norm: Tensor
-    gate_up: Matrix
+    gate_up: Matrix | Gate
     down: Matrix
 
 
@@ -128,8 +135,7 @@ def after_attention(x: Tensor, attended: Tensor, layer: Layer, sizes: Sizes) -> 
     """
     if isinstance(layer, Llama):
         x = x + times(attended, layer.out)
-        gate, up = times(_rms_norm(x, layer.mlp_norm, sizes.eps), layer.gate_up).chunk(2, dim=1)
-        return x + times(functional.silu(gate) * up, layer.down)
+        return x + times(_let_through(_rms_norm(x, layer.mlp_norm, sizes.eps), layer.gate_up), layer.down)
     shape = (sizes.hidden_size,)
     x = x + times(attended, layer.out, layer.out_bias)
     x = functional.layer_norm(x, shape, layer.norm, layer.norm_bias, sizes.eps)
@@ -197,6 +203,15 @@ def layers_of(network: LineNetwork) -> list[Layer]:
             )
         )
     return found
+
+
+def _let_through(x: Tensor, gate_up: Matrix | Gate) -> Tensor:
+    if isinstance(gate_up, Gate):
+        from sluice.compressor.scoring.neural.gated_kernel import gated
+
+        return gated(x, gate_up.weight)
+    gate, up = times(x, gate_up).chunk(2, dim=1)
+    return functional.silu(gate) * up
 
 
 def _joined(*parts: Any) -> Tensor:

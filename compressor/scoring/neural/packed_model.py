@@ -16,8 +16,10 @@ from torch import Tensor
 from sluice.compressor.scoring.neural.attention import Sequences, attend
 from sluice.compressor.scoring.neural.card import Card
 from sluice.compressor.scoring.neural.layers import (
+    Gate,
     Heads,
     Layer,
+    Llama,
     Matrix,
     Quantized,
     Sizes,
@@ -46,6 +48,7 @@ class PackedModel:
         device: to compute on.
         form: of the matrices.
         is_compiled: whether the layers are compiled, which takes seconds at the first windows.
+        is_gated: whether Llama's gate is one kernel, on a GPU (`gated_kernel.py`).
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class PackedModel:
         device: str = "cpu",
         form: Form = "float32",
         is_compiled: bool = False,
+        is_gated: bool = False,
     ) -> None:
         self.name, self.version = card.name, card.version
         self.max_window_tokens = card.shape.max_tokens
@@ -66,6 +70,8 @@ class PackedModel:
         self._layers = [
             _placed(layer, self._device, dtype, is_quantized=form == "int8") for layer in layers_of(network)
         ]
+        if is_gated:
+            self._layers = [_gated(layer) for layer in self._layers]
         base: Any = network.base
         self._is_llama = network.architecture == "llama"
         if self._is_llama:
@@ -176,6 +182,15 @@ def _placed(layer: Layer, device: torch.device, dtype: torch.dtype, *, is_quanti
 
     parts: Any = [place(part) for part in layer]
     return type(layer)(*parts)
+
+
+def _gated(layer: Layer) -> Layer:
+    """A layer with its gate as one kernel, where that fits."""
+    from sluice.compressor.scoring.neural.gated_kernel import fits
+
+    if isinstance(layer, Llama) and isinstance(layer.gate_up, Tensor) and fits(layer.gate_up):
+        return layer._replace(gate_up=Gate(layer.gate_up))
+    return layer
 
 
 def _mark_dynamic(*tensors: Tensor) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from sluice.compressor.scoring.base import HEADS
-from sluice.compressor.scoring.neural.batch import batches, tensors_of
+from sluice.compressor.scoring.neural.batch import tensors_of
+from sluice.compressor.scoring.neural.batching import rectangles
 from sluice.compressor.scoring.neural.card import Card
 from sluice.compressor.scoring.neural.network import LineNetwork
 from sluice.compressor.scoring.neural.types import Floats, Window
@@ -32,7 +33,8 @@ class TorchModel:
     def logits(self, windows: Sequence[Window]) -> list[Floats]:
         """See `LineModel`."""
         found: list[Floats] = [np.zeros((0, len(HEADS)), np.float32)] * len(windows)
-        for numbers in batches([len(window.token_ids) for window in windows], self._max_batch_tokens):
+        sizes = [len(window.token_ids) for window in windows]
+        for numbers in rectangles(sizes, max_tokens=self._max_batch_tokens):
             batch = [windows[number] for number in numbers]
             with torch.inference_mode():
                 values = self._network(*tensors_of(batch, self._network.head.weight.device)).cpu().numpy()

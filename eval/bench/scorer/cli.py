@@ -25,6 +25,8 @@ _SHARED = {"cpu": (8, 512, 192), "cuda": (64, 512, 192)}
 """A batch whose windows begin alike: windows, tokens of each, tokens that they share."""
 _CHECKED = ((200, 0), (330, 0), (330, 96), (256, 96))
 """Windows that are compared with float32: tokens, tokens that they share."""
+_PROFILED = (64, 512)
+_NUM_KERNELS = 14
 _PAUSE_S = 0.5
 """Mean time between the requests of one of many callers."""
 _COLUMNS = ("batch × window", "tokens/s", "p50 ms", "p95 ms", "bound, tokens/s", "of the bound", "of the data sheet's")
@@ -50,10 +52,12 @@ class _Report:
 @click.option("--model", "models", multiple=True, help="Only models with this in their name; repeatable.")
 @click.option("--form", "forms", multiple=True, type=click.Choice(["bfloat16", "float32", "int8"]))
 @click.option("--compile/--no-compile", "is_compiled", default=None, help="Layers.  [default: on a GPU]")
+@click.option("--gated", "is_gated", is_flag=True, help="Llama's gate as one kernel.")
 @click.option("--seconds", default=1.0, show_default=True, type=click.FloatRange(0.01), help="Of each figure.")
 @click.option("--at-once", default=64, show_default=True, type=click.IntRange(1), help="Requests that come at once.")
 @click.option("--deadline-ms", default=30.0, show_default=True, type=click.FloatRange(1))
 @click.option("--features/--no-features", "with_features", default=True, show_default=True, help="Measure them, too.")
+@click.option("--kernels", "with_kernels", is_flag=True, help="List what the GPU spends a batch's time on.")
 @click.option(
     "--traces",
     type=click.Path(exists=True, path_type=Path),
@@ -66,10 +70,12 @@ def scorer(
     models: Sequence[str],
     forms: Sequence[Form],
     is_compiled: bool | None,
+    is_gated: bool,
     seconds: float,
     at_once: int,
     deadline_ms: float,
     with_features: bool,
+    with_kernels: bool,
     traces: Sequence[Path],
     json_file: Path | None,
 ) -> None:
@@ -101,7 +107,11 @@ def scorer(
         for model in shapes.NAMES:
             if not models or any(text.lower() in model.lower() for text in models):
                 wants_compiled = device == "cuda" if is_compiled is None else is_compiled
-                _model(report, model, on, form, peak, wants_compiled, seconds, at_once, deadline_ms / 1000)
+                ready = _model(
+                    report, model, on, form, peak, wants_compiled, is_gated, seconds, at_once, deadline_ms / 1000
+                )
+                if with_kernels and device == "cuda":
+                    _kernels(report, ready)
     if json_file is not None:
         json_file.write_text(json.dumps({"device": name, "values": report.values}, indent=1), encoding="utf-8")
 
@@ -130,18 +140,20 @@ def _model(
     form: Form,
     peak: Peak,
     is_compiled: bool,
+    is_gated: bool,
     seconds: float,
     at_once: int,
     deadline_s: float,
-) -> None:
+) -> PackedModel:
     from sluice.compressor.scoring.neural.packed_model import PackedModel
     from sluice.eval.bench.scorer import concurrent, shapes
 
     network = shapes.random_network(name, device)
     card = shapes.card_of(network, name, shapes.max_window_tokens(name))
-    model = PackedModel(card, network, device=str(device), form=form, is_compiled=is_compiled)
+    model = PackedModel(card, network, device=str(device), form=form, is_compiled=is_compiled, is_gated=is_gated)
     nominal = f", {peak.nominal / 1e12:.0f} by the data sheet" if peak.nominal else ""
-    report.say(f"\n{name}, {form}{', compiled' if is_compiled else ''}; {peak.measured / 1e12:.2f} TFLOP/s{nominal}")
+    how = "".join(f", {word}" for word, is_so in (("compiled", is_compiled), ("gated", is_gated)) if is_so)
+    report.say(f"\n{name}, {form}{how}; {peak.measured / 1e12:.2f} TFLOP/s{nominal}")
     report.say(f"differs from float32 by {_difference(model, network, card):.3g} at the most\n")
     report.row(*_COLUMNS)
     report.row(*["---"] * len(_COLUMNS))
@@ -175,6 +187,7 @@ def _model(
             }
         )
     batcher.close()
+    return model
 
 
 def _speeds(model: PackedModel, device: str, seconds: float) -> Iterator[tuple[Speed, str]]:
@@ -186,6 +199,17 @@ def _speeds(model: PackedModel, device: str, seconds: float) -> Iterator[tuple[S
         num_windows, tokens, shared = _SHARED[device]
         speed = measure(model, num_windows, tokens, num_shared=shared, seconds=seconds)
         yield speed, f"{num_windows} × {tokens}, {shared} alike"
+
+
+def _kernels(report: _Report, model: PackedModel) -> None:
+    from sluice.eval.bench.scorer.speed import kernels
+
+    num_windows, tokens = _PROFILED
+    found = kernels(model, num_windows, tokens)
+    total_ms = sum(milliseconds for _, _, milliseconds in found)
+    report.say(f"\n{num_windows} × {tokens}: {total_ms:.2f} ms in kernels")
+    for name, num, milliseconds in found[:_NUM_KERNELS]:
+        report.say(f"{milliseconds:8.3f} ms {milliseconds / total_ms:4.0%} {num:5} × {name[:80]}")
 
 
 def _difference(model: PackedModel, network: Any, card: Any) -> float:

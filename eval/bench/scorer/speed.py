@@ -117,6 +117,17 @@ def peak_of(device: torch.device, form: str) -> Peak:
     return Peak(2 * size**3 / best_s, None)
 
 
+def kernels(model: LineModel, num_windows: int, window_tokens: int) -> list[tuple[str, int, float]]:
+    """What a GPU spends a batch's time on: each kernel's name, how often it ran, and its milliseconds, most first."""
+    rng = np.random.default_rng(0)
+    windows = [random_window(rng, window_tokens) for _ in range(num_windows)]
+    model.logits(windows)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        model.logits(windows)
+    found = [(event.key, event.count, event.self_device_time_total / 1000) for event in profile.key_averages()]
+    return sorted(found, key=lambda kernel: -kernel[2])
+
+
 def largest_difference(model: LineModel, reference: LineModel, windows: Sequence[Window]) -> float:
     """Between two models' logits."""
     pairs = zip(model.logits(windows), reference.logits(windows), strict=True)

@@ -8,20 +8,19 @@ const HEIGHT = 220;
 /**
  * A chart that keeps the width of its place.
  *   x: numbers (seconds, or turns from 1); isTime: how to read them; label: of an x value in the tip
- *   series: [{name, values, color: a CSS variable, kind: "line" | "area" | "bars", format}]
- *   marks: [{x, label, color}] vertical lines
+ *   series: [{name, values, shown, color, fill, kind, format}], drawn one over the other
+ *     shown: what the tip tells where it is not what is drawn; color, fill: CSS variables; kind: "area" or "bars"
+ *   axis: {x, y} write a tick; marks: [{x, label, color}] vertical lines
  * Returns the element; `summary` is what a screen reader is told.
  */
-export function chart({ x, isTime, label, series, summary, axis, marks = [], height = HEIGHT, legend = true }) {
+export function chart({ x, isTime, label, series, summary, axis, marks = [] }) {
   const place = h("div", { class: "chart" });
   const figure = h("figure", { role: "group", "aria-label": summary },
     place,
     h("figcaption", { class: "hidden" }, summary));
-  const keys = legend
-    ? h("div", { class: "legend", "aria-hidden": "true" }, series.map((one) =>
-        h("span", null, h("i", { class: one.kind === "line" ? "line" : null, vars: { "--c": `var(${one.color})` } }), one.name)),
-        marks.length ? h("span", null, h("i", { class: "dash", vars: { "--c": `var(${marks[0].color})` } }), marks[0].label) : null)
-    : null;
+  const keys = h("div", { class: "legend", "aria-hidden": "true" },
+    series.map((one) => h("span", null, h("i", { vars: { "--c": `var(${one.color})` } }), one.name)),
+    marks.length ? h("span", null, h("i", { class: "dash", vars: { "--c": `var(${marks[0].color})` } }), marks[0].label) : null);
   let plot = null;
 
   function draw() {
@@ -36,7 +35,8 @@ export function chart({ x, isTime, label, series, summary, axis, marks = [], hei
     const paint = { stroke: css("--faint"), font, ticks: { show: false }, grid: { stroke: css("--line-soft"), width: 1 } };
     const bars = uPlot.paths.bars({ size: [0.64, 34], radius: 0.12 });
     return {
-      width, height,
+      width,
+      height: HEIGHT,
       padding: [10, 22, 0, 0],
       legend: { show: false },
       cursor: { y: false, points: { size: 6, width: 1.5 }, drag: { x: false, y: false } },
@@ -54,9 +54,8 @@ export function chart({ x, isTime, label, series, summary, axis, marks = [], hei
           label: one.name,
           stroke: css(one.color),
           width: one.kind === "bars" ? 0 : 1.75,
-          dash: one.dash,
-          fill: one.kind === "line" ? undefined : css(one.fill ?? one.color),
-          paths: one.kind === "bars" ? bars : one.steps ? uPlot.paths.stepped({ align: 1 }) : undefined,
+          fill: css(one.fill ?? one.color),
+          paths: one.kind === "bars" ? bars : undefined,
           points: { show: x.length === 1 && one.kind !== "bars", size: 5 },
         })),
       ],
@@ -66,7 +65,7 @@ export function chart({ x, isTime, label, series, summary, axis, marks = [], hei
 
   const observer = new ResizeObserver(() => {
     if (!plot) draw();
-    else if (place.clientWidth && place.clientWidth !== plot.width) plot.setSize({ width: place.clientWidth, height });
+    else if (place.clientWidth && place.clientWidth !== plot.width) plot.setSize({ width: place.clientWidth, height: HEIGHT });
   });
   observer.observe(place);
   const repaint = () => (place.isConnected ? draw() : removeEventListener("themechange", repaint));
@@ -97,7 +96,7 @@ function tip(label, series) {
         if (idx == null || left < 0) return box.classList.remove("on");
         box.replaceChildren(
           h("b", null, label(plot.data[0][idx], idx)),
-          ...series.filter((one) => !one.silent).map((one) =>
+          ...series.map((one) =>
             h("span", null, h("em", null, one.name), one.format((one.shown ?? one.values)[idx]))));
         box.classList.add("on");
         const width = box.offsetWidth;

@@ -29,7 +29,3 @@ export function show(place, ...children) {
   place.replaceChildren(...children.flat(Infinity).filter((child) => child != null && child !== false));
   if (held) document.getElementById(held)?.focus({ preventScroll: true });
 }
-
-let last = 0;
-/** An id that no other element has. */
-export const uid = (prefix) => `${prefix}-${++last}`;

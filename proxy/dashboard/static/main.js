@@ -94,8 +94,7 @@ function locked(error) {
     h("p", null, wantsKey
       ? "Show a proxy key, or the dashboard key, to see its figures. The key stays in this tab."
       : error.message),
-    h("p", { class: "row end", style: null }, h("button", { class: "primary", type: "button", onclick: () => (wantsKey ? askForKey() : open()) }, wantsKey ? "Show a key" : "Try again"))));
-  content.querySelector(".row").style.justifyContent = "center";
+    h("p", { class: "row center" }, h("button", { class: "primary", type: "button", onclick: () => (wantsKey ? askForKey() : open()) }, wantsKey ? "Show a key" : "Try again"))));
   performance.mark("sluice-shown");
   if (wantsKey && key()) askForKey(error.message);
 }

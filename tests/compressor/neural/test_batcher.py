@@ -156,6 +156,23 @@ def test_what_cannot_be_done_in_time_is_refused_at_once(started: Callable[..., t
     assert not wait(futures[:2], LONG_S).not_done
 
 
+def test_nobody_waits_behind_a_batch_that_never_ends() -> None:
+    model, now_s = Coins(), [0.0]
+    batcher = Batcher(lambda: model, clock=lambda: now_s[0])
+    batcher.start()
+    until(lambda: batcher.model is not None)
+    model.gate = threading.Event()
+    (stuck,) = batcher.submit([window(0)], LONG_S)
+    until(stuck.running)
+    now_s[0] += 10
+    assert why(batcher.submit([window(1)], LONG_S)[0]) is Fallback.BUSY
+    model.gate.set()
+    assert stuck.result(LONG_S) is not None
+    now_s[0] += 1_000  # idle for long, and well again
+    until(lambda: batcher.submit([window(2)], LONG_S)[0].exception(LONG_S) is None)
+    batcher.close()
+
+
 def test_closing_answers_whoever_waits(started: Callable[..., tuple[Batcher, Coins]]) -> None:
     batcher, model = started(BatchLimits(max_batch_s=10.0))
     model.gate = threading.Event()

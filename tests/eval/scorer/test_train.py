@@ -11,7 +11,7 @@ from sluice.compressor.scoring.forest import read_forest
 from sluice.eval.data import read_traces
 from sluice.eval.scorer.crossval import held_out, leave_one_out
 from sluice.eval.scorer.data import Examples, Sampling, Source, concatenate, examples
-from sluice.eval.scorer.trees import Growth, grow, targets, to_forest
+from sluice.eval.scorer.trees import Growth, averaged, grow, targets, to_forest
 from sluice.eval.traces import AGENTS, trace_file
 
 pytest.importorskip("lightgbm")
@@ -53,6 +53,14 @@ def test_trees_too_large_for_a_mask_are_refused(tiny: Examples) -> None:
     boosters = grow(noisy, Growth(num_trees=2, num_leaves=60, min_leaf_weight=1))
     with pytest.raises(ValueError, match="32"):
         to_forest(boosters)
+
+
+def test_a_mean_of_forests_has_the_mean_of_their_margins(tiny: Examples) -> None:
+    one, other = (to_forest(grow(tiny, growth)) for growth in (SMALL, replace(SMALL, num_trees=3, num_leaves=7)))
+    mean = averaged(one, other).margins(tiny.features)
+    assert np.allclose(mean, (one.margins(tiny.features) + other.margins(tiny.features)) / 2, atol=1e-5)
+    with pytest.raises(ValueError, match="no mean"):
+        averaged(one, replace(other, features=other.features[::-1]))
 
 
 def test_figures_of_held_out_groups(tiny: Examples) -> None:

@@ -51,6 +51,9 @@ async def test_conversations_come_newest_first_with_their_sums(store: MeterStore
     await store.add(b"1", [entry("a", 1.0), entry("b", 2.0), entry("a", 3.0)])
     found = await store.conversations(0, 10)
     assert [(one.id, one.first_at_s, one.about.last_at_s) for one in found] == [("a", 1.0, 3.0), ("b", 2.0, 2.0)]
+    assert await store.num_conversations() == 2
+    assert await store.conversation("a") == found[0]
+    assert await store.conversation("c") is None
     assert found[0].sums == {
         "turns": 2.0,
         "tokens_in": 60.0,

@@ -15,7 +15,7 @@ import pytest
 
 from sluice.compressor import MemoryStore
 from sluice.proxy.errors import ConfigError
-from sluice.proxy.search_tool.answer import MAX_ROUNDS
+from sluice.proxy.search_tool.answer import MAX_CALLS, MAX_ROUNDS
 from sluice.proxy.settings import load_settings
 from sluice.proxy.wire import WireName
 from sluice.proxy.wire.wires import WIRES
@@ -246,7 +246,8 @@ async def test_where_the_upstream_is_overloaded_the_client_is_told(
     script(upstream, wire, [[search("call_0")], 503, [search("call_0")], 503])
     async with searching(upstream, root, max_retries=0) as client:
         answer = await client.post(WIRES[wire].path, json=request(wire, HI, stream=False))
-        assert answer.status_code == 502
+        assert answer.status_code == 503
+        assert answer.json()["error"]["message"] == "no"
         streamed = await client.post(WIRES[wire].path, json=request(wire, HI, stream=True))
     assert "503" in streamed.text
     assert "error" in parse_events(streamed.content)[-1].get("type", "error")
@@ -299,6 +300,38 @@ async def test_mode_off_is_literal(upstream: ScriptedUpstream, root: Path, wire:
 
 
 @wires
+@streams
+async def test_searches_at_once_are_bounded(
+    upstream: ScriptedUpstream, root: Path, wire: WireName, stream: bool
+) -> None:
+    calls = [search(f"call_{n}") for n in range(MAX_CALLS + 2)]
+    script(upstream, wire, [calls, [("text", "Well.")]])
+    async with searching(upstream, root) as client:
+        await ask(client, wire, HI, stream=stream)
+    found = [found_in(forwarded(upstream.last), call[1]) for call in calls]
+    assert [text.startswith("search failed") for text in found] == [False] * MAX_CALLS + [True] * 2
+
+
+@wires
+async def test_a_stream_that_ends_with_done_goes_on_before_it(
+    upstream: ScriptedUpstream, root: Path, wire: WireName
+) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.start("text/event-stream")
+        pieces = [("text", "Found.")] if len(upstream.exchanges) > 1 else [search("call_0")]
+        data = events(wire, pieces, len(upstream.exchanges))
+        await exchange.part(data if wire is WireName.CHAT else data + b"data: [DONE]\n\n")
+        await exchange.end()
+
+    upstream.answer = answer
+    async with searching(upstream, root) as client:
+        streamed = await client.post(WIRES[wire].path, json=request(wire, HI, stream=True))
+    assert streamed.content.count(b"[DONE]") == 1
+    assert streamed.content.endswith(b"data: [DONE]\n\n")
+    assert pieces_of(wire, seen(wire, parse_events(streamed.content))) == [("text", "Found.")]
+
+
+@wires
 async def test_it_is_decided_at_the_first_message(upstream: ScriptedUpstream, root: Path, wire: WireName) -> None:
     store = MemoryStore()
 
@@ -338,6 +371,19 @@ async def test_a_lost_record_means_a_history_without_it(
         again = await ask(client, wire, messages, stream=stream)
     assert forwarded(upstream.last) == messages
     assert ("text", "Next.") in pieces_of(wire, again)
+
+
+@wires
+async def test_an_exchange_outlives_the_process(upstream: ScriptedUpstream, root: Path, wire: WireName) -> None:
+    store = MemoryStore()
+    script(upstream, wire, [[("text", "Look."), search("call_0")], [("text", "Found.")], [("text", "Next.")]])
+    async with searching(upstream, root, app_options={"store": store}) as client:
+        body = await ask(client, wire, HI, stream=True)
+    messages = [*HI, *given_back(wire, body), {"role": "user", "content": "go on"}]
+    async with searching(upstream, root, app_options={"store": store}) as client:
+        await ask(client, wire, messages, stream=False)
+    second, third = (forwarded(exchange) for exchange in upstream.exchanges[1:])
+    assert third[: len(second)] == second
 
 
 @wires

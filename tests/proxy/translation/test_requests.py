@@ -391,3 +391,16 @@ def test_options_have_the_names_of_the_target() -> None:
     assert "top_p" not in messages
     assert messages["tool_choice"] == {"type": "tool", "name": "f", "disable_parallel_tool_use": True}
     assert messages["output_config"]["format"]["schema"] == schema
+
+
+def test_reasoning_in_plain_words_goes_to_no_openai() -> None:
+    said = [{"type": "reasoning_text", "text": "hm"}]
+    ours = {"type": "reasoning", "id": "rs_1", "summary": [], "content": said, "encrypted_content": None}
+    theirs = {"type": "reasoning", "id": "rs_2", "summary": [], "encrypted_content": "gAAA"}
+    user = {"role": "user", "content": 'says "reasoning_text"'}
+    raw = json.dumps({"model": "m", "input": [user, ours, theirs, ours], "store": False}).encode()
+    sent = Translation().cleaned(RESPONSES, raw, "openai")
+    assert json.loads(sent) == {"model": "m", "input": [user, theirs], "store": False}
+    assert Translation().cleaned(RESPONSES, raw, "vllm") == raw
+    for same in (sent, b"no json", b'{"input": "reasoning_text"}', b'{"input": [{"type": "reasoning_text"}]}'):
+        assert Translation().cleaned(RESPONSES, same, "openai") == same

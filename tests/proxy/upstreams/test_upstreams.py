@@ -329,7 +329,7 @@ async def test_a_model_is_called_what_the_upstream_calls_it(fleet: Fleet) -> Non
 class Shouting:
     """A translator that can put Anthropic's format as chat, and shouts."""
 
-    def cleaned(self, wire: WireName, body: bytes) -> bytes:
+    def cleaned(self, wire: WireName, body: bytes, provider: str) -> bytes:
         return body
 
     def can(self, source: WireName, target: WireName) -> bool:

@@ -48,8 +48,8 @@ export function start({ place }) {
       ["Prefix cache hits", [percent(figures.prefix_hit_rate), figures.prefix_hit_rate != null ? h("div", { class: "gauge", role: "img", "aria-label": percent(figures.prefix_hit_rate), vars: { "--v": figures.prefix_hit_rate } }) : null]],
       ["Drafts accepted", percent(figures.draft_acceptance)],
       ["Running, waiting", `${count(figures.num_running)}, ${count(figures.num_waiting)}`],
-      ["First token, p50", [duration(figures.ttft_p50_ms), h("small", { class: "faint" }, ` p95 ${duration(figures.ttft_p95_ms)}`)]],
-      ["Between tokens, p50", [duration(figures.itl_p50_ms), h("small", { class: "faint" }, ` p95 ${duration(figures.itl_p95_ms)}`)]],
+      ["First token, p50", [duration(figures.ttft_p50_ms), figures.ttft_p95_ms != null ? h("small", { class: "faint" }, `p95 ${duration(figures.ttft_p95_ms)}`) : null]],
+      ["Between tokens, p50", [duration(figures.itl_p50_ms), figures.itl_p95_ms != null ? h("small", { class: "faint" }, `p95 ${duration(figures.itl_p95_ms)}`) : null]],
     ];
     const about = [figures.kv_capacity_tokens != null ? `room for ${compact(figures.kv_capacity_tokens)} tokens` : null, figures.preemptions ? `${count(figures.preemptions)} preemptions` : null].filter(Boolean).join(" · ");
     return h("section", { class: "card grid" }, h("header", null, h("h2", null, name), h("p", null, about)), h("dl", { class: "facts" }, facts.map(([term, value]) => h("div", null, h("dt", null, term), h("dd", null, value)))));

@@ -2,8 +2,8 @@
 import { get } from "../api.js";
 import { chart, interval } from "../charts.js";
 import { h, show } from "../dom.js";
-import { ago, compact, count, duration, money, percent, span, time, utcDay, when } from "../format.js";
-import { ARMS, REASONS, card, empty, kpis, measured, quiet, range, saved, shares, table } from "../parts.js";
+import { ago, compact, count, duration, money, percent, span, utcDay, when } from "../format.js";
+import { REASONS, card, empty, kpis, measured, quiet, range, saved, shares, table } from "../parts.js";
 
 const RANGES = [[1, "Today (UTC)"], [7, "7 days"], [30, "30 days"], [90, "90 days"]];
 
@@ -37,7 +37,7 @@ export function start({ place, session, go, askForKey }) {
       head,
       hero(data),
       figures(data),
-      h("div", { class: "grid" }, moneyByDay(data)),
+      h("div", { class: "grid" }, byDayChart(data)),
       h("div", { class: "grid two" }, groups("By model", data.by_model, data.measured.model), groups("By key", data.by_key, data.measured.key)),
       composition(data, session, askForKey),
       h("div", { class: "grid wide" }, cache(data), overhead(data)),
@@ -57,7 +57,7 @@ function nothing() {
 
 function hero(data) {
   const { totals, holdout } = data;
-  const worked = h("div", null,
+  const worked = !hasMoney(totals) ? unpriced(totals) : h("div", null,
     h("p", { class: "label" }, "Saved"),
     h("p", { class: "figure" }, money(totals.saved)),
     h("p", null, money(totals.cost), " spent instead of ", money(totals.cost_untouched), " untouched",
@@ -81,6 +81,17 @@ function hero(data) {
   return h("section", { class: "card hero", "aria-label": "Savings" }, worked, proof);
 }
 
+/** Whether anything has a price: what is not sold is counted in tokens. */
+const hasMoney = (totals) => totals.cost_untouched > 0 || totals.cost > 0;
+
+function unpriced({ tokens_in: came, tokens_out: went, num_unmetered: unmetered }) {
+  return h("div", null,
+    h("p", { class: "label" }, "Kept out of the context"),
+    h("p", { class: "figure" }, `${compact(came - went)} tokens`),
+    h("p", null, came ? `${percent((came - went) / came)} of ${compact(came)} that agents sent. ` : null,
+      unmetered ? "The upstream tells no usage, so that nothing can be priced." : ["No model here has a price; ", h("code", null, "prices_file"), " can give them one."]));
+}
+
 /** An interval that holds 0 shows no difference, whatever its middle is. */
 function shownDifference({ share, low, high }) {
   if (low != null && low <= 0 && high >= 0) return "No difference shown yet";
@@ -98,6 +109,25 @@ function figures({ totals, overhead_ms: overhead, arms, answers }) {
     ["Read from the cache", percent(totals.cache_read_share), `${compact(totals.usage.cache_read)} input tokens`],
     ["Overhead, median", duration(overhead.p50), `p95 ${duration(overhead.p95)}, p99 ${duration(overhead.p99)}`],
   ]);
+}
+
+function byDayChart(data) {
+  return hasMoney(data.totals) ? moneyByDay(data) : tokensByDay(data);
+}
+
+function tokensByDay({ by_day: byDay, since, until }) {
+  const days = filled(byDay, since, until);
+  const came = days.map((one) => one.sums.tokens_in ?? 0), went = days.map((one) => one.sums.tokens_out ?? 0);
+  return card("Tokens per day", "of the messages, by our tokenizer, UTC days", chart({
+    x: days.map((one) => Date.parse(`${one.name}T12:00:00Z`) / 1000), isTime: true,
+    label: (_, index) => utcDay(days[index].name),
+    axis: { x: (tick) => utcDay(new Date(tick * 1000).toISOString().slice(0, 10)), y: compact },
+    series: [
+      { name: "as sent", values: came, color: "--ghost", kind: "bars", format: compact },
+      { name: "forwarded", values: went, color: "--flow", kind: "bars", format: compact },
+    ],
+    summary: `Tokens per day over ${days.length} days.`,
+  }));
 }
 
 function moneyByDay({ by_day: byDay, measured: groups, since, until }) {
