@@ -22,12 +22,12 @@ Tokens = NDArray[np.float64]
 class RouterSettings:
     """How prefixes and load are weighed."""
 
-    prefill_weight: float = 10.0
+    prefill_weight: float = 30.0
     """What a token to compute counts against one that is queued: a move costs work and room, a queue passes."""
     fair_share: float = 0.95
     """Share of the mean of recent work that a replica may have before more counts against it. Below 1, so that of those
     that a new conversation may choose among freely, none is above the mean already."""
-    pull: float = 2.0
+    pull: float = 6.0
     """What each token of recent work beyond that counts, in tokens of prefill."""
     recent_s: float = 600.0
     """Time constant in which work done is forgotten, in seconds."""

@@ -40,6 +40,11 @@ class Environment:
         """The command `vllm`."""
         return self.folder / "bin" / "vllm"
 
+    def has_module(self, name: str) -> bool:
+        """Whether a package or module of this name is installed in it."""
+        place = _site_packages(self.folder)
+        return any((place / found).exists() for found in (name, f"{name}.py"))
+
 
 def default_env_dir() -> Path:
     """Where vLLM is installed when nothing else is said."""

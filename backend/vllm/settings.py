@@ -79,7 +79,7 @@ class VllmSettings(BaseModel):
     kv_role: Literal["kv_producer", "kv_consumer", "kv_both"] | None = None
     """This replica's part in disaggregated prefill; None: it does both by itself."""
     kv_connector: str = "NixlConnector"
-    """What moves the cache between prefill and decode replicas, where `kv_role` is set."""
+    """What moves the cache between prefill and decode replicas, where `kv_role` is set; this one takes nixl."""
     kv_transfer_config: dict[str, Any] | None = None
     """vLLM's `--kv-transfer-config`, whole; excludes the settings above that would write it."""
     kv_events: str | None = Field(default=None, pattern=r"^(ipc://.+|tcp://\*:\d+)$")
@@ -88,8 +88,8 @@ class VllmSettings(BaseModel):
     the port behind it."""
 
     speculation: Speculation = "none"
-    """Where drafts come from: `ngram` from the prompt itself, `suffix` from it and earlier answers, the others from a
-    model."""
+    """Where drafts come from: `ngram` from the prompt itself, `suffix` from it and earlier answers (takes
+    arctic-inference), the others from a model."""
     speculation_model: str | None = None
     """Hub name or folder of the draft model or of the EAGLE-3 heads."""
     num_speculative_tokens: int | None = Field(default=None, ge=1)
@@ -106,7 +106,7 @@ class VllmSettings(BaseModel):
     data_parallel_size: int = Field(default=1, ge=1)
     """Copies of the engine behind one port."""
     distributed_executor_backend: Literal["mp", "ray"] | None = None
-    """Who starts the workers; `ray` spans machines (a Ray cluster has to run)."""
+    """Who starts the workers; `ray` spans machines (a Ray cluster has to run; takes `ray[cgraph]`)."""
 
     lora_modules: dict[str, str] = {}
     """Adapters by the name that requests call them: hub name or folder."""

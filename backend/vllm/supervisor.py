@@ -13,6 +13,7 @@ from pathlib import Path
 from sluice.backend.errors import BackendError, VllmError, VllmProcessError
 from sluice.backend.settings import default_cache_dir
 from sluice.backend.vllm.environment import Environment, find_environment
+from sluice.backend.vllm.extras import check_extras
 from sluice.backend.vllm.flags import arguments, environment
 from sluice.backend.vllm.process import VllmProcess
 from sluice.backend.vllm.settings import VllmSettings
@@ -77,6 +78,7 @@ class VllmServer:
             WeightsError: the bundled weights cannot be had.
         """
         self._installed = self._installed or find_environment(self._settings.env_dir)
+        check_extras(self._settings, self._installed)
         self._port = self._port or _free_port()
         await self._run()
         self._keeper = asyncio.create_task(self._keep())

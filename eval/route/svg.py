@@ -26,7 +26,8 @@ def line_chart(title: str, lines: Sequence[Line], *, bar: float | None = None) -
     """Draw the lines; `bar` is a dashed line at a value that is aimed at."""
     xs = sorted({x for line in lines for x, _ in line.points})
     ys = [y for line in lines for _, y in line.points] + ([bar] if bar is not None else [])
-    low, high = min(0.0, *ys), max(ys) or 1.0
+    step = _step(max(ys))
+    low, high = min(0.0, *ys), step * max(1, math.ceil(max(ys) / step))
     span = math.log(xs[-1] / xs[0]) or 1.0
 
     def place(x: float, y: float) -> tuple[float, float]:
@@ -38,12 +39,12 @@ def line_chart(title: str, lines: Sequence[Line], *, bar: float | None = None) -
         'font-family="system-ui,sans-serif" font-size="12">'
         f'<text x="{_LEFT}" y="18" font-size="14">{escape(title)}</text>'
     ]
-    for step in range(_NUM_TICKS + 1):
-        value = low + (high - low) * step / _NUM_TICKS
+    for number in range(round(high / step) + 1):
+        value = step * number
         _, y = place(xs[0], value)
         parts.append(
             f'<path d="M{_LEFT} {y:.1f}H{WIDTH - _RIGHT}" stroke="currentColor" stroke-opacity=".15"/>'
-            f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{value:.3g}</text>'
+            f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{value:,.6g}</text>'
         )
     parts += [f'<text x="{place(x, low)[0]:.1f}" y="{HEIGHT - 12}" text-anchor="middle">{x:g}</text>' for x in xs]
     if bar is not None:
@@ -59,6 +60,13 @@ def line_chart(title: str, lines: Sequence[Line], *, bar: float | None = None) -
             f'<text x="{WIDTH - _RIGHT + 14}" y="{_TOP + 12 + 18 * number}" fill="{colour}">{escape(line.name)}</text>'
         )
     return "".join(parts) + "</svg>"
+
+
+def _step(high: float) -> float:
+    """Distance between ticks: a round number, so that there are five at the most."""
+    rough = (high or 1.0) / _NUM_TICKS
+    scale = 10.0 ** math.floor(math.log10(rough))
+    return scale * next(factor for factor in (1.0, 2.0, 2.5, 5.0, 10.0) if factor * scale >= rough * (1 - 1e-9))
 
 
 def as_file(chart: str) -> str:

@@ -7,8 +7,9 @@ later round in a way that may pass, the client gets that failure, as it would ha
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Protocol, TypeVar
 
 from sluice.proxy.answers import SourcedAnswer
 from sluice.proxy.encoding import UnreadableBodyError, unpack
@@ -23,6 +24,8 @@ from sluice.proxy.translation.answer import MAX_ANSWER_BYTES
 from sluice.proxy.translation.errors import AnswerTooLargeError
 from sluice.proxy.translation.json_codec import Json, decode_object, encode
 from sluice.proxy.translation.sse import Event, EventParser
+
+T = TypeVar("T")
 
 MAX_ROUNDS = 4
 """Times that a turn's answer is gone on with."""
@@ -121,12 +124,12 @@ class _Rounds:
         if num_answered + 1 == MAX_ROUNDS:
             texts = [text + LAST for text in texts]
         form = self.turn.form
-        behind = [
-            message
-            for one, found in zip(self.done, [*self.texts, texts], strict=True)
-            for message in form.answered(one.parts, list(zip(one.calls, found, strict=True)))
-        ]
         try:
+            behind = [
+                message
+                for one, found in zip(self.done, [*self.texts, texts], strict=True)
+                for message in form.answered(one.parts, list(zip(one.calls, found, strict=True)))
+            ]
             answer = await self.turn.ask_on(behind)
         except UpstreamError:
             raise
@@ -150,7 +153,9 @@ class _Rounds:
         if not self.texts or not self.done:
             return
         hidden, last, form = self.done[:-1], self.done[-1], self.turn.form
-        await self.turn.keep(form.kept(hidden, self.texts, last), form.told(self.done))
+        exchange = _or_none(lambda: (form.kept(hidden, self.texts, last), form.told(self.done)))
+        if exchange is not None:
+            await self.turn.keep(*exchange)
 
     async def _search(self, round_: Round) -> list[str]:
         found = await asyncio.gather(*(self.turn.search(call) for call in round_.calls[:MAX_CALLS]))
@@ -167,6 +172,15 @@ class _RefusedError(Exception):
     def __init__(self, answer: SourcedAnswer) -> None:
         super().__init__(f"upstream answered {answer.status} to the request that carries search results")
         self.answer = answer
+
+
+def _or_none(read: Callable[[], T | None]) -> T | None:
+    """What comes of an upstream's answer; None where it has no form that is known."""
+    try:
+        return read()
+    except Exception as error:  # whatever an upstream sends, the answer goes on
+        logger.error(fields("search_tool_failed", error=where(error)))
+        return None
 
 
 class _Searched:
@@ -212,7 +226,7 @@ async def _whole(rounds: _Rounds, encoding: str) -> SourcedAnswer:
     headers, form = rounds.first.headers, rounds.turn.form
     bodies: list[Json] = []
     body = _body(raw, encoding)
-    while body is not None and (round_ := form.read(body)) is not None:
+    while body is not None and (round_ := _or_none(partial(form.read, body))) is not None:
         bodies.append(body)
         try:
             if not await rounds.go_on(round_):
@@ -224,7 +238,9 @@ async def _whole(rounds: _Rounds, encoding: str) -> SourcedAnswer:
     if not any(one.calls for one in rounds.done):
         return _Held(rounds, headers, raw)
     await rounds.keep()
-    spliced = encode(form.spliced(bodies))
+    spliced = _or_none(lambda: encode(form.spliced(bodies)))
+    if spliced is None:
+        return _Held(rounds, headers, raw)
     kept = [(name, value) for name, value in headers if name.lower() not in _LENGTHS]
     return _Held(rounds, [*kept, (b"content-length", b"%d" % len(spliced))], spliced)
 
@@ -269,7 +285,7 @@ class _Streamed(_Searched):
             out = b"".join(map(self._feed, events))
             if not data and await self._is_last():
                 self._is_at_end = True
-                out += self._stream.finish()
+                out += _or_none(self._stream.finish) or b""
             if out:
                 return out
         return b""
@@ -285,7 +301,7 @@ class _Streamed(_Searched):
 
     async def _is_last(self) -> bool:
         """Whether the stream that has just ended is the last one; else the next is there to be read."""
-        round_ = None if self._is_raw else self._stream.round()
+        round_ = None if self._is_raw else _or_none(self._stream.round)
         try:
             goes_on = round_ is not None and await self._rounds.go_on(round_)
         except _RefusedError as error:

@@ -190,7 +190,7 @@ class ResponsesStream:
 def _round(items: Sequence[Json], *, is_completed: bool) -> Round:
     ours = [item for item in items if _is_ours(item)]
     calls = tuple(Call(text(item.get("call_id")), text(item.get("arguments"))) for item in ours)
-    num_others = sum(item.get("type") in _CLIENTS_CALLS for item in items) - len(ours)
+    num_others = sum(text(item.get("type")) in _CLIENTS_CALLS for item in items) - len(ours)
     return Round(tuple(items), calls, num_others, is_completed)
 
 

@@ -107,6 +107,8 @@ class DenseIndex:
                 view = self._next(view)
         except SearchError as error:
             logger.warning("search goes on without its dense tier: %s", error)
+        except Exception:  # whatever a model's library raises
+            logger.exception("search goes on without its dense tier")
 
     def _next(self, done: View | None) -> View | None:
         """Wait for a view that is not done yet; None at the end."""
@@ -151,8 +153,8 @@ class DenseIndex:
         return made
 
     def _texts(self, view: View, file: int) -> list[str]:
-        first, count = int(view.first_chunk[file]), int(view.chunks_per_file[file])
         """What the file's chunks say; nothing where it has changed since, or is gone."""
+        first, count = int(view.first_chunk[file]), int(view.chunks_per_file[file])
         try:
             data = self._index.read(view.files[file].path)
         except OSError:

@@ -23,6 +23,7 @@ from sluice.search.ranking.question import Question
 TARGET_LINES = 6
 MAX_LINES = 10
 _COMMENT = ("#", "//", "/*", "*", "--", "%", ";;", '"""', "'''")
+# What says nothing by itself: an import, or what closes a block.
 _PLAIN = ("import ", "from ", "use ", "using ", "require ", "package ", "include ", "#include ", "alias ")
 _BLANK = " \t\r"
 _CLOSING = _BLANK + ")]}>;,"
@@ -127,6 +128,9 @@ def cut_pieces(
         heads = [definition.start for definition in entry.definitions[first:last]]
         bounds = piece_bounds(entry.levels[start - 1 : end].tolist(), start, end)
         of_chunk = lines[start - 1 : end]
+        bare = [line.strip(_BLANK) for line in of_chunk]
+        is_comment = [line.startswith(_COMMENT) for line in bare]
+        is_plain = [line.startswith(_PLAIN) or line == "end" or not line.strip(_CLOSING) for line in bare]
         texts_of = [of_chunk[low - start : high - start + 1] for low, high in bounds]
         found = [known.in_lines(piece) for piece in texts_of]
         match = [sum(rarity[term] for term in terms) for terms in found]
@@ -134,7 +138,7 @@ def cut_pieces(
         for at, (low, high) in enumerate(bounds):
             terms = found[at]
             piece = texts_of[at]
-            bare = [line.strip(_BLANK) for line in piece]
+            own_lines = slice(low - start, high - start + 1)
             rows.append((file, low, high, position))
             matched.append(terms)
             own: dict[str, float] = {
@@ -154,8 +158,8 @@ def cut_pieces(
                 "log_owner_lines": math.log1p(max(0, bottom - top + 1)),
                 "lines": high - low + 1,
                 "log_chars": math.log1p(sum(map(len, piece))),
-                "comment_share": sum(line.startswith(_COMMENT) for line in bare) / len(bare),
-                "plain_share": sum(_is_plain(line) for line in bare) / len(bare),
+                "comment_share": sum(is_comment[own_lines]) / len(piece),
+                "plain_share": sum(is_plain[own_lines]) / len(piece),
                 "level": int(entry.levels[low - 1]) if low <= len(entry.levels) else 0,
                 "num_terms": len(question.weights),
             }
@@ -205,11 +209,6 @@ def piece_bounds(levels: Sequence[int], start: int, end: int) -> list[tuple[int,
         low = best
     bounds.append((low, end))
     return bounds
-
-
-def _is_plain(line: str) -> bool:
-    """Whether the line, bare of white space, says nothing by itself: an import, or what closes a block."""
-    return line.startswith(_PLAIN) or line == "end" or not line.strip(_CLOSING)
 
 
 def _first_line(definition: Definition) -> int:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sluice.backend.bench import bounds, workload
 from sluice.backend.bench.bounds import Machine
 from sluice.backend.bench.cli import engine
+from sluice.backend.bench.cpu_time import main as bench_cpu_time
 from sluice.backend.bench.gpu.__main__ import main as bench_gpu
 from sluice.backend.bench.gpu.kernels import KernelTimes
 from sluice.backend.bench.gpu.shapes import SHAPES, random_weights
@@ -162,6 +163,15 @@ def test_kernels_are_listed_by_their_share_of_the_time() -> None:
         "     3.00 ms  75%      4 ×    750.0 µs  multiply",
         "     1.00 ms  25%      2 ×    500.0 µs  add",
     ]
+
+
+def test_cpu_time_is_measured_for_both(wide_tiny_folder: Path) -> None:
+    arguments = ["--model", str(wide_tiny_folder), "--tokens", "2", "--rounds", "1"]
+    result = CliRunner().invoke(bench_cpu_time, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    rows = [line.split(" | ") for line in result.stdout.splitlines() if line.startswith("| ")]
+    assert [row[0] for row in rows] == ["| streams", "| 1", "| 8", "| 32"]
+    assert all("[" in cell for row in rows[1:] for cell in row[1:])
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")

@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 _MAX_STALL_S = 1.0
 """A batch that takes so much longer than it should is taken for one that never ends: nobody waits behind it."""
+_SLOW_S = 0.05
+"""A model that takes longer for 64 tokens is measured on few."""
 _NUM_IDS = 250
 """Every tokenizer has more tokens."""
 _NUM_WARM_UPS = 2
@@ -208,13 +210,17 @@ def measure_pace(model: LineModel, limits: BatchLimits, timer: Callable[[], floa
     """Run a model on a small and on a large batch, which also makes it ready for both; see `Pace`."""
     rng = np.random.default_rng(0)
     longest = model.max_window_tokens
-    small, large = [_window(rng, min(64, longest))], [_window(rng, longest)]
-    first, one = _seconds(model, small, timer), _seconds(model, large, timer)
+    small = [_window(rng, min(64, longest))]
+    first = len(small[0].token_ids), _seconds(model, small, timer)
+    if first[1] > _SLOW_S:  # a CPU, perhaps: what a longer window tells is not worth the wait
+        num_tokens = min(256, longest)
+        return fitted(first, (num_tokens, _seconds(model, [_window(rng, num_tokens)], timer)))
+    large = [_window(rng, longest)]
     # As many as a batch may hold, by a first guess that a single window overestimates.
-    guess = fitted((len(small[0].token_ids), first), (longest, one))
+    guess = fitted(first, (longest, _seconds(model, large, timer)))
     num_tokens = min(limits.max_batch_tokens, guess.tokens_within(4 * limits.max_batch_s))
     large += [_window(rng, longest) for _ in range(num_tokens // longest - 1)]
-    return fitted((len(small[0].token_ids), first), (longest * len(large), _seconds(model, large, timer)))
+    return fitted(first, (longest * len(large), _seconds(model, large, timer)))
 
 
 def _window(rng: np.random.Generator, num_tokens: int) -> Window:

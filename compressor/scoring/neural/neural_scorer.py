@@ -32,6 +32,12 @@ logger = logging.getLogger(__name__)
 DEADLINE_S = 0.03
 """What a network may add to a request, in seconds."""
 
+_CHARS_PER_S = 2e6
+"""How fast windows are made, until it has been seen: they take as long as the features, and cannot be broken off."""
+_MIN_TIMED_CHARS = 500
+_PACE_WEIGHT = 0.1
+"""What one result counts for in how fast windows are made."""
+
 
 class ScorerWatch(Protocol):
     """Is told what becomes of the results that are to be scored."""
@@ -114,6 +120,7 @@ class NeuralScorer:
         self._watch = watch
         self._reading: Reading | None = None
         self._why_not = Fallback.LOADING
+        self._chars_per_s = _CHARS_PER_S
         self._outcomes: WeakKeyDictionary[SegmentEvidence, Outcome] = WeakKeyDictionary()
         self._loader = threading.Thread(target=self._read, name="sluice-scorer-reading", daemon=True)
 
@@ -180,10 +187,15 @@ class NeuralScorer:
         ends_s = time.perf_counter() + allowance.left_s
         try:
             for segment in new:
-                if time.perf_counter() >= ends_s:
+                started_s = time.perf_counter()
+                if started_s + segment.num_chars / self._chars_per_s >= ends_s:
                     self._fell_back(1, Fallback.DEADLINE)
+                    self._chars_per_s *= 1 + _PACE_WEIGHT  # so that one slow moment does not end all scoring
                     continue
                 asked.append(_Asked(segment, reading.maker.windows(evidence, [segment])))
+                if segment.num_chars >= _MIN_TIMED_CHARS:
+                    seen = segment.num_chars / max(time.perf_counter() - started_s, 1e-6)
+                    self._chars_per_s += _PACE_WEIGHT * (seen - self._chars_per_s)
             self._submit(asked, reading.version, allowance.left_s)
         except Exception:
             logger.exception("the line scorer could not be asked")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -198,6 +199,27 @@ async def test_a_killed_parent_leaves_no_orphan(installed: Environment, tmp_path
 async def test_what_is_not_installed_says_how_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(VllmInstallError, match=r"not installed in .*run: sluice backend install vllm"):
         await VllmServer(VllmSettings(model=MODEL, env_dir=tmp_path)).start()
+
+
+@pytest.mark.parametrize(
+    ("settings", "module", "requirement"),
+    [
+        ({"speculation": "suffix"}, "arctic_inference", "arctic-inference==0.1.1"),
+        ({"distributed_executor_backend": "ray"}, "ray", "ray[cgraph]"),
+        ({"kv_role": "kv_producer"}, "nixl", "nixl"),
+        ({"kv_redis_url": "redis://cache"}, "lmcache", "lmcache"),
+        ({"kv_offload_gib": 1.0, "kv_offload_backend": "lmcache"}, "lmcache", "lmcache"),
+        ({"model": "weights.gguf"}, "vllm_gguf_plugin", "vllm-gguf-plugin"),
+    ],
+)
+async def test_what_vllm_does_not_bring_is_named_before_it_starts(
+    installed: Environment, settings: dict[str, object], module: str, requirement: str
+) -> None:
+    with pytest.raises(VllmInstallError, match=re.escape(f"vllm --with '{requirement}'")):
+        await server(installed, **settings).start()
+    (installed.folder / "lib" / "python3.12" / "site-packages" / module).mkdir(parents=True)
+    async with server(installed, **settings) as vllm:
+        assert vllm.pid is not None
 
 
 def test_restarts_wait_longer_each_time() -> None:

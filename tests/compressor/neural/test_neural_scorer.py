@@ -140,6 +140,22 @@ def test_the_deadline_is_a_requests_own() -> None:
     assert len(scores.futures) >= 2
 
 
+def test_a_result_whose_windows_alone_would_take_too_long_is_not_begun() -> None:
+    watch, model = Watch(), Coins()
+    messages = [
+        TASK,
+        call("1", "Read", file_path="a.py"),
+        result("1", numbered(file_lines(9_000, "a"))),
+        call("2", "Read", file_path="b.py"),
+        result("2", numbered(file_lines(3, "b"))),
+    ]
+    evidence = evidence_of(messages)
+    scorer = make(Direct(model), watch=watch, deadline_s=0.1)
+    scorer.score(evidence, evidence.segments, Moment.ARRIVAL)
+    assert watch.counts["deadline"] >= 1
+    assert sum(len(window.line_ends) for batch in model.batches for window in batch) <= 3
+
+
 @pytest.mark.parametrize(
     "logits", [np.zeros((3, 2), np.float32), np.full((12, 2), np.nan, np.float32), np.zeros(0, np.float32)]
 )

@@ -112,9 +112,9 @@ def test_weights_and_seeds_are_tried_side_by_side(tmp_path: Path) -> None:
         return found
 
     (plain,) = rows()
-    weighed = rows("--weight", "prefill_weight=0,10", "--weight", "pull=2")
+    weighed = rows("--weight", "prefill_weight=0,30", "--weight", "pull=6")
     assert [row["router"] for row in weighed] == [
-        "sluice prefill_weight=0 pull=2", "sluice prefill_weight=10 pull=2"
+        "sluice prefill_weight=0 pull=6", "sluice prefill_weight=30 pull=6"
     ]  # fmt: skip
     assert {**weighed[1], "router": "sluice"} == plain, "these are its own weights"
     assert weighed[0]["hit_rate"] < plain["hit_rate"]  # type: ignore[operator]
@@ -147,4 +147,8 @@ def test_a_chart_is_wellformed_and_shows_each_line() -> None:
     root = ElementTree.fromstring(chart)
     texts = {element.text for element in root.iter() if element.tag.endswith("text")}
     assert {"a <title>", "one & two", "b", "2", "64"} <= texts
+    assert {"0", "0.2", "0.4", "0.6", "0.8", "1"} <= texts, "ticks are round"
+    assert {"0", "500", "1,000", "1,500"} <= {
+        element.text for element in ElementTree.fromstring(line_chart("x", [Line("a", [(1, 1390.0)])])).iter()
+    }
     assert line_chart("one point", [Line("a", [(1, 0.0)])])

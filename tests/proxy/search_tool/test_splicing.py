@@ -11,11 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.compressor.dialects.base import Dialect
+from sluice.proxy.answers import SourcedAnswer, Unshared
+from sluice.proxy.search_tool.answer import answered
 from sluice.proxy.search_tool.form import Form, Kept
 from sluice.proxy.search_tool.history import fingerprint, restored
-from sluice.proxy.search_tool.rounds import Round, summed
+from sluice.proxy.search_tool.rounds import Call, Round, summed
 from sluice.proxy.search_tool.tool import FORMS
 from sluice.proxy.translation.sse import EventParser
+from sluice.proxy.upstreams import RoutedAnswer
+from sluice.proxy.upstreams.answers import HeldAnswer
 from sluice.proxy.wire import WireName
 from sluice.proxy.wire.wires import WIRES
 from tests.proxy.search_tool.answers import (
@@ -267,6 +271,67 @@ def test_a_name_that_comes_in_pieces_is_awaited(pieces: list[str]) -> None:
     round_ = stream.round()
     assert round_ is not None
     assert round_.is_ours_alone
+
+
+_junk: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 3) | st.sampled_from(["", "text", "tool_use", TOOL, "function_call"]),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(
+            st.sampled_from(["type", "index", "delta", "id", "name", "function", "usage"]), inner, max_size=3
+        )
+    ),
+    max_leaves=5,
+)
+
+
+@st.composite
+def spoilt(draw: st.DrawFn, value: Any) -> Any:
+    """The value with something in it replaced by junk."""
+    if isinstance(value, dict) and value and draw(st.integers(0, 3)):
+        key = draw(st.sampled_from(sorted(value)))
+        return {**value, key: draw(spoilt(value[key]))}
+    if isinstance(value, list) and value and draw(st.integers(0, 3)):
+        at = draw(st.integers(0, len(value) - 1))
+        return [*value[:at], draw(spoilt(value[at])), *value[at + 1 :]]
+    return draw(_junk)
+
+
+@wires
+@given(data=st.data())
+async def test_an_upstream_that_talks_nonsense_breaks_nothing(wire: WireName, data: st.DataObject) -> None:
+    pieces = [("think", "hm"), ("text", "Let me look."), search("call_0"), read("call_1")]
+    parsed = parse_events(events(wire, pieces))
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(parsed) - 1))
+        parsed[at] = data.draw(spoilt(parsed[at]))
+    sent = b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in parsed)
+    answer = Unshared(RoutedAnswer(HeldAnswer(200, [(b"content-type", b"text/event-stream")], sent), "u", 0))
+    out = b""
+    wrapped = await answered(answer, Script(wire))
+    while part := await wrapped.read():
+        out += part
+    wrapped.close()
+    body = data.draw(spoilt(whole(wire, pieces)))
+    held = HeldAnswer(200, [(b"content-type", b"application/json")], json.dumps(body).encode())
+    wrapped = await answered(Unshared(RoutedAnswer(held, "u", 0)), Script(wire))
+    assert await wrapped.read()
+
+
+class Script:
+    """A turn whose searches find something, and whose upstream has nothing more to say."""
+
+    def __init__(self, wire: WireName) -> None:
+        self.form = FORMS[wire]
+
+    async def search(self, call: Call) -> str:
+        return "found"
+
+    async def ask_on(self, messages: Sequence[Json]) -> SourcedAnswer:
+        return Unshared(RoutedAnswer(HeldAnswer(400, [], b""), "u", 0))
+
+    async def keep(self, kept: Kept, told: Sequence[Json]) -> None:
+        pass
 
 
 @given(st.recursive(st.integers(0, 9), lambda inner: st.dictionaries(st.sampled_from("abc"), inner, max_size=3)))

@@ -374,6 +374,19 @@ async def test_a_lost_record_means_a_history_without_it(
 
 
 @wires
+async def test_an_exchange_outlives_the_process(upstream: ScriptedUpstream, root: Path, wire: WireName) -> None:
+    store = MemoryStore()
+    script(upstream, wire, [[("text", "Look."), search("call_0")], [("text", "Found.")], [("text", "Next.")]])
+    async with searching(upstream, root, app_options={"store": store}) as client:
+        body = await ask(client, wire, HI, stream=True)
+    messages = [*HI, *given_back(wire, body), {"role": "user", "content": "go on"}]
+    async with searching(upstream, root, app_options={"store": store}) as client:
+        await ask(client, wire, messages, stream=False)
+    second, third = (forwarded(exchange) for exchange in upstream.exchanges[1:])
+    assert third[: len(second)] == second
+
+
+@wires
 async def test_text_goes_on_while_the_upstream_still_speaks(
     upstream: ScriptedUpstream, root: Path, wire: WireName
 ) -> None:
