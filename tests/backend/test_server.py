@@ -40,7 +40,8 @@ HI = [{"role": "user", "content": "hi"}]
 async def url(tiny_folder: Path) -> AsyncIterator[str]:
     """The tiny model behind a real socket."""
     tokenizer = Tokenizer(tiny_folder)
-    engine = load_engine(tiny_folder, EngineConfig(), tokenizer.end_token_ids)
+    # What serves it may hold on to it after the test: caches of the default size would add up until nothing can fork.
+    engine = load_engine(tiny_folder, EngineConfig(kv_memory_bytes=32 * 2**20), tokenizer.end_token_ids)
     config = uvicorn.Config(
         create_app(engine, tokenizer, "tiny"), port=0, log_level="warning", ws="none", http="httptools"
     )
