@@ -1,6 +1,6 @@
 """Messages in, smaller messages out: replays what the ledger holds, decides what is new, freezes it.
 
-The only module of the compressor that waits for anything. Fails open, in order: known decisions are replayed and new
+The order of the steps, and the threads that they take. Fails open, in order: known decisions are replayed and new
 messages go out untouched; only where no decision is known do the client's bytes go out as they came.
 """
 
@@ -20,24 +20,21 @@ from sluice.compressor.errors import AmbiguousRecallError, StateError, TooManyPi
 from sluice.compressor.judge import Judge, KeepAll
 from sluice.compressor.ledger import Rendition
 from sluice.compressor.line_judge import LineJudge
+from sluice.compressor.lookup import Lookup
 from sluice.compressor.lru import LRU
+from sluice.compressor.outcome import forwarded, trail_of
 from sluice.compressor.pins import Pin
 from sluice.compressor.profiles import PROFILES, Profile
 from sluice.compressor.reading import Reader, Reading
-from sluice.compressor.records import Records
+from sluice.compressor.records import Records, Written
 from sluice.compressor.scoring import ModelFileError, Scorer, load_default
 from sluice.compressor.settings import CompressorSettings
 from sluice.compressor.state import RECALL_PREFIX_CHARS, StateStore
-from sluice.compressor.trail import Trail, Trails
+from sluice.compressor.trail import Trails
 from sluice.compressor.turn import Turn
 from sluice.compressor.types import Compressed, Mode
 
 logger = logging.getLogger(__name__)
-
-_MAX_NEW_MESSAGES = 32
-"""More messages than arrive in one turn: among the last so many stands the newest one of the turn before."""
-_SLIDE_S = 600.0
-"""How often a conversation's records are all asked for in the store, by which they live on there."""
 
 
 class Compressor:
@@ -65,10 +62,10 @@ class Compressor:
         self._store = store
         self._settings = settings or CompressorSettings()
         self._profile = profile
-        self._clock = clock
         self._trails = Trails(self._settings.max_conversations)
         self._reader = Reader(self._settings.max_digests, self._trails)
         self._records = Records(store, self._settings.state_timeout_s, self._settings.max_renditions)
+        self._lookup = Lookup(self._records, clock, has_pins=self._settings.max_pins > 0)
         self._conversations: LRU[tuple[Judge, bytes], Conversation] = LRU(self._settings.max_conversations)
         self._scorer = scorer
         self._judges: dict[Mode, Judge] = {Mode.SAFE: KeepAll(), **(judges or {})}
@@ -118,27 +115,31 @@ class Compressor:
         as_sent = Compressed(list(messages), mode, num_chars_in=num_chars, num_chars_out=num_chars)
         if not reading.hashes:
             return as_sent
-        turn, is_pinned, looked_up_s = await self._turn(reading, dialect, context, max_tokens)
-        if turn is None:
+        found = await self._lookup.find(reading, dialect, context, max_tokens)
+        if found is None:
             return replace(as_sent, bypass="state")
+        turn = found.turn
         is_lost = turn.bypass is not None
         before = turn.before
         turn.is_holdout = before.is_holdout if before else ledger.is_held_out(turn.hashes[0], holdout)
         if session and self._settings.max_reattached_chars and not is_lost:
             await self._reattach(turn, session, tenant)
-        if is_pinned and not is_lost and not turn.is_holdout:
+        if found.is_pinned and not is_lost and not turn.is_holdout:
             turn.pins = await self.pins(turn.hashes[0])
         is_settled = not is_lost and not turn.moved
         if turn.new:
             judge = self._judge(mode)
             turn = await self._decide(turn, judge, profile)
-            is_settled &= await self._freeze(turn, judge, tenant)
+            written = await self._records.freeze(turn, tenant)
+            is_settled &= written is Written.OURS
+            if written is Written.THEIRS:
+                self._conversations.pop((judge, turn.hashes[-1]))
         elif is_refused and max_tokens is not None and not turn.is_holdout:
             await self._shed(turn, self._judge(mode), tenant, profile)
             is_settled = False
-        compressed = _forwarded(turn, reading, as_sent)
+        compressed = forwarded(turn, reading, as_sent)
         if is_settled and turn.bypass is None:
-            self._trails.put(_trail_of(turn, reading, compressed, looked_up_s), reading.trail)
+            self._trails.put(trail_of(turn, reading, compressed, found.looked_up_s), reading.trail)
         else:
             self._trails.drop(turn.hashes[0])
         return compressed
@@ -225,64 +226,6 @@ class Compressor:
             self._judges[mode] = judge
         return judge
 
-    async def _turn(
-        self, reading: Reading, dialect: Dialect, context: bytes, max_tokens: int | None
-    ) -> tuple[Turn | None, bool, float]:
-        """What the ledger holds of a request.
-
-        Returns:
-            The turn, or None where the store is lost and nothing is known of a conversation that has begun; whether
-            lines of it are pinned; and when all its records were last asked for.
-        """
-        trail, hashes, at_s = reading.trail, reading.hashes, self._clock()
-        num_known = reading.num_known if 0 <= at_s - trail.looked_up_s < _SLIDE_S else 0
-        recent = range(max(0, len(hashes) - _MAX_NEW_MESSAGES, num_known - 1), len(hashes))
-        keys = [*hashes[num_known:], *(ledger.refusal(hashes[index]) for index in recent)]
-        if self._settings.max_pins:
-            keys.append(pins.slot(hashes[0], 0))
-        found, is_lost = await self._records.look_up(keys)
-        is_pinned = bool(self._settings.max_pins) and found.pop() is not None
-        num_asked = len(hashes) - num_known
-        # Where the model has said nothing yet there is nothing to be known: what goes out now is what is frozen.
-        if is_lost and not num_known and reading.is_begun and not any(found[:num_asked]):
-            return None, False, at_s
-        records = [*trail.records[:num_known]]
-        records += map(self._records.read, hashes[num_known:], found[:num_asked])
-        unknown = [index for index in range(num_known, len(records)) if records[index] is None]
-        if not is_lost and unknown and unknown[0] > 0 and any(reading.role(i) == "assistant" for i in unknown[1:]):
-            # A turn's first new message is the reply to the turn before. An unknown reply behind another unknown
-            # message, where the beginning is known, says that the client changed an earlier one.
-            records = await self._records.find_again(records, hashes, reading.identities)
-        refused = {
-            index: rendition
-            for index, record in zip(recent, found[num_asked:], strict=True)
-            if record and (rendition := ledger.decode(record)) is not None
-        }
-        first = max(0, len(hashes) - _MAX_NEW_MESSAGES)
-        refused |= {index: one for index, one in trail.refused.items() if first <= index < num_known - 1}
-        is_continued = 0 < num_known == len(trail.hashes) and (
-            not (trail.refused or refused)
-            or all(trail.refused.get(index) == refused.get(index) for index in range(first, num_known))
-        )
-        turn = Turn(
-            raws=reading.raws,
-            parsed=reading.parsed,
-            hashes=hashes,
-            identities=reading.identities,
-            num_chars=reading.num_chars,
-            dialect=dialect,
-            records=records,
-            refused=refused,
-            moved=[index for index in unknown if records[index] is not None],
-            known=trail.renditions if is_continued else [],
-            num_chars_saved_known=trail.num_chars_saved if is_continued else 0,
-            at_s=at_s,
-            context=ledger.context_digest(context, (digest.identity for digest in reading.leading)),
-            max_tokens=max_tokens,
-            bypass="state" if is_lost else None,
-        )
-        return turn, is_pinned, trail.looked_up_s if num_known else at_s
-
     async def _decide(self, turn: Turn, judge: Judge, profile: Profile) -> Turn:
         """Decide what the ledger does not hold; the turn, decided."""
         if turn.bypass:
@@ -349,102 +292,4 @@ class Compressor:
             turn.renditions = turn.in_force()
             return
         self._conversations.pop((judge, turn.hashes[-1]))
-        key = ledger.refusal(turn.hashes[-1])
-        try:
-            async with asyncio.timeout(self._settings.state_timeout_s):
-                epoch = ledger.decode((await self._store.put_new({key: ledger.encode(epoch)}))[key]) or epoch
-                await self._store.put_originals(tenant, turn.originals)
-        except (StateError, TimeoutError) as error:
-            logger.warning("state store lost on write: %s", error or "no answer")
-        turn.refused = {**turn.refused, len(turn.hashes) - 1: epoch}
-        turn.renditions = turn.in_force()
-
-    async def _freeze(self, turn: Turn, judge: Judge, tenant: bytes) -> bool:
-        """Write what was decided; where another worker was first, what it wrote stands.
-
-        Returns:
-            Whether it is written, and nobody was first.
-        """
-        for index in turn.new:
-            turn.records[index] = turn.renditions[index]
-        for index in turn.moved:
-            turn.records[index] = turn.settled(index)
-        records = {
-            turn.hashes[index]: ledger.encode(record)
-            for index in (*turn.new, *turn.moved)
-            if (record := turn.records[index]) is not None
-        }
-        places = {ledger.place(turn.hashes[0], index, turn.identities[index]): turn.hashes[index] for index in turn.new}
-        try:
-            async with asyncio.timeout(self._settings.state_timeout_s):
-                standing = await self._store.put_new({**records, **places})
-                if turn.originals:
-                    await self._store.put_originals(tenant, turn.originals)
-        except (StateError, TimeoutError) as error:
-            # Not written: the next turn decides the same again, since decisions depend on the prefix alone.
-            logger.warning("state store lost on write: %s", error or "no answer")
-            return False
-        lost_race = [index for index in turn.new if standing[turn.hashes[index]] != records[turn.hashes[index]]]
-        for index in lost_race:
-            turn.records[index] = ledger.decode(standing[turn.hashes[index]]) or turn.records[index]
-        if lost_race:
-            turn.renditions = turn.in_force()
-            self._conversations.pop((judge, turn.hashes[-1]))
-        return not lost_race
-
-
-def _forwarded(turn: Turn, reading: Reading, as_sent: Compressed) -> Compressed:
-    """What goes out. Of messages that have not changed, as long as nothing else stands for them, what went out before.
-
-    An epoch, begun here or found, changes what stands for messages that have not changed.
-    """
-    renditions = [rendition for rendition in turn.renditions if rendition is not None]
-    assert len(renditions) == len(turn.raws), "every message is decided by now"
-    trail, num_same = reading.trail, reading.num_same
-    num_before = len(trail.renditions)
-    if renditions[:num_before] == trail.renditions:
-        num_markers, num_lines, num_chars = trail.num_markers, trail.num_lines_omitted, trail.num_chars_saved
-    else:
-        num_before = num_same = num_markers = num_lines = num_chars = 0
-    messages = as_sent.messages[: len(as_sent.messages) - len(reading.sent)]
-    messages += trail.forwarded[: trail.stops[num_same - 1] if num_same else 0]
-    for raws, rendition in zip(turn.raws[num_same:], renditions[num_same:], strict=True):
-        messages += raws if rendition.body is None else [turn.dialect.carry(raws[0], rendition.body)]
-    for rendition in renditions[num_before:]:
-        num_markers += rendition.num_markers
-        num_lines += rendition.num_lines_omitted
-        num_chars += rendition.num_chars_saved
-    return replace(
-        as_sent,
-        messages=messages,
-        conversation=turn.hashes[0].hex(),
-        is_holdout=turn.is_holdout,
-        bypass=turn.bypass,
-        epoch=turn.rewrite.reason if turn.rewrite else None,
-        num_new=sum(len(turn.raws[index]) for index in turn.new),
-        num_markers=num_markers,
-        num_lines_omitted=num_lines,
-        num_chars_out=as_sent.num_chars_in - num_chars,
-        renditions=renditions,
-        originals=turn.originals,
-    )
-
-
-def _trail_of(turn: Turn, reading: Reading, compressed: Compressed, looked_up_s: float) -> Trail:
-    return Trail(
-        sent=reading.sent,
-        digests=reading.digests,
-        stops=reading.stops,
-        raws=reading.raws,
-        identities=reading.identities,
-        hashes=reading.hashes,
-        num_chars=reading.num_chars,
-        records=turn.records,
-        refused=turn.refused,
-        renditions=list(compressed.renditions),
-        num_markers=compressed.num_markers,
-        num_lines_omitted=compressed.num_lines_omitted,
-        num_chars_saved=compressed.num_chars_in - compressed.num_chars_out,
-        forwarded=compressed.messages[len(compressed.messages) - len(reading.sent) :],
-        looked_up_s=looked_up_s,
-    )
+        await self._records.freeze_refused(turn, epoch, tenant)

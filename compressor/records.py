@@ -1,26 +1,39 @@
-"""The ledger's records in a store: looked up in one round trip, read once, found again behind a changed message."""
+"""The ledger's records in a store: looked up in one round trip, read and written once, found again behind a change."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Sequence
+from enum import Enum, auto
 
 from sluice.compressor import ledger
 from sluice.compressor.errors import StateError
 from sluice.compressor.ledger import Rendition
 from sluice.compressor.lru import LRU
 from sluice.compressor.state import StateStore
+from sluice.compressor.turn import Turn
 
 logger = logging.getLogger(__name__)
 
 
+class Written(Enum):
+    """What became of what was decided."""
+
+    OURS = auto()
+    """It is written."""
+    THEIRS = auto()
+    """Another worker had written something else, which stands."""
+    NOT = auto()
+    """The store did not answer."""
+
+
 class Records:
-    """Reads records.
+    """Reads and writes records.
 
     Args:
         store: where they are.
-        timeout_s: how long a look-up may take, in seconds.
+        timeout_s: how long a look-up, or a write, may take, in seconds.
         max_renditions: renditions that are kept as they were read.
     """
 
@@ -65,3 +78,44 @@ class Records:
         for index, record in zip(wanted, found, strict=True):
             records[index] = ledger.decode(record) if record else None
         return records
+
+    async def freeze(self, turn: Turn, tenant: bytes) -> Written:
+        """Write what was decided. Where another worker was first, what it wrote stands, and the turn holds that."""
+        for index in turn.new:
+            turn.records[index] = turn.renditions[index]
+        for index in turn.moved:
+            turn.records[index] = turn.settled(index)
+        records = {
+            turn.hashes[index]: ledger.encode(record)
+            for index in (*turn.new, *turn.moved)
+            if (record := turn.records[index]) is not None
+        }
+        places = {ledger.place(turn.hashes[0], index, turn.identities[index]): turn.hashes[index] for index in turn.new}
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                standing = await self._store.put_new({**records, **places})
+                if turn.originals:
+                    await self._store.put_originals(tenant, turn.originals)
+        except (StateError, TimeoutError) as error:
+            # Not written: the next turn decides the same again, since decisions depend on the prefix alone.
+            logger.warning("state store lost on write: %s", error or "no answer")
+            return Written.NOT
+        lost_race = [index for index in turn.new if standing[turn.hashes[index]] != records[turn.hashes[index]]]
+        for index in lost_race:
+            turn.records[index] = ledger.decode(standing[turn.hashes[index]]) or turn.records[index]
+        if not lost_race:
+            return Written.OURS
+        turn.renditions = turn.in_force()
+        return Written.THEIRS
+
+    async def freeze_refused(self, turn: Turn, epoch: Rendition, tenant: bytes) -> None:
+        """Write the epoch of a request that the upstream refused beside its records; the turn then holds it."""
+        key = ledger.refusal(turn.hashes[-1])
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                epoch = ledger.decode((await self._store.put_new({key: ledger.encode(epoch)}))[key]) or epoch
+                await self._store.put_originals(tenant, turn.originals)
+        except (StateError, TimeoutError) as error:
+            logger.warning("state store lost on write: %s", error or "no answer")
+        turn.refused = {**turn.refused, len(turn.hashes) - 1: epoch}
+        turn.renditions = turn.in_force()
