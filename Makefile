@@ -31,7 +31,7 @@ test-middleware: .venv-litellm/.installed ## LiteLLM and mini-swe-agent, whose p
 	.venv-litellm/bin/python -m pytest -q tests/compressor/middleware
 
 test-browser: $(VENV)/.test-installed ## the dashboard in a real Chromium (apt-get install chromium chromium-driver)
-	$(BIN)/python -m pytest -s -m browser tests/dashboard
+	SLUICE_TEST_BROWSER=1 $(BIN)/python -m pytest -s -m browser tests/dashboard
 
 check: $(VENV)/.test-installed ## formatting, lint, types, direction of imports
 	$(BIN)/ruff format --check .

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -69,7 +68,6 @@ patterns = st.lists(
 )
 
 
-@pytest.mark.skipif(shutil.which("git") is None, reason="held against git")
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(lines=patterns, parts=st.lists(names, min_size=1, max_size=3))
 def test_agrees_with_git(tmp_path_factory, lines, parts):
