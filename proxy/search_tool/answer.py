@@ -18,7 +18,7 @@ from sluice.proxy.headers import Header, find
 from sluice.proxy.log import fields, logger, where
 from sluice.proxy.meter import Source
 from sluice.proxy.search_tool.events import rendered
-from sluice.proxy.search_tool.form import Form, Kept
+from sluice.proxy.search_tool.form import Form, Kept, keep
 from sluice.proxy.search_tool.rounds import Call, Round
 from sluice.proxy.translation.answer import MAX_ANSWER_BYTES
 from sluice.proxy.translation.errors import AnswerTooLargeError
@@ -153,7 +153,7 @@ class _Rounds:
         if not self.texts or not self.done:
             return
         hidden, last, form = self.done[:-1], self.done[-1], self.turn.form
-        exchange = _or_none(lambda: (form.kept(hidden, self.texts, last), form.told(self.done)))
+        exchange = _or_none(lambda: (keep(form, hidden, self.texts, last), form.told(self.done)))
         if exchange is not None:
             await self.turn.keep(*exchange)
 

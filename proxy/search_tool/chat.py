@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sluice.proxy.body import Body
 from sluice.proxy.search_tool.chat_round import BETWEEN, finish_reason, is_ours, round_of
 from sluice.proxy.search_tool.chat_stream import ChatStream
-from sluice.proxy.search_tool.form import KEPT_VERSION, Kept, Stream
+from sluice.proxy.search_tool.form import Kept, Stream
 from sluice.proxy.search_tool.rounds import Call, Round, summed
 from sluice.proxy.translation.json_codec import Json, decode, decode_object, encode, mapping, objects, text
 from sluice.proxy.translation.thinking import FIELDS
@@ -65,28 +65,22 @@ class ChatForm:
 
     def answered(self, parts: Sequence[Json], results: Sequence[tuple[Call, str]]) -> list[Json]:
         """See `Form`."""
-        return [*parts, *_results(results)]
+        return [*parts, *self.results(results)]
 
-    def kept(self, hidden: Sequence[Round], answers: Sequence[Sequence[str]], last: Round) -> Kept:
+    def shown(self, hidden: Sequence[Round]) -> list[bytes]:
         """See `Form`."""
-        messages = [
-            message
-            for one, texts in zip(hidden, answers, strict=False)
-            for message in self.answered(one.parts, list(zip(one.calls, texts, strict=True)))
-        ]
         said = [one.parts[0] for one in hidden]
         fields = {"content": _content(said) or ""}
         fields |= {field: thought for field in FIELDS if (thought := "".join(text(m.get(field)) for m in said))}
-        beside = answers[len(hidden)] if len(answers) > len(hidden) else ()
-        calls = [call for call in objects(last.parts[0].get("tool_calls")) if is_ours(call)] if beside else []
-        results = _results(list(zip(last.calls, beside, strict=True))) if beside else []
-        return Kept(
-            KEPT_VERSION,
-            hidden=tuple(map(encode, messages)),
-            shown=tuple(encode([field, value]) for field, value in fields.items() if value),
-            calls=tuple(map(encode, calls)),
-            results=tuple(map(encode, results)),
-        )
+        return [encode([field, value]) for field, value in fields.items() if value]
+
+    def our_calls(self, last: Round) -> list[Json]:
+        """See `Form`."""
+        return [call for call in objects(last.parts[0].get("tool_calls")) if is_ours(call)]
+
+    def results(self, results: Sequence[tuple[Call, str]]) -> list[Json]:
+        """See `Form`."""
+        return [{"role": "tool", "tool_call_id": call.id, "content": found} for call, found in results]
 
     def restored(self, run: Sequence[bytes], after: bytes | None, kept: Kept) -> list[bytes]:
         """See `Form`."""
@@ -103,10 +97,6 @@ class ChatForm:
 def _content(messages: Sequence[Json]) -> str | None:
     """The texts of several rounds as the text of one answer."""
     return BETWEEN.join(said for message in messages if (said := text(message.get("content")))) or None
-
-
-def _results(results: Sequence[tuple[Call, str]]) -> list[Json]:
-    return [{"role": "tool", "tool_call_id": call.id, "content": found} for call, found in results]
 
 
 def _take_off(message: Json, field: str, shown: str) -> None:

@@ -12,7 +12,7 @@ import msgspec
 
 from sluice.proxy.body import Body
 from sluice.proxy.search_tool.rounds import Call, Round
-from sluice.proxy.translation.json_codec import Json
+from sluice.proxy.translation.json_codec import Json, encode
 from sluice.proxy.translation.sse import Event
 
 KEPT_VERSION = 1
@@ -86,15 +86,16 @@ class Form(Protocol):
         """Messages that go on from a round: what the model said, and what its calls came to."""
         ...
 
-    def kept(self, hidden: Sequence[Round], answers: Sequence[Sequence[str]], last: Round) -> Kept:
-        """The exchange as the ledger keeps it.
+    def shown(self, hidden: Sequence[Round]) -> list[bytes]:
+        """What the client saw of rounds that called our tool alone; see `Kept.shown`."""
+        ...
 
-        Args:
-            hidden: rounds that called our tool alone.
-            answers: what the calls of each came to; where there is one more than rounds hidden, it is for the calls
-                that `last` made beside the client's.
-            last: the round that the client's turn ended with.
-        """
+    def our_calls(self, last: Round) -> list[Json]:
+        """The calls of our tool in a round, as it made them."""
+        ...
+
+    def results(self, results: Sequence[tuple[Call, str]]) -> list[Json]:
+        """What answers calls of our tool; see `Kept.results`."""
         ...
 
     def restored(self, run: Sequence[bytes], after: bytes | None, kept: Kept) -> list[bytes]:
@@ -109,3 +110,28 @@ class Form(Protocol):
             The messages that stand for `run` and `after`.
         """
         ...
+
+
+def keep(form: Form, hidden: Sequence[Round], answers: Sequence[Sequence[str]], last: Round) -> Kept:
+    """An exchange as the ledger keeps it.
+
+    Args:
+        form: of its wire.
+        hidden: rounds that called our tool alone.
+        answers: what the calls of each came to; where there is one more than rounds hidden, it is for the calls
+            that `last` made beside the client's.
+        last: the round that the client's turn ended with.
+    """
+    messages = [
+        message
+        for one, texts in zip(hidden, answers, strict=False)
+        for message in form.answered(one.parts, list(zip(one.calls, texts, strict=True)))
+    ]
+    beside = answers[len(hidden)] if len(answers) > len(hidden) else ()
+    return Kept(
+        KEPT_VERSION,
+        hidden=tuple(map(encode, messages)),
+        shown=tuple(form.shown(hidden)),
+        calls=tuple(map(encode, form.our_calls(last))) if beside else (),
+        results=tuple(map(encode, form.results(list(zip(last.calls, beside, strict=True))))) if beside else (),
+    )

@@ -8,7 +8,7 @@ from typing import Any
 from sluice.proxy.body import Body
 from sluice.proxy.search_tool.definition import NAME
 from sluice.proxy.search_tool.events import DONE, is_done, rendered
-from sluice.proxy.search_tool.form import KEPT_VERSION, Kept, Stream
+from sluice.proxy.search_tool.form import Kept, Stream
 from sluice.proxy.search_tool.rounds import Call, Round, summed
 from sluice.proxy.translation.json_codec import Json, decode, decode_object, encode, mapping, number, objects, text
 from sluice.proxy.translation.sse import Event
@@ -63,23 +63,19 @@ class MessagesForm:
     def answered(self, parts: Sequence[Json], results: Sequence[tuple[Call, str]]) -> list[Json]:
         """See `Form`."""
         said = [part for part in parts if part.get("type") != "text" or text(part.get("text")).strip()]
-        return [{"role": "assistant", "content": said}, {"role": "user", "content": _results(results)}]
+        return [{"role": "assistant", "content": said}, {"role": "user", "content": self.results(results)}]
 
-    def kept(self, hidden: Sequence[Round], answers: Sequence[Sequence[str]], last: Round) -> Kept:
+    def shown(self, hidden: Sequence[Round]) -> list[bytes]:
         """See `Form`."""
-        messages = [
-            message
-            for one, texts in zip(hidden, answers, strict=False)
-            for message in self.answered(one.parts, list(zip(one.calls, texts, strict=True)))
-        ]
-        beside = answers[len(hidden)] if len(answers) > len(hidden) else ()
-        return Kept(
-            KEPT_VERSION,
-            hidden=tuple(map(encode, messages)),
-            shown=tuple(_essence(part) for one in hidden for part in one.parts if not _is_ours(part)),
-            calls=tuple(encode(part) for part in last.parts if _is_ours(part)) if beside else (),
-            results=tuple(map(encode, _results(list(zip(last.calls, beside, strict=True))))) if beside else (),
-        )
+        return [_essence(part) for one in hidden for part in one.parts if not _is_ours(part)]
+
+    def our_calls(self, last: Round) -> list[Json]:
+        """See `Form`."""
+        return [part for part in last.parts if _is_ours(part)]
+
+    def results(self, results: Sequence[tuple[Call, str]]) -> list[Json]:
+        """See `Form`."""
+        return [{"type": "tool_result", "tool_use_id": call.id, "content": found} for call, found in results]
 
     def restored(self, run: Sequence[bytes], after: bytes | None, kept: Kept) -> list[bytes]:
         """See `Form`."""
@@ -239,10 +235,6 @@ def _laid_over(usage: Json, later: Json) -> Json:
 
 def _message(role: str, content: Sequence[Json]) -> Json:
     return {"role": role, "content": list(content)}
-
-
-def _results(results: Sequence[tuple[Call, str]]) -> list[Json]:
-    return [{"type": "tool_result", "tool_use_id": call.id, "content": found} for call, found in results]
 
 
 def _essence(block: Json) -> bytes:

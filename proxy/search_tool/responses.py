@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sluice.proxy.body import Body
 from sluice.proxy.search_tool.definition import NAME
 from sluice.proxy.search_tool.events import DONE, is_done, rendered
-from sluice.proxy.search_tool.form import KEPT_VERSION, Kept, Stream
+from sluice.proxy.search_tool.form import Kept, Stream
 from sluice.proxy.search_tool.rounds import Call, Round, summed
 from sluice.proxy.translation.json_codec import Json, decode_object, encode, mapping, objects, text
 from sluice.proxy.translation.sse import Event
@@ -63,24 +63,19 @@ class ResponsesForm:
 
     def answered(self, parts: Sequence[Json], results: Sequence[tuple[Call, str]]) -> list[Json]:
         """See `Form`."""
-        return [*filter(_can_be_given_back, parts), *_results(results)]
+        return [*filter(_can_be_given_back, parts), *self.results(results)]
 
-    def kept(self, hidden: Sequence[Round], answers: Sequence[Sequence[str]], last: Round) -> Kept:
+    def shown(self, hidden: Sequence[Round]) -> list[bytes]:
         """See `Form`."""
-        items = [
-            item
-            for one, texts in zip(hidden, answers, strict=False)
-            for item in self.answered(one.parts, list(zip(one.calls, texts, strict=True)))
-        ]
-        beside = answers[len(hidden)] if len(answers) > len(hidden) else ()
-        results = _results(list(zip(last.calls, beside, strict=True))) if beside else []
-        return Kept(
-            KEPT_VERSION,
-            hidden=tuple(map(encode, items)),
-            shown=tuple(_essence(part) for one in hidden for part in one.parts if not _is_ours(part)),
-            calls=tuple(encode(part) for part in last.parts if _is_ours(part)) if beside else (),
-            results=tuple(map(encode, results)),
-        )
+        return [_essence(part) for one in hidden for part in one.parts if not _is_ours(part)]
+
+    def our_calls(self, last: Round) -> list[Json]:
+        """See `Form`."""
+        return [part for part in last.parts if _is_ours(part)]
+
+    def results(self, results: Sequence[tuple[Call, str]]) -> list[Json]:
+        """See `Form`."""
+        return [{"type": "function_call_output", "call_id": call.id, "output": found} for call, found in results]
 
     def restored(self, run: Sequence[bytes], after: bytes | None, kept: Kept) -> list[bytes]:
         """See `Form`."""
@@ -201,10 +196,6 @@ def _is_ours(item: Json) -> bool:
 def _can_be_given_back(item: Json) -> bool:
     """Whether an upstream that keeps nothing can read an item: reasoning that is neither sealed nor said is lost."""
     return item.get("type") != "reasoning" or bool(item.get("encrypted_content") or item.get("content"))
-
-
-def _results(results: Sequence[tuple[Call, str]]) -> list[Json]:
-    return [{"type": "function_call_output", "call_id": call.id, "output": found} for call, found in results]
 
 
 def _essence(item: Json) -> bytes:

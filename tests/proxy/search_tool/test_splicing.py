@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sluice.compressor.dialects.base import Dialect
 from sluice.proxy.answers import SourcedAnswer, Unshared
 from sluice.proxy.search_tool.answer import answered
-from sluice.proxy.search_tool.form import Form, Kept
+from sluice.proxy.search_tool.form import Form, Kept, keep
 from sluice.proxy.search_tool.history import fingerprint, restored
 from sluice.proxy.search_tool.rounds import Call, Round, summed
 from sluice.proxy.search_tool.tool import FORMS
@@ -131,7 +131,7 @@ def test_an_answer_that_does_not_search_goes_on_byte_for_byte(wire: WireName, pi
 
 def kept_of(form: Form, rounds: Sequence[Round]) -> Kept:
     answers = [[f"found by {call.id}" for call in round_.calls] for round_ in rounds if round_.calls]
-    return form.kept(rounds[:-1], answers, rounds[-1])
+    return keep(form, rounds[:-1], answers, rounds[-1])
 
 
 def parse(dialect: Dialect | None, messages: Sequence[Json]) -> Any:
