@@ -176,22 +176,9 @@ def _asked(body: bytes) -> _Asked:
 def _make_service(settings: Settings, note: Note) -> SearchService:
     from sluice.search.service import SearchService
 
-    class Noting(SearchService):
-        """Tells of every search that it answers, by whichever way it came."""
-
-        async def search(
-            self,
-            query: str,
-            repo: str | None = None,
-            budget_tokens: int = 1000,
-            max_results: int | None = None,
-            mode: SearchMode = "fast",
-        ) -> SearchAnswer:
-            answer = await super().search(query, repo, budget_tokens, max_results, mode)
-            root = Path(repo or settings.search_roots[0]).name
-            found = Searched(time.time(), root, mode, len(answer.results), answer.tokens, answer.took_ms, query)
-            await note(_caller.get([]), found)
-            return answer
+    async def note_answer(root: Path, query: str, mode: SearchMode, answer: SearchAnswer) -> None:
+        found = Searched(time.time(), root.name, mode, len(answer.results), answer.tokens, answer.took_ms, query)
+        await note(_caller.get([]), found)
 
     key = settings.search_deep_key
     deep = DeepSettings(
@@ -201,7 +188,8 @@ def _make_service(settings: Settings, note: Note) -> SearchService:
     )
     try:
         cache = settings.search_cache_dir.expanduser()
-        return Noting(SearchSettings(settings.search_roots, cache, dense_model=settings.search_dense_model, deep=deep))
+        wanted = SearchSettings(settings.search_roots, cache, dense_model=settings.search_dense_model, deep=deep)
+        return SearchService(wanted, on_answer=note_answer)
     except (SearchError, ValueError) as error:
         raise ConfigError(f"code search cannot start: {error}") from error
 

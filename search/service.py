@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -29,6 +30,10 @@ _MAX_THREADS = 4
 """Answers that are worked on at once."""
 
 
+OnAnswer = Callable[[Path, str, SearchMode, SearchAnswer], Awaitable[None]]
+"""(the root, the question, the mode, the answer)."""
+
+
 class SearchService:
     """Answers questions about the configured roots.
 
@@ -36,15 +41,22 @@ class SearchService:
         settings: roots, cache, limits.
         rankers: None for the learned ones.
         model: the model behind `deep`; None for the one that the settings name, if they do.
+        on_answer: told of every question that was answered.
 
     Raises:
         StoreError: the cache cannot be opened.
     """
 
     def __init__(
-        self, settings: SearchSettings, rankers: Rankers | None = None, model: ChatModel | None = None
+        self,
+        settings: SearchSettings,
+        rankers: Rankers | None = None,
+        model: ChatModel | None = None,
+        *,
+        on_answer: OnAnswer | None = None,
     ) -> None:
         self._settings = settings
+        self._on_answer = on_answer
         self._rankers = rankers or learned_rankers()
         database = None if settings.cache_dir is None else settings.cache_dir / "segments.db"
         self._store = SegmentStore(database)
@@ -96,7 +108,10 @@ class SearchService:
         if mode == "deep":
             results = await self._deep(index, query, results, budget_tokens, max_results)
         tokens = sum(result_tokens(r.path, r.start, r.end, len(r.text)) for r in results)
-        return SearchAnswer(tuple(results), tokens, (time.perf_counter() - started) * 1e3)
+        found = SearchAnswer(tuple(results), tokens, (time.perf_counter() - started) * 1e3)
+        if self._on_answer is not None:
+            await self._on_answer(index.root, query, mode, found)
+        return found
 
     def index_of(self, repo: str | None) -> RepoIndex:
         """The index of a configured root.

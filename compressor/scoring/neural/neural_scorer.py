@@ -251,20 +251,13 @@ class NeuralScorer:
             self._fell_back(1, reason)
             logits = None
         else:
-            self._tell_kept(1, len(outcomes)) if is_kept else self._tell_scored(1, len(outcomes))
+            if self._watch is not None:
+                self._watch.scored(1, len(outcomes), is_kept=is_kept)
             logits = np.concatenate([outcome.logits for outcome in outcomes if outcome.logits is not None])
         self._outcomes[asked.segment] = Outcome(logits)
         if self._cache is not None and not is_kept:
             new = zip(asked.keys, outcomes, asked.kept, strict=True)
             self._cache.put_new({key: encode(outcome) for key, outcome, kept in new if kept is None})
-
-    def _tell_scored(self, num_results: int, num_windows: int) -> None:
-        if self._watch is not None and num_results:
-            self._watch.scored(num_results, num_windows, is_kept=False)
-
-    def _tell_kept(self, num_results: int, num_windows: int) -> None:
-        if self._watch is not None and num_results:
-            self._watch.scored(num_results, num_windows, is_kept=True)
 
     def _fell_back(self, num_results: int, reason: Fallback) -> None:
         if self._watch is not None and num_results:
