@@ -1,17 +1,25 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx
+import openai
 import pytest
 import pytest_asyncio
 import torch
+import uvicorn
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 
+from sluice.backend.embedded.config import EngineConfig
+from sluice.backend.embedded.loading import load_engine
 from sluice.backend.process import EngineProcess
+from sluice.backend.server import create_app
+from sluice.backend.tokenizer import Tokenizer as ModelTokenizer
 from sluice.backend.weights import default_weights
 
 torch.set_num_threads(1)  # the models are tiny and the workers many: threads would only wait for each other
@@ -113,3 +121,33 @@ async def smollm2_url(cache_dir: Path) -> AsyncIterator[str]:
     """A running `sluice engine serve` with the default weights."""
     async with EngineProcess(cache_dir=cache_dir) as engine:
         yield f"{engine.base_url}/v1"
+
+
+@pytest.fixture
+async def url(tiny_folder: Path) -> AsyncIterator[str]:
+    """The tiny model behind a real socket."""
+    tokenizer = ModelTokenizer(tiny_folder)
+    # What serves it may hold on to it after the test: caches of the default size would add up until nothing can fork.
+    engine = load_engine(tiny_folder, EngineConfig(kv_memory_bytes=32 * 2**20), tokenizer.end_token_ids)
+    config = uvicorn.Config(
+        create_app(engine, tokenizer, "tiny"), port=0, log_level="warning", ws="none", http="httptools"
+    )
+    server = uvicorn.Server(config)
+    task = asyncio.create_task(server.serve())
+    while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+        await asyncio.sleep(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    await task
+
+
+@pytest.fixture
+async def http(url: str) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=60) as client:
+        yield client
+
+
+@pytest.fixture
+async def client(url: str) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+        yield client

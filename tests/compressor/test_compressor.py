@@ -1,13 +1,11 @@
-"""The compressor as its users see it: what goes out, turn after turn, and under faults."""
+"""The compressor as its users see it: what goes out, turn after turn."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import re
-import threading
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
@@ -18,43 +16,18 @@ from sluice.compressor import (
     AmbiguousRecallError,
     Compressed,
     Compressor,
-    CompressorSettings,
     MemoryStore,
     Mode,
-    StateError,
     UnknownRecallError,
 )
-from sluice.compressor import advance as advance_module
 from sluice.compressor.lines import split
 from tests.compressor.conversations import Json, call, encode, file_lines, numbered, result, turns
+from tests.compressor.sending import contents, reread, send
 from tests.effort import examples
 
 MARKER = re.compile(
     r"^\[sluice ([0-9a-f]{4}): (\d+) lines (?:as in message (\d+)(?:, numbered \d+-\d+)?|omitted, (\d+)-(\d+))\]$"
 )
-
-
-async def send(
-    compressor: Compressor, messages: Sequence[Json], *, mode: Mode = Mode.SAFE, tenant: bytes = b"t"
-) -> Compressed:
-    return await compressor.compress(
-        [encode(message) for message in messages], dialect=OPENAI_CHAT, mode=mode, tenant=tenant, upstream="http://up"
-    )
-
-
-def contents(compressed: Compressed) -> list[Any]:
-    return [json.loads(raw)["content"] for raw in compressed.messages]
-
-
-def reread(num_lines: int = 40) -> list[Json]:
-    text = numbered(file_lines(num_lines))
-    return [
-        {"role": "user", "content": "fix it"},
-        call("c1", "Read", file_path="a.py"),
-        result("c1", text),
-        call("c2", "Read", file_path="a.py"),
-        result("c2", text),
-    ]
 
 
 async def test_a_second_read_of_the_same_file_is_one_marker() -> None:
@@ -293,144 +266,3 @@ def test_branches_and_rewinds_keep_what_they_share(one: list[Json], other: list[
         assert together[0].messages == together[1].messages == together[2].messages
 
     asyncio.run(run())
-
-
-class LostStore(MemoryStore):
-    """A store that can be made to fail or to hang."""
-
-    lost = False
-    hangs = False
-    known: Mapping[bytes, bytes]
-
-    async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        await self._fail()
-        return await super().get_many(keys)
-
-    async def put_new(self, records: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
-        await self._fail()
-        return await super().put_new(records)
-
-    async def _fail(self) -> None:
-        if self.hangs:
-            await asyncio.sleep(60)
-        if self.lost:
-            raise StateError("gone", known=self.known)
-
-
-async def test_a_lost_store_without_a_copy_forwards_the_clients_bytes() -> None:
-    store = LostStore()
-    store.lost, store.known = True, {}
-    compressed = await send(Compressor(store), reread())
-    assert compressed.messages == [encode(message) for message in reread()]
-    assert compressed.bypass == "state"
-
-
-async def test_a_conversation_that_begins_while_the_store_is_lost_stays_as_it_went_out() -> None:
-    class OnlyReadsFail(LostStore):
-        async def put_new(self, records: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
-            return await MemoryStore.put_new(self, records)
-
-    store = OnlyReadsFail()
-    compressor = Compressor(store)
-    repeats = {"role": "user", "content": [{"type": "text", "text": "go"}]}
-    log = result("c0", "\n".join(["waiting for the server"] * 50))
-    store.lost, store.known = True, {}
-    first = await send(compressor, [repeats, log])
-    assert (first.messages, first.bypass) == ([encode(repeats), encode(log)], "state")
-    store.lost = False
-    later = await send(compressor, [repeats, log, call("c1", "bash", command="x"), result("c1", log["content"])])
-    assert later.messages[:2] == first.messages
-    assert later.num_markers == 1
-
-
-async def test_a_lost_store_with_a_copy_replays_what_is_known_and_leaves_the_rest() -> None:
-    store = LostStore()
-    compressor = Compressor(store)
-    before = await send(compressor, reread())
-    store.lost = True
-    store.known = {key[2:]: record for key, (_, record) in store._entries.items() if key.startswith(b"r:")}
-    longer = [*reread(), call("c3", "Read", file_path="a.py"), result("c3", numbered(file_lines(40)))]
-    compressed = await send(compressor, longer)
-    assert compressed.messages[:5] == before.messages
-    assert compressed.messages[5:] == [encode(message) for message in longer[5:]]
-    assert compressed.bypass == "state"
-
-
-async def test_a_store_that_hangs_is_given_up_on() -> None:
-    store = LostStore()
-    store.hangs = True
-    compressed = await send(Compressor(store, CompressorSettings(state_timeout_s=0.01)), reread())
-    assert compressed.bypass == "state"
-
-
-async def test_a_store_that_fails_on_write_costs_nothing() -> None:
-    class ReadOnly(MemoryStore):
-        async def put_new(self, records: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
-            raise StateError("full")
-
-    compressor = Compressor(ReadOnly())
-    first = await send(compressor, reread())
-    assert first.num_markers == 1
-    assert (await send(compressor, reread())).messages == first.messages
-
-
-async def test_what_breaks_inside_leaves_the_new_messages_untouched_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
-    store = MemoryStore()
-    compressor = Compressor(store)
-    before = await send(compressor, reread())
-    longer = [*reread(), call("c3", "Read", file_path="a.py"), result("c3", numbered(file_lines(40)))]
-
-    def broken(*_: object) -> None:
-        raise ZeroDivisionError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(advance_module, "decide", broken)
-        compressed = await send(compressor, longer)
-    assert compressed.bypass == "error"
-    assert compressed.messages == [*before.messages, *(encode(message) for message in longer[5:])]
-    again = await send(Compressor(store), longer)
-    assert (again.messages, again.bypass) == (compressed.messages, None)
-
-
-async def test_the_loser_of_a_race_adopts_what_the_winner_wrote() -> None:
-    class Raced(MemoryStore):
-        winner: Mapping[bytes, bytes] = {}
-
-        async def put_new(self, records: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
-            await super().put_new(self.winner)
-            return await super().put_new(records)
-
-    calm = MemoryStore()
-    await send(Compressor(calm), reread(), mode=Mode.SAFE)
-    store = Raced()
-    untouched = Compressor(store, CompressorSettings(min_run_lines=1_000))
-    winner = MemoryStore()
-    await send(Compressor(winner, CompressorSettings(min_run_lines=1_000)), reread())
-    store.winner = {key[2:]: record for key, (_, record) in winner._entries.items() if key.startswith(b"r:")}
-    compressed = await send(Compressor(store), reread())
-    assert compressed.messages == [encode(message) for message in reread()]
-    assert (await send(untouched, reread())).messages == compressed.messages
-
-
-async def test_a_decision_that_takes_too_long_replays_what_is_known_and_leaves_the_rest(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    store, ends = MemoryStore(), threading.Event()
-    settings = CompressorSettings(decide_timeout_s=0.05, max_inline_bytes=0)
-    patient = Compressor(store)
-    before = await send(patient, reread())
-    longer = [*reread(), call("c3", "Read", file_path="a.py"), result("c3", numbered(file_lines(40)))]
-    decide = advance_module.decide
-
-    def slowly(*arguments: Any) -> Any:
-        ends.wait(10)
-        return decide(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(advance_module, "decide", slowly)
-        compressed = await send(Compressor(store, settings), longer)
-    ends.set()
-    assert compressed.bypass == "timeout"
-    assert compressed.messages == [*before.messages, *(encode(message) for message in longer[5:])]
-    again = await send(patient, longer)
-    assert (again.messages, again.bypass) == (compressed.messages, None)

@@ -25,7 +25,7 @@ from sluice.compressor.pins import pinned_gaps
 from sluice.compressor.recovery import render, without
 from sluice.compressor.settings import Prices
 from tests.compressor.conversations import Json, call, encode, file_lines, numbered, result, turns
-from tests.compressor.test_epochs import COLD_S, Clock, CoinScorer, check, send
+from tests.compressor.epochs import COLD_S, Clock, CoinScorer, check, send
 from tests.compressor.test_recovery import gap
 from tests.effort import examples
 

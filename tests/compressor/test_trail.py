@@ -15,7 +15,7 @@ from sluice.compressor import trail as trail_module
 from sluice.compressor.line_judge import LineJudge
 from sluice.compressor.settings import Prices
 from tests.compressor.conversations import Json, call, encode, file_lines, numbered, result, turns
-from tests.compressor.test_epochs import COLD_S, Clock, CoinScorer
+from tests.compressor.epochs import COLD_S, Clock, CoinScorer
 from tests.effort import examples
 
 LIMITS = CompressorSettings(num_exempt_results=2, rewrite_margin=1.0, state_timeout_s=10.0)

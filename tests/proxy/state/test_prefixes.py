@@ -13,7 +13,7 @@ from sluice.compressor import StateStore
 from sluice.proxy.settings import Settings
 from sluice.proxy.state import make_store
 from tests.compressor.conversations import Json, turns
-from tests.compressor.test_epochs import COLD_S, Clock, check, make, send
+from tests.compressor.epochs import COLD_S, Clock, check, make, send
 from tests.effort import examples
 from tests.redis_server import RedisServer
 

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from sluice.backend import errors
+from sluice.backend.embedded.config import EngineConfig
+from sluice.backend.embedded.engine import EmbeddedEngine
+from sluice.backend.embedded.loading import load_engine
+from sluice.backend.server import ERRORS, create_app, render_error
+from sluice.backend.tokenizer import Tokenizer
+from tests.backend.asking import HI, TOOLS, ask, figures, until
+
+
+@pytest.mark.parametrize("changes", [{"prompt": ["a", "b"]}, {"prompt": "a", "echo": True}, {"prompt": []}])
+async def test_plain_completions_refuse_what_they_do_not_serve(
+    http: httpx.AsyncClient, changes: dict[str, Any]
+) -> None:
+    response = await http.post("/v1/completions", json={"model": "tiny", **changes})
+    assert response.status_code == 400
+
+
+async def test_a_draft_that_is_no_text_is_refused(http: httpx.AsyncClient) -> None:
+    body = {"model": "tiny", "messages": HI}
+    response = await http.post("/v1/chat/completions", json=body, headers={"x-sluice-draft": "?!"})
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "x-sluice-draft"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_client_that_hangs_up_frees_its_blocks(http: httpx.AsyncClient, url: str, stream: bool) -> None:
+    body = {"model": "tiny", "messages": HI, "stream": stream, "ignore_eos": True, "n": 8}
+    async with httpx.AsyncClient(base_url=url, trust_env=False) as leaver:
+        task = asyncio.create_task(leaver.post("/v1/chat/completions", json=body))
+        await until(http, lambda now: now["sluice_engine_running"] == 8)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    await until(http, lambda now: now["sluice_engine_blocks_in_use"] == 0)
+    assert (await figures(http))["sluice_engine_output_tokens_total"] < 8 * 200
+
+
+@pytest.mark.parametrize(
+    ("changes", "param", "says"),
+    [
+        ({"model": 3}, "model", "Expected `str`, got `int`"),
+        ({"messages": []}, "messages", "at least one message"),
+        ({"messages": [{"content": "hi"}]}, "messages[0].role", "None"),
+        ({"messages": [{"role": "user", "content": 7}]}, "messages[0].content", "7"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content", "image_url"),
+        ({"temperature": -1}, "temperature", "-1"),
+        ({"temperature": "warm"}, "temperature", "Expected `float"),
+        ({"top_p": 0}, "top_p", "0"),
+        ({"max_tokens": 0}, "max_tokens", "0"),
+        ({"n": 0}, "n", "0"),
+        ({"n": 65}, "n", "65"),
+        ({"top_k": -2}, "top_k", "-2"),
+        ({"min_p": 1.5}, "min_p", "1.5"),
+        ({"presence_penalty": 3}, "presence_penalty", "3"),
+        ({"repetition_penalty": 0}, "repetition_penalty", "0"),
+        ({"logit_bias": {"x": 1}}, "logit_bias", "'x'"),
+        ({"logit_bias": {"5": 101}}, "logit_bias", "101"),
+        ({"logit_bias": {"5000": 1}}, "logit_bias", "5000"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "21"),
+        ({"tool_choice": "always"}, "tool_choice", "always"),
+        ({"prediction": {"type": "content", "content": 5}}, "prediction.content", "5"),
+        ({"stop": [""]}, "stop", "non-empty"),
+        ({"response_format": {"type": "yaml"}}, "response_format.type", "yaml"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema.schema", "None"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "nonsense"}}}},
+            "response_format.json_schema.schema",
+            "nonsense",
+        ),
+        ({"tools": [{"type": "web_search"}]}, "tools", "web_search"),
+        ({"tools": TOOLS, "tool_choice": {"function": {"name": "nothing"}}}, "tool_choice", "nothing"),
+    ],
+)
+async def test_bad_fields_are_named(http: httpx.AsyncClient, changes: dict[str, Any], param: str, says: str) -> None:
+    response = await http.post("/v1/chat/completions", json={"model": "tiny", "messages": HI, **changes})
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert error["type"] == "invalid_request_error"
+    assert error["param"] == param
+    assert says in error["message"]
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"x"', b"\xff\xfe", b'{"model": "tiny"}'])
+async def test_bodies_that_are_no_request_are_refused(http: httpx.AsyncClient, body: bytes) -> None:
+    response = await http.post("/v1/chat/completions", content=body)
+    assert response.status_code == 400
+    assert response.json()["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "code"),
+    [
+        ({"messages": [{"role": "user", "content": "x" * 600}]}, 400, "context_length_exceeded"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": ["what"]}}}},
+            400,
+            "invalid_value",
+        ),
+        ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "no"}}}, 400, "invalid_value"),
+        ({"model": "another"}, 404, "model_not_found"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_after_each_error_the_engine_serves_on(
+    http: httpx.AsyncClient, changes: dict[str, Any], status: int, code: str, stream: bool
+) -> None:
+    body = {"model": "tiny", "messages": HI, "max_tokens": 3, "stream": stream}
+    refused = await http.post("/v1/chat/completions", json=body | changes)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (status, code)
+    assert (await http.post("/v1/chat/completions", json=body)).status_code == 200
+    assert (await figures(http))["sluice_engine_blocks_in_use"] == 0
+
+
+async def test_more_requests_than_may_wait_are_told_to_come_back(tiny_folder: Path) -> None:
+    tokenizer = Tokenizer(tiny_folder)
+    config = EngineConfig(max_num_sequences=1, max_num_waiting=1)
+    engine = load_engine(tiny_folder, config, tokenizer.end_token_ids)
+    transport = httpx.ASGITransport(create_app(engine, tokenizer, "tiny"))
+    async with httpx.AsyncClient(transport=transport, base_url="http://engine") as client:
+        body = {"model": "tiny", "messages": HI, "max_tokens": 20, "ignore_eos": True}
+        answers = await asyncio.gather(*(client.post("/v1/chat/completions", json=body) for _ in range(5)))
+        statuses = [answer.status_code for answer in answers]
+        assert statuses.count(200) == 2
+        assert statuses.count(429) == 3
+        assert (await client.post("/v1/chat/completions", json=body)).status_code == 200
+    await engine.aclose()
+
+
+async def test_an_unknown_model_is_not_found(client: openai.AsyncOpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match=r"'gpt-9'.*'tiny'") as caught:
+        await ask(client, model="gpt-9")
+    assert caught.value.code == "model_not_found"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_prompt_beyond_the_window_is_refused_with_numbers(client: openai.AsyncOpenAI, stream: bool) -> None:
+    with pytest.raises(openai.BadRequestError, match=r"6\d\d tokens.*512") as caught:
+        await ask(client, messages=[{"role": "user", "content": "x" * 600}], stream=stream)
+    assert caught.value.code == "context_length_exceeded"
+
+
+async def test_unknown_routes_answer_in_json(http: httpx.AsyncClient) -> None:
+    response = await http.get("/v1/nothing")
+    assert response.status_code == 404
+    assert response.json()["error"]["message"] == "Not Found"
+
+
+async def test_an_engine_that_has_stopped_is_not_healthy(
+    http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(EmbeddedEngine, "is_running", False)
+    assert (await http.get("/healthz")).status_code == 503
+
+
+async def test_a_mistake_of_the_servers_own_is_told_in_json(
+    http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(EmbeddedEngine, "check", fail)
+    response = await http.post("/v1/chat/completions", json={"model": "tiny", "messages": HI})
+    assert response.status_code == 500
+    assert response.json()["error"]["message"] == "internal error: RuntimeError"
+
+
+def test_every_request_error_has_a_status() -> None:
+    for name in dir(errors):
+        kind = getattr(errors, name)
+        if isinstance(kind, type) and issubclass(kind, (errors.RequestError, errors.EngineError)):
+            assert any(base in ERRORS for base in kind.__mro__) or kind is errors.RequestError, name
+    assert render_error(errors.ContextLengthError(9, 4))[0] == 400
