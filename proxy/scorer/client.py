@@ -129,7 +129,7 @@ class RemoteScores:
         try:
             async with asyncio.timeout(within_s):
                 answer = await self._post(body)
-            found = self._wire.read(answer, windows)
+            found = await asyncio.to_thread(self._wire.read, answer, windows)
             self._num_late = 0
             self._retry_s = _RETRY_S
         except TimeoutError:
