@@ -256,7 +256,8 @@ class Upstreams:
                 answer = await upstream.http.send(method, request.path, request.headers, request.body)
             except UpstreamError as caught:
                 error = caught
-                self._note(upstream, is_good=not speaks_against_upstream(error))
+                if speaks_against_upstream(error):
+                    self._note(upstream, is_good=False)
                 reason = rendering_of(error).code
                 goes_on = may_fall_back(error)
                 wait_s = None if is_last or not is_retried_error(error) else self._wait_s(num_retries, error=error)
