@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sluice.proxy.errors import ForeignCredentialError, UpstreamError, rendering_of
+from sluice.proxy.error_table import rendering_of
+from sluice.proxy.errors import ForeignCredentialError, UpstreamError
 from sluice.proxy.headers import Header
 from sluice.proxy.log import fields, logger
 from sluice.proxy.upstreams.addressing import Addressed, Addressing
@@ -267,12 +268,8 @@ class Upstreams:
                 goes_on = answer.status in RETRIED_STATUSES
                 if not goes_on or (is_last and not has_fallback):
                     return _Outcome(upstream, request, num_retries + 1, answer, None, may_fall_back=goes_on)
-                held = await hold(answer)
-                headers = [(name.lower(), value) for name, value in answer.headers]
-                if held is None:  # its connection is closed; what it said is lost but for its head
-                    length = (b"content-length", b"0")
-                    held = HeldAnswer(answer.status, [*(h for h in headers if h[0] != length[0]), length], b"")
-                answer = held
+                answer = held = await hold(answer)
+                headers = [(name.lower(), value) for name, value in held.headers]
                 wait_s = None
                 if not is_last and not forbids_retry(headers, held.body):
                     wait_s = self._wait_s(num_retries, headers=headers)
@@ -317,4 +314,6 @@ class Upstreams:
             return UpstreamError(f"upstream {upstream.target.origin} lists no models within {_LIST_TIMEOUT_S:g} s")
         except UpstreamError as error:
             return error
-        return answer or UpstreamError(f"upstream {upstream.target.origin} gives no usable list of models")
+        if not answer.is_whole:
+            return UpstreamError(f"upstream {upstream.target.origin} gives no usable list of models")
+        return answer
