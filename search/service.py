@@ -167,7 +167,7 @@ class SearchService:
             if index.stands() and index.is_current([result.path for result in results]):
                 break
             view = index.view()
-        index.check_tree(index.root)
+        index.check_tree()
         return results
 
     async def _deep(
