@@ -20,13 +20,14 @@ import numpy.typing as npt
 
 from sluice.compressor.syntax import language_of
 from sluice.search.errors import UnreadableRootError, WrongTreeError
+from sluice.search.index.layer import Layer
 from sluice.search.index.manifest import KnownFile, Manifest, decode_manifest, encode_manifest
 from sluice.search.index.rules import MAX_FILE_BYTES, skip_by_content
 from sluice.search.index.scanner import FileState, Scanner, blob_hash, read_inside
 from sluice.search.index.segment import FORMAT, Segment, build_segment, pack, unpack
 from sluice.search.index.store import SegmentStore
 from sluice.search.index.tokenizer import forget_terms
-from sluice.search.index.view import Layer, View
+from sluice.search.index.view import View
 
 logger = logging.getLogger(__name__)
 
