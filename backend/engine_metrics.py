@@ -39,6 +39,8 @@ def render_metrics(stats: EngineStats) -> str:
             lines += _histogram(name, value) if isinstance(value, Histogram) else _number(name, value)
     share = stats.num_blocks_in_use / stats.num_blocks if stats.num_blocks else 0.0
     lines += _number("vllm:kv_cache_usage_perc", share)  # a share from 0 to 1, for all its name
+    lines.append("# TYPE vllm:cache_config_info gauge")
+    lines.append(f'vllm:cache_config_info{{block_size="{stats.block_size}",num_gpu_blocks="{stats.num_blocks}"}} 1')
     return "\n".join(lines) + "\n"
 
 

@@ -1,7 +1,7 @@
 """What a backend's `/metrics` says, read alike from vLLM and from the embedded engine. Knows no routes of ours.
 
-Names are those of vLLM 0.32 (with earlier ones beside them) and the embedded engine's own. What a backend does not
-tell is None: an absent figure is not a zero.
+Names are those of vLLM 0.32, with earlier ones beside them; the embedded engine uses them too (`engine_metrics.py`).
+What a backend does not tell is None: an absent figure is not a zero.
 """
 
 from __future__ import annotations
@@ -169,31 +169,23 @@ def backend_metrics(text: str) -> BackendMetrics:
     """Pick the figures out of what `/metrics` answered; several engines behind one port are added up."""
     samples = parse(text)
     return BackendMetrics(
-        num_running=_sum(samples, "vllm:num_requests_running", "sluice_engine_running"),
-        num_waiting=_sum(samples, "vllm:num_requests_waiting", "sluice_engine_waiting"),
+        num_running=_sum(samples, "vllm:num_requests_running"),
+        num_waiting=_sum(samples, "vllm:num_requests_waiting"),
         kv_usage=_kv_usage(samples),
         kv_capacity_tokens=_kv_capacity(samples),
-        prompt_tokens=_sum(samples, "vllm:prompt_tokens_total", "sluice_engine_prompt_tokens_total"),
+        prompt_tokens=_sum(samples, "vllm:prompt_tokens_total"),
         cached_tokens=_sum(
             samples,
             "vllm:prompt_tokens_cached_total",
             "vllm:prefix_cache_hits_total",
             "vllm:gpu_prefix_cache_hits_total",
-            "sluice_engine_cached_tokens_total",
         ),
-        output_tokens=_sum(samples, "vllm:generation_tokens_total", "sluice_engine_output_tokens_total"),
-        draft_tokens=_sum(samples, "vllm:spec_decode_num_draft_tokens_total", "sluice_engine_draft_tokens_total"),
-        accepted_tokens=_sum(
-            samples, "vllm:spec_decode_num_accepted_tokens_total", "sluice_engine_accepted_tokens_total"
-        ),
-        preemptions=_sum(samples, "vllm:num_preemptions_total", "sluice_engine_preemptions_total"),
-        ttft=_histogram(samples, "vllm:time_to_first_token_seconds", "sluice_engine_ttft_seconds"),
-        itl=_histogram(
-            samples,
-            "vllm:inter_token_latency_seconds",
-            "vllm:time_per_output_token_seconds",
-            "sluice_engine_itl_seconds",
-        ),
+        output_tokens=_sum(samples, "vllm:generation_tokens_total"),
+        draft_tokens=_sum(samples, "vllm:spec_decode_num_draft_tokens_total"),
+        accepted_tokens=_sum(samples, "vllm:spec_decode_num_accepted_tokens_total"),
+        preemptions=_sum(samples, "vllm:num_preemptions_total"),
+        ttft=_histogram(samples, "vllm:time_to_first_token_seconds"),
+        itl=_histogram(samples, "vllm:inter_token_latency_seconds", "vllm:time_per_output_token_seconds"),
     )
 
 
@@ -225,10 +217,7 @@ def _sum(samples: Samples, *names: str) -> float | None:
 
 def _kv_usage(samples: Samples) -> float | None:
     values = _values(samples, ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"))
-    if values:
-        return sum(values) / len(values)
-    in_use, blocks = _sum(samples, "sluice_engine_blocks_in_use"), _sum(samples, "sluice_engine_blocks")
-    return in_use / blocks if in_use is not None and blocks else None
+    return sum(values) / len(values) if values else None
 
 
 def _kv_capacity(samples: Samples) -> int | None:

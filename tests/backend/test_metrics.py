@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from sluice.backend.base import EngineStats
+from sluice.backend.engine_metrics import render_metrics
 from sluice.backend.metrics import BackendMetrics, Histogram, backend_metrics, prometheus, read_metrics
 from tests.proxy.servers import Exchange, ScriptedUpstream, serving
 
@@ -48,23 +50,28 @@ def test_speculation_is_read() -> None:
     assert found.draft_acceptance == 0.75
 
 
-EMBEDDED = """
-sluice_engine_running 2
-sluice_engine_waiting 1
-sluice_engine_blocks 10
-sluice_engine_blocks_in_use 4
-sluice_engine_prompt_tokens_total 100
-sluice_engine_cached_tokens_total 60
-sluice_engine_output_tokens_total 7
-sluice_engine_draft_tokens_total 8
-sluice_engine_accepted_tokens_total 6
-sluice_engine_preemptions_total 1
-"""
-
-
 def test_the_embedded_engines_figures_are_read() -> None:
-    found = backend_metrics(EMBEDDED)
+    stats = EngineStats(
+        num_running=2,
+        num_waiting=1,
+        num_blocks=10,
+        block_size=16,
+        num_blocks_in_use=4,
+        prompt_tokens_total=100,
+        cached_tokens_total=60,
+        output_tokens_total=7,
+        draft_tokens_total=8,
+        accepted_tokens_total=6,
+        preemptions_total=1,
+    )
+    stats.ttft.observe(0.2)
+    stats.itl.observe(0.03, 6)
+    found = backend_metrics(render_metrics(stats))
     assert (found.num_running, found.num_waiting, found.kv_usage) == (2, 1, 0.4)
+    assert found.kv_capacity_tokens == 160
+    assert found.ttft is not None
+    assert found.itl is not None
+    assert (found.ttft.mean_ms, found.itl.mean_ms) == pytest.approx((200, 30))
     assert (found.prefill_tokens, found.prefix_hit_rate, found.draft_acceptance) == (40, 0.6, 0.75)
     assert (found.output_tokens, found.preemptions) == (7, 1)
 
