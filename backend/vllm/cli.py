@@ -60,7 +60,6 @@ def uninstall(name: str, env_dir: Path | None) -> None:
 
 @backend.command()
 @click.option("--params", type=click.FloatRange(min=0, min_open=True), metavar="B", help="Billion parameters.")
-@click.option("--active", type=click.FloatRange(min=0, min_open=True), metavar="B", help="Of them active per token.")
 @click.option("--context", type=click.IntRange(1), default=32_768, show_default=True, help="Tokens of a conversation.")
 @click.option("--model", metavar="FOLDER", help="Folder with a config.json: its true shape instead of a guess.")
 @click.option(
@@ -71,7 +70,6 @@ def uninstall(name: str, env_dir: Path | None) -> None:
 @_ENV_DIR
 def doctor(
     params: float | None,
-    active: float | None,
     context: int,
     model: str | None,
     weights: str,
