@@ -65,9 +65,6 @@ class CombinedScorer:
         word_weights: see `WORD_WEIGHTS`.
     """
 
-    name = "combined"
-    version = "combined"
-
     def __init__(
         self,
         features: Forest,

@@ -39,6 +39,9 @@ def test_threads_that_come_first_together_get_one_loop(monkeypatch: pytest.Monke
         thread.join()
     assert (len(made), found) == (1, made * 8)
     made[0].call_soon_threadsafe(made[0].stop)
+    while made[0].is_running():
+        time.sleep(0.001)
+    made[0].close()
 
 
 FORKS = """

@@ -19,7 +19,7 @@ from sluice.compressor.scoring.neural.network import LineNetwork
 from sluice.compressor.scoring.neural.packed_model import Form, PackedModel
 from sluice.compressor.scoring.neural.torch_model import TorchModel
 from sluice.compressor.scoring.neural.types import Window
-from tests.compressor.neural.doubles import SHAPE
+from tests.compressor.scoring.neural.doubles import SHAPE
 
 pytestmark = pytest.mark.engine
 
