@@ -105,6 +105,12 @@ def test_patches_name_their_files() -> None:
     assert read_call(ToolCall("c", "apply_patch", patch)).edited_paths == ("a.py", "b.py")
 
 
+def test_a_path_is_read_to_its_last_letter_once() -> None:
+    path = "a" + " " * 100_000 + "b.py"
+    patch = f"*** Begin Patch\n*** Update File: {path} \n@@\n+x\n*** End Patch"
+    assert of("apply_patch", input=patch).edited_paths == (path,)
+
+
 def test_commands_in_codex_scripts() -> None:
     script = 'const r = await tools.exec_command({cmd:"sed -n \'1,240p\' a.md", workdir: "/r"}); text(r);'
     assert (of("exec", input=script).kind, of("exec", input=script).path) == (Kind.READ, "a.md")
