@@ -7,6 +7,7 @@ that an event loop is never held up. Knows no HTTP.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -24,11 +25,12 @@ from sluice.search.settings import SearchSettings
 from sluice.search.tokens import result_tokens
 from sluice.search.types import SearchAnswer, SearchMode, SearchResult
 
+logger = logging.getLogger(__name__)
+
 _MAX_TRIES = 3
 """A file that changes while it is answered from is refreshed at most so often."""
 _MAX_THREADS = 4
 """Answers that are worked on at once."""
-
 
 OnAnswer = Callable[[Path, str, SearchMode, SearchAnswer], Awaitable[None]]
 """(the root, the question, the mode, the answer)."""
@@ -167,7 +169,7 @@ class SearchService:
             if index.stands() and index.is_current([result.path for result in results]):
                 break
             view = index.view()
-        index.check_tree(index.root)
+        index.check_tree()
         return results
 
     async def _deep(
@@ -182,6 +184,8 @@ class SearchService:
         try:
             async with asyncio.timeout(self._settings.deep.timeout_s):
                 found = await self._agent.run(index, query, candidates, budget_tokens)
-        except (BackendError, StoreError, TimeoutError):
+        except (BackendError, StoreError, TimeoutError) as error:
+            why = str(error) or f"no answer within {self._settings.deep.timeout_s:g} s"
+            logger.warning("deep search is answered from the index alone: %s", why)
             return candidates
         return found[:max_results] or candidates
