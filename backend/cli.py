@@ -5,6 +5,7 @@ Heavy libraries are imported by the commands that need them, so that `--help` is
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -144,7 +145,8 @@ def _bind(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
-        raise BackendError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+        hint = "; end the program that does, or take another --port" if error.errno == errno.EADDRINUSE else ""
+        raise BackendError(f"cannot listen on {host}:{port}: {error.strerror or error}{hint}") from None
     return listener
 
 

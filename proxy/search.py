@@ -24,6 +24,7 @@ from sluice.compressor import CompressorError
 from sluice.proxy.dashboard.store import Searched
 from sluice.proxy.errors import ConfigError, InvalidFieldError, InvalidJsonError
 from sluice.proxy.headers import Header
+from sluice.proxy.log import fields, logger
 from sluice.proxy.receive import ClientGoneError, read_body
 from sluice.proxy.settings import Settings
 from sluice.search import (
@@ -31,6 +32,7 @@ from sluice.search import (
     MissingExtraError,
     SearchError,
     SearchSettings,
+    StoreError,
     UnknownRootError,
 )
 from sluice.search.text import as_json, as_text
@@ -91,7 +93,7 @@ class SearchRoutes:
             note: told of every search that was answered.
 
         Raises:
-            ConfigError: a root is no directory, or the cache cannot be opened.
+            ConfigError: a root is no directory.
         """
         if not self._settings.search_roots:
             yield
@@ -186,10 +188,16 @@ def _make_service(settings: Settings, note: Note) -> SearchService:
         model=settings.search_deep_model or "",
         api_key=key.get_secret_value() if key is not None else "",
     )
-    try:
-        cache = settings.search_cache_dir.expanduser()
+
+    def make(cache: Path | None) -> SearchService:
         wanted = SearchSettings(settings.search_roots, cache, dense_model=settings.search_dense_model, deep=deep)
         return SearchService(wanted, on_answer=note_answer)
+
+    try:
+        return make(settings.search_cache_dir.expanduser())
+    except StoreError as error:  # an index that is made anew at each start is better than a proxy that does not start
+        logger.warning(fields("search_index_in_memory", reason=error, setting="search_cache_dir"))
+        return make(None)
     except (SearchError, ValueError) as error:
         raise ConfigError(f"code search cannot start: {error}") from error
 

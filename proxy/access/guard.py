@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sluice.proxy.access.access import Access
@@ -16,6 +18,8 @@ OPEN_PATHS = frozenset(("/healthz", "/readyz"))
 turned away for want of room would have a proxy killed that serves."""
 OPEN_FOLDER = "/dashboard"
 """Served without a key, too: a page that asks for one has to be there first. Its API looks at the key itself."""
+FIGURES = re.compile(r"/v1/stats(/.*)?|/metrics")
+"""Paths that the owner's key (`dashboard_key`) opens as well: they tell of everybody then, and spend nothing."""
 STATE_KEY = "proxy_key"
 """Where in `scope["state"]` the application finds the request's `ProxyKey`, or None."""
 
@@ -45,7 +49,9 @@ class Guard:
         try:
             access.check_place(find(headers, b"host"), find(headers, b"origin"))
             if not is_probe:
-                key = None if is_of_dashboard(scope["path"]) else await access.identify(text)
+                path = scope["path"]
+                is_open = is_of_dashboard(path) or (FIGURES.fullmatch(path) and access.is_owners(text))
+                key = None if is_open else await access.identify(text)
                 await access.enter(key)
         except AccessError as error:
             await _turn_away(scope, send, error)

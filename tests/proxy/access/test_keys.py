@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import stat
 from pathlib import Path
 
@@ -138,3 +139,33 @@ def test_the_command_says_what_it_lacks(tmp_path: Path, monkeypatch: pytest.Monk
     assert (bad.exit_code, "max-concurrent" in bad.output) == (2, True)
     lost = run.invoke(keys, ["--redis", "redis://:hush@127.0.0.1:9/0", "list"])
     assert (lost.exit_code, "Redis" in lost.output, "hush" in lost.output) == (1, True, False)
+
+
+async def test_a_file_that_cannot_be_read_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "keys.json"
+    path.write_text("{")
+    source = FileKeys(path, check_s=0.0)
+    for _ in range(3):
+        with pytest.raises(KeysUnavailableError):
+            await source.find("0" * 12)
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 1
+    assert "keys.json is no list of keys" in said[0]
+    assert "nobody is let in" in said[0]
+
+
+def test_keys_for_which_there_is_no_room_leave_the_file_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    source = FileKeys(path)
+    source.add(make_key("ann")[0])
+    before = path.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    many = [make_key("x" * 100)[0] for _ in range(300)]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    try:
+        with pytest.raises(ConfigError, match="as it was: File too large; make room"):
+            source._write(many)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["keys.json"]
