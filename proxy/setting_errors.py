@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 _SECRETS = ("credential", "dashboard_key", "search_deep_key", "hash")
 _URLS = ("upstream", "redis_url", "origin", "search_deep_url", "scorer", "otlp_endpoint", "replicas", "kv_events")
+_PREFIX = "SLUICE_"
 OTHERS_VARIABLES = frozenset(
     ("SLUICE_URL", "SLUICE_KEY", "SLUICE_CACHE_DIR", "SLUICE_PROXY_URL", "SLUICE_SEARCH_CACHE", "SLUICE_EVAL_API_KEY")
 )
@@ -66,12 +67,13 @@ def unknown_variables(environment: Iterable[str], known: Collection[str]) -> Ite
 
     Those that are like no setting are left out: they may be anybody's.
     """
-    names = {f"SLUICE_{name.upper()}" for name in known}
-    for name in sorted(environment):
-        if name.startswith("SLUICE_") and name.upper() not in names | OTHERS_VARIABLES:
-            near = difflib.get_close_matches(name.upper(), sorted(names), n=1, cutoff=0.8)
+    names = {name.upper() for name in known}
+    for variable in sorted(environment):
+        name = variable.upper().removeprefix(_PREFIX)
+        if variable.startswith(_PREFIX) and name not in names and variable not in OTHERS_VARIABLES:
+            near = difflib.get_close_matches(name, sorted(names), n=1, cutoff=0.75)
             if near:
-                yield name, near[0]
+                yield variable, _PREFIX + near[0]
 
 
 def key_of(loc: Sequence[str | int]) -> str:
