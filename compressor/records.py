@@ -49,19 +49,25 @@ class Records:
         self._timeout_s = timeout_s
         self._on_unreadable = on_unreadable
         self._has_warned = False
+        self._is_lost = False
+        """Whether the store failed when it was last asked."""
         self._renditions: LRU[bytes, tuple[bytes, Rendition]] = LRU(max_renditions)
 
     async def look_up(self, hashes: list[bytes]) -> tuple[list[bytes | None], bool]:
         """The records under these keys, and whether the store failed to say."""
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await self._store.get_many(hashes), False
+                found = await self._store.get_many(hashes)
         except StateError as error:
-            logger.warning("state store lost on look-up: %s", error)
+            self._lost("look-up", error)
             return [error.known.get(key) for key in hashes], True
         except TimeoutError:
-            logger.warning("state store gave no answer in %.1f s", self._timeout_s)
+            self._lost("look-up", f"no answer in {self._timeout_s:.1f} s")
             return [None] * len(hashes), True
+        if self._is_lost and hashes:
+            logger.warning("state store answers again")
+            self._is_lost = False
+        return found, False
 
     def read(self, key: bytes, record: bytes | None) -> Rendition | None:
         """What a record holds; read once in a process."""
@@ -120,7 +126,7 @@ class Records:
                     await self._store.put_originals(tenant, turn.originals)
         except (StateError, TimeoutError) as error:
             # Not written: the next turn decides the same again, since decisions depend on the prefix alone.
-            logger.warning("state store lost on write: %s", error or "no answer")
+            self._lost("write", str(error) or "no answer")
             return Written.NOT
         lost_race = [index for index in turn.new if standing[turn.hashes[index]] != records[turn.hashes[index]]]
         for index in lost_race:
@@ -130,6 +136,12 @@ class Records:
         turn.renditions = turn.in_force()
         return Written.THEIRS
 
+    def _lost(self, step: str, why: object) -> None:
+        """Say that the store is lost, once until it answers again: requests go on, and each would say the same."""
+        level = logging.DEBUG if self._is_lost else logging.WARNING
+        logger.log(level, "state store lost on %s: %s", step, why)
+        self._is_lost = True
+
     async def freeze_refused(self, turn: Turn, epoch: Rendition, tenant: bytes) -> None:
         """Write the epoch of a request that the upstream refused beside its records; the turn then holds it."""
         key = ledger.refusal(turn.hashes[-1])
@@ -138,6 +150,6 @@ class Records:
                 epoch = self.decode((await self._store.put_new({key: ledger.encode(epoch)}))[key]) or epoch
                 await self._store.put_originals(tenant, turn.originals)
         except (StateError, TimeoutError) as error:
-            logger.warning("state store lost on write: %s", error or "no answer")
+            self._lost("write", str(error) or "no answer")
         turn.refused = {**turn.refused, len(turn.hashes) - 1: epoch}
         turn.renditions = turn.in_force()

@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 from sluice.compressor import Mode
 from sluice.proxy.access.guard import STATE_KEY
 from sluice.proxy.answers import SourcedAnswer, Unshared, answer_key, may_keep, may_take
+from sluice.proxy.errors import UpstreamError
 from sluice.proxy.headers import Header, find, to_upstream
 from sluice.proxy.log import fields, logger, where
 from sluice.proxy.meter import CLIENT_GONE_STATUS, Source, UsageReader, reader_for
@@ -119,8 +120,10 @@ class Endpoint:
                 services.metrics.bypasses.labels(prepared.bypass).inc()
         # A fault of ours, told from a 500 of the upstream's by there being an exception.
         level = logging.ERROR if status == 500 and error is not None else logging.INFO
+        level = logging.WARNING if isinstance(error, UpstreamError) else level
         if logger.isEnabledFor(level):
-            logger.log(level, _line(self._wire, exchange, status, total_s, num_bytes, error))
+            key = scope.get("state", {}).get(STATE_KEY)
+            logger.log(level, _line(self._wire, exchange, status, total_s, num_bytes, error, key and key.id))
 
     async def _serve(
         self, scope: Scope, receive: Receive, send: Send, services: Services, exchange: Exchange
@@ -267,7 +270,13 @@ class Endpoint:
 
 
 def _line(
-    wire: Wire, exchange: Exchange, status: int, total_s: float, num_bytes: int, error: BaseException | None
+    wire: Wire,
+    exchange: Exchange,
+    status: int,
+    total_s: float,
+    num_bytes: int,
+    error: BaseException | None,
+    key_id: str | None,
 ) -> str:
     """What the log says of a request."""
     prepared, answer = exchange.prepared, exchange.answer
@@ -285,7 +294,10 @@ def _line(
         total_ms=total_s * 1000,
         answer=answer and answer.source,
         answer_bytes=num_bytes,
+        key=key_id,
         error=error and where(error),
+        # What is said of upstreams is our own text and quotes no request; other errors may.
+        reason=str(error) if isinstance(error, UpstreamError) else None,
     )
 
 

@@ -20,9 +20,13 @@ _ODD = re.compile(r'[ "=\\]')
 
 
 def set_up_logging(level: str) -> None:
-    """Send the records of this package and of the server under it to stderr."""
+    """Send the records of this package and of the server under it to stderr, and the warnings of libraries.
+
+    Some libraries (the MCP SDK) set up logging of their own, chatty and in their own form, where nobody else has.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter())
+    logging.root.handlers = [handler]
     for name in ("sluice", "uvicorn"):
         target = logging.getLogger(name)
         target.handlers = [handler]

@@ -143,7 +143,7 @@ def _not_bound(host: str, port: int, error: OSError) -> str:
 
 async def _serve(settings: Settings, listener: socket.socket) -> None:
     running: list[_Ending] = []
-    _on_signals(running)
+    _on_signals(running, settings.drain_s)
     serve = _serve_http if settings.workers == 1 else _serve_with_workers
     if settings.backend == "none":
         await serve(settings, listener, running)
@@ -155,21 +155,31 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
         await _finish(backend.stop())
 
 
-def _on_signals(running: list[_Ending]) -> None:
-    """Let Ctrl-C and SIGTERM end what is running once there is something, and cancel the start before."""
+def _on_signals(running: list[_Ending], drain_s: float) -> None:
+    """Let Ctrl-C, SIGTERM and a terminal that is closed end what is running, and cancel the start before."""
     task = asyncio.current_task()
     assert task is not None
 
+    num_told = 0
+
     def end() -> None:
+        nonlocal num_told
+        num_told += 1
         if not running:
             task.cancel()
+        elif num_told == 1:
+            say(f"ending: answers in progress get {drain_s:g} s; told again, it ends at once")
         for one in running:
             one.end()
 
-    for signal_number in (signal.SIGINT, signal.SIGTERM):
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        # Whoever started it with nohup wants it to outlive the terminal.
+        if number is None or signal.getsignal(number) is signal.SIG_IGN:
+            continue
         # Where the platform's loop has no signal handlers, Ctrl-C cancels the task, which ends everything, too.
         with contextlib.suppress(NotImplementedError):
-            asyncio.get_running_loop().add_signal_handler(signal_number, end)
+            asyncio.get_running_loop().add_signal_handler(number, end)
 
 
 async def _finish(work: Coroutine[Any, Any, None]) -> None:
@@ -204,7 +214,7 @@ async def _serve_with_workers(settings: Settings, listener: socket.socket, runni
     from sluice.proxy.workers import Supervisor
 
     supervisor = Supervisor(settings, listener)
-    _on_signals(running)  # once more: the supervisor took the signals for itself
+    _on_signals(running, settings.drain_s)  # once more: the supervisor took the signals for itself
     running.append(supervisor)
     _say_where(settings, listener)
     try:

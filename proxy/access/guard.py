@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sluice.proxy.access.access import Access
 from sluice.proxy.access.keys import take_key
-from sluice.proxy.errors import AccessError, rendering_of
+from sluice.proxy.errors import AccessError, ForbiddenHostError, ForbiddenOriginError, rendering_of
 from sluice.proxy.headers import find
 from sluice.proxy.log import fields, logger
 from sluice.proxy.wire.render_errors import error_for_path, error_headers
@@ -20,6 +20,7 @@ OPEN_FOLDER = "/dashboard"
 """Served without a key, too: a page that asks for one has to be there first. Its API looks at the key itself."""
 FIGURES = re.compile(r"/v1/stats(/.*)?|/metrics")
 """Paths that the owner's key (`dashboard_key`) opens as well: they tell of everybody then, and spend nothing."""
+_MAX_SHOWN_CHARS = 100
 STATE_KEY = "proxy_key"
 """Where in `scope["state"]` the application finds the request's `ProxyKey`, or None."""
 
@@ -72,6 +73,10 @@ def is_of_dashboard(path: str) -> bool:
 async def _turn_away(scope: Scope, send: Send, error: AccessError) -> None:
     status, body = error_for_path(error, scope["path"])
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *error_headers(error)]
-    logger.info(fields("turned_away", status=status, reason=rendering_of(error).code))
+    peer = scope.get("client") or ("?",)
+    shown = {"path": scope["path"][:_MAX_SHOWN_CHARS], "peer": peer[0]}
+    if isinstance(error, ForbiddenHostError | ForbiddenOriginError):
+        shown["named"] = str(find(scope["headers"], (error.param or "").encode()))[:_MAX_SHOWN_CHARS]
+    logger.info(fields("turned_away", status=status, reason=rendering_of(error).code, **shown))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

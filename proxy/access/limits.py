@@ -49,8 +49,10 @@ def rate_step(full_at_s: float, now_s: float, per_minute: float) -> tuple[float,
     Returns:
         When it will be full after that, and how long to wait first, in seconds; where that is not 0, nothing is taken.
     """
-    after = max(full_at_s, now_s) + 60.0 / per_minute
-    wait_s = after - now_s - max(BURST_S, 60.0 / per_minute)
+    burst_s = max(BURST_S, 60.0 / per_minute)
+    # No bucket takes longer to fill than from its bottom: what says otherwise is of a clock that was set back since.
+    after = min(max(full_at_s, now_s), now_s + burst_s) + 60.0 / per_minute
+    wait_s = after - now_s - burst_s
     return (full_at_s, wait_s) if wait_s > ROUNDING_S else (after, 0.0)
 
 

@@ -55,7 +55,7 @@ def examine_needs(settings: Settings, is_there: IsThere = is_installed) -> Itera
         "engine": ("backend", "the proxy does not start") if settings.backend == "embedded" else None,
         "search": ("search_roots", "what needs it is refused") if settings.search_roots else None,
         "dense": ("search_dense_model", "search goes on without vectors") if settings.search_dense_model else None,
-        "router": ("kv_events", "the proxy does not start")
+        "router": ("kv_events", "what replicas hold is guessed from what they were sent")
         if any(upstream.kv_events for upstream in settings.all_upstreams)
         else None,
         "otel": ("otlp_endpoint", "the proxy does not start") if settings.otlp_endpoint else None,
