@@ -24,7 +24,6 @@ from sluice.compressor import CompressorError
 from sluice.proxy.dashboard.store import Searched
 from sluice.proxy.errors import ConfigError, InvalidFieldError, InvalidJsonError
 from sluice.proxy.headers import Header
-from sluice.proxy.log import fields, logger
 from sluice.proxy.receive import ClientGoneError, read_body
 from sluice.proxy.settings import Settings
 from sluice.search import (
@@ -32,7 +31,6 @@ from sluice.search import (
     MissingExtraError,
     SearchError,
     SearchSettings,
-    StoreError,
     UnknownRootError,
 )
 from sluice.search.text import as_json, as_text
@@ -189,15 +187,10 @@ def _make_service(settings: Settings, note: Note) -> SearchService:
         api_key=key.get_secret_value() if key is not None else "",
     )
 
-    def make(cache: Path | None) -> SearchService:
+    try:
+        cache = settings.search_cache_dir.expanduser()
         wanted = SearchSettings(settings.search_roots, cache, dense_model=settings.search_dense_model, deep=deep)
         return SearchService(wanted, on_answer=note_answer)
-
-    try:
-        return make(settings.search_cache_dir.expanduser())
-    except StoreError as error:  # an index that is made anew at each start is better than a proxy that does not start
-        logger.warning(fields("search_index_in_memory", reason=error, setting="search_cache_dir"))
-        return make(None)
     except (SearchError, ValueError) as error:
         raise ConfigError(f"code search cannot start: {error}") from error
 

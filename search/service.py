@@ -7,6 +7,7 @@ that an event loop is never held up. Knows no HTTP.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,8 @@ from sluice.search.ranking.rankers import Rankers, learned_rankers
 from sluice.search.settings import SearchSettings
 from sluice.search.tokens import result_tokens
 from sluice.search.types import SearchAnswer, SearchMode, SearchResult
+
+logger = logging.getLogger(__name__)
 
 _MAX_TRIES = 3
 """A file that changes while it is answered from is refreshed at most so often."""
@@ -43,8 +46,7 @@ class SearchService:
         model: the model behind `deep`; None for the one that the settings name, if they do.
         on_answer: told of every question that was answered.
 
-    Raises:
-        StoreError: the cache cannot be opened.
+    A cache that cannot be opened is done without: what it would have kept is made anew at each start.
     """
 
     def __init__(
@@ -59,7 +61,7 @@ class SearchService:
         self._on_answer = on_answer
         self._rankers = rankers or learned_rankers()
         database = None if settings.cache_dir is None else settings.cache_dir / "segments.db"
-        self._store = SegmentStore(database)
+        self._store = _open_store(database)
         # Threads of its own: a large tree that is indexed must not hold up what else the process does in threads.
         self._threads = ThreadPoolExecutor(_MAX_THREADS, "sluice-search")
         self._indexes: dict[Path, RepoIndex] = {root.resolve(): RepoIndex(root, self._store) for root in settings.roots}
@@ -185,3 +187,11 @@ class SearchService:
         except (BackendError, StoreError, TimeoutError):
             return candidates
         return found[:max_results] or candidates
+
+
+def _open_store(database: Path | None) -> SegmentStore:
+    try:
+        return SegmentStore(database)
+    except StoreError as error:
+        logger.warning("%s; until then the index is kept in memory and made anew at each start", error)
+        return SegmentStore(None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ from sluice.proxy.setting_errors import unknown_variables
 from sluice.proxy.settings import DEFAULT_CONFIG_FILE, Settings, load_settings
 
 _MIN_TTL_FACTOR = 2
+_LEAST_FREE_BYTES = 100 * 2**20
 _WILD = frozenset("*?[")
 
 
@@ -120,17 +122,21 @@ def _examine_files(settings: Settings) -> Iterator[Finding]:
         yield note("record", f"requests are written to {settings.record}, content and all", "unset record to stop it")
         if not _may_write(settings.record):
             yield bad("record", f"{settings.record} cannot be written", "chown or chmod it, or set another folder")
+        elif problem := _lack_of_room(settings.record):
+            yield bad("record", f"{problem}: what does not fit is not written", "make room, or set another folder")
     try:
         load_prices(settings.prices_file)
     except ConfigError as error:
         yield bad("prices_file", str(error), "mend the file; its form is that of the shipped prices.toml")
     if settings.keys_file is not None:
         yield from _examine_keys(settings, settings.keys_file)
-    if settings.search_roots and not _may_write(cache := settings.search_cache_dir.expanduser()):
+    cache = settings.search_cache_dir.expanduser()
+    problem = f"{cache} cannot be written" if not _may_write(cache) else _lack_of_room(cache)
+    if settings.search_roots and problem:
         yield bad(
             "search_cache_dir",
-            f"{cache} cannot be written: the search index is kept in memory and built anew at each start",
-            "set search_cache_dir to a folder that can be written",
+            f"{problem}: the search index is kept in memory and built anew at each start",
+            "make room there, or set search_cache_dir to a folder that can be written",
         )
 
 
@@ -165,5 +171,15 @@ def _is_open(file: Path) -> bool:
 
 def _may_write(folder: Path) -> bool:
     """Whether files can be made in a folder, or in the nearest one above it that is there. Makes nothing."""
-    there = next((one for one in (folder, *folder.parents) if one.exists()), folder)
+    there = _nearest(folder)
     return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+
+
+def _lack_of_room(folder: Path) -> str:
+    """Say so where a folder's disk is nearly full; empty where it is not."""
+    free = shutil.disk_usage(_nearest(folder)).free
+    return f"only {free / 2**20:,.0f} MiB are free where {folder} is" if free < _LEAST_FREE_BYTES else ""
+
+
+def _nearest(folder: Path) -> Path:
+    return next((one for one in (folder, *folder.parents) if one.exists()), folder)

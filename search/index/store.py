@@ -42,14 +42,7 @@ class SegmentStore:
         self._lock = threading.Lock()
         self._said = ""
         try:
-            if path is not None:
-                path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(
-                ":memory:" if path is None else path, timeout=10.0, check_same_thread=False, isolation_level=None
-            )
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.executescript(_SCHEMA)
+            self._db = _open(path)
             if path is not None and path.stat().st_size > max_bytes:
                 self._drop_oldest_half()
         except (sqlite3.Error, OSError) as error:
@@ -143,3 +136,19 @@ class SegmentStore:
         )
         self._db.execute("DELETE FROM vectors WHERE key NOT IN (SELECT key FROM segments)")
         self._db.execute("VACUUM")
+
+
+def _open(path: Path | None) -> sqlite3.Connection:
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    db = sqlite3.connect(
+        ":memory:" if path is None else path, timeout=10.0, check_same_thread=False, isolation_level=None
+    )
+    try:
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=NORMAL")
+        db.executescript(_SCHEMA)
+    except sqlite3.Error:
+        db.close()
+        raise
+    return db

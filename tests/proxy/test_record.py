@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import resource
 import stat
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from sluice.proxy.app import create_app
 from sluice.proxy.errors import ConfigError
 from sluice.proxy.record import append_whole, usage_of
 from sluice.proxy.settings import Settings
+from tests.full_disk import files_end_at
 from tests.proxy.servers import ScriptedUpstream, completion, proxy, reading_twice
 
 ASKED = [{"role": "user", "content": "hi"}]
@@ -98,15 +98,11 @@ def test_usage_is_read_from_whole_answers_and_from_events(answer: bytes, usage: 
 
 def test_a_line_for_which_there_is_no_room_leaves_nothing_of_itself(tmp_path: Path) -> None:
     file = tmp_path / "record.jsonl"
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     append_whole(file, b"1" * 100_000 + b"\n")
-    resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, hard))
-    try:
+    with files_end_at(150_000):
         with pytest.raises(OSError, match="File too large"):
             append_whole(file, b"2" * 100_000 + b"\n")
         append_whole(file, b"3\n")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert file.read_bytes() == b"1" * 100_000 + b"\n3\n"
 
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import stat
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from sluice.proxy.access.keys import is_genuine, make_key, parse_key, take_key
 from sluice.proxy.access.redis import RedisKeys
 from sluice.proxy.errors import ConfigError, KeysUnavailableError
 from sluice.proxy.state.client import RedisClient
+from tests.full_disk import files_end_at
 from tests.redis_server import RedisServer
 
 
@@ -159,13 +159,21 @@ def test_keys_for_which_there_is_no_room_leave_the_file_as_it_was(tmp_path: Path
     source = FileKeys(path)
     source.add(make_key("ann")[0])
     before = path.read_bytes()
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     many = [make_key("x" * 100)[0] for _ in range(300)]
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
-    try:
-        with pytest.raises(ConfigError, match="as it was: File too large; make room"):
-            source._write(many)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with files_end_at(50_000), pytest.raises(ConfigError, match="as it was: File too large; make room"):
+        source._write(many)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["keys.json"]
+
+
+@pytest.mark.redis
+async def test_a_key_of_another_version_is_passed_over(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    client = RedisClient(redis_url, timeout_s=5.0)
+    ring = RedisKeys(client)
+    key, _ = make_key("ann")
+    await ring.add(key)
+    await client.redis.hset("sluice:1:keys", "0123456789ab", '{"id": "0123456789ab", "colour": "red"}')  # type: ignore[misc]
+    assert await ring.list() == [key]
+    assert await ring.find("0123456789ab") is None
+    await client.aclose()
+    assert "key_not_readable key=0123456789ab" in caplog.text
