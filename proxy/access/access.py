@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
-from sluice.proxy.access.hosts import may_come_from, may_name_host
+from sluice.proxy.access.hosts import may_come_from, may_embed, may_name_host
 from sluice.proxy.access.keyring import FileKeys, GivenKeys, KeySource, find_key
 from sluice.proxy.access.keys import ProxyKey, is_genuine, parse_key
 from sluice.proxy.access.limits import Limits, MemoryLimits
@@ -98,8 +98,10 @@ class Access:
             limits = RedisLimits(client)
         return cls(bounds, sources, limits, client)
 
-    def check_place(self, host: str | None, origin: str | None) -> None:
-        """Check where a request says that it goes and comes from.
+    def check_place(
+        self, host: str | None, origin: str | None, site: str | None = None, mode: str | None = None
+    ) -> None:
+        """Check where a request says that it goes and comes from: its headers of these names (see `hosts.py`).
 
         Raises:
             ForbiddenHostError: it names another host.
@@ -110,6 +112,8 @@ class Access:
             raise ForbiddenHostError(host or "")
         if not may_come_from(origin, host, bounds.allowed_origins):
             raise ForbiddenOriginError(origin or "")
+        if not may_embed(site, mode, origin):
+            raise ForbiddenOriginError(site or "")
 
     def is_owners(self, text: str | None) -> bool:
         """Whether this is the key of the proxy's owner."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sluice.proxy.access.access import Access
 from sluice.proxy.access.keys import take_key
@@ -20,6 +20,7 @@ OPEN_FOLDER = "/dashboard"
 """Served without a key, too: a page that asks for one has to be there first. Its API looks at the key itself."""
 FIGURES = re.compile(r"/v1/stats(/.*)?|/metrics")
 """Paths that the owner's key (`dashboard_key`) opens as well: they tell of everybody then, and spend nothing."""
+_SANDBOX = ((b"content-security-policy", b"sandbox"), (b"x-content-type-options", b"nosniff"))
 _MAX_SHOWN_CHARS = 100
 STATE_KEY = "proxy_key"
 """Where in `scope["state"]` the application finds the request's `ProxyKey`, or None."""
@@ -48,7 +49,8 @@ class Guard:
         is_probe = scope["path"] in OPEN_PATHS
         key = None
         try:
-            access.check_place(find(headers, b"host"), find(headers, b"origin"))
+            mode = find(headers, b"sec-fetch-mode")
+            access.check_place(find(headers, b"host"), find(headers, b"origin"), find(headers, b"sec-fetch-site"), mode)
             if not is_probe:
                 path = scope["path"]
                 is_open = is_of_dashboard(path) or (FIGURES.fullmatch(path) and access.is_owners(text))
@@ -58,11 +60,25 @@ class Guard:
             await _turn_away(scope, send, error)
             return
         scope.setdefault("state", {})[STATE_KEY] = key
+        if mode == "navigate" and not is_of_dashboard(scope["path"]):
+            send = _sandboxed(send)
         try:
             await self._app(scope, receive, send)
         finally:
             if not is_probe:
                 access.leave(key)
+
+
+def _sandboxed(send: Send) -> Send:
+    """Have a browser that is shown an answer run nothing of it: an upstream's page would be one of this proxy's own."""
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            others = [header for header in message.get("headers", ()) if header[0] not in dict(_SANDBOX)]
+            message = {**message, "headers": [*others, *_SANDBOX]}
+        await send(message)
+
+    return sending
 
 
 def is_of_dashboard(path: str) -> bool:
