@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import os
 import secrets
 import signal
@@ -169,14 +170,16 @@ def _on_signals(running: list[_Ending], drain_s: float) -> None:
             task.cancel()
         elif num_told == 1:
             say(f"ending: answers in progress get {drain_s:g} s; told again, it ends at once")
+        else:
+            logging.getLogger("uvicorn.error").disabled = True  # what is cut off now is meant to be
         for one in running:
             one.end()
 
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)
-        # Whoever started it with nohup wants it to outlive the terminal.
-        if number is None or signal.getsignal(number) is signal.SIG_IGN:
-            continue
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    hangup = getattr(signal, "SIGHUP", None)
+    if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:  # else started by nohup, to outlive it
+        numbers.append(hangup)
+    for number in numbers:
         # Where the platform's loop has no signal handlers, Ctrl-C cancels the task, which ends everything, too.
         with contextlib.suppress(NotImplementedError):
             asyncio.get_running_loop().add_signal_handler(number, end)
