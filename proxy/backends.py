@@ -21,6 +21,10 @@ class Backend(Protocol):
         """Start it and wait until it is ready; what goes wrong, or a cancellation, leaves nothing running."""
         ...
 
+    async def wait(self) -> object:
+        """Wait until it has ended for good; what it raises says why."""
+        ...
+
     async def stop(self) -> None:
         """End it. Idempotent."""
         ...

