@@ -52,8 +52,6 @@ def run(settings: Settings) -> None:
         )
     check_start(settings)
     set_up_logging(settings.log_level)
-    for finding in doubts(settings, os.environ):
-        say(f"warning: {finding.subject}: {finding.says}; {finding.remedy}")
     _allow_many_connections()
     listener = bind(settings.host, settings.port)
     try:
@@ -253,6 +251,8 @@ def _say_where(settings: Settings, listener: socket.socket) -> None:
         parts.append("keys wanted")
     parts.append("dashboard at /dashboard")
     say(" · ".join(parts))
+    for finding in doubts(settings, os.environ):
+        say(f"warning: {finding.subject}: {finding.says}; {finding.remedy}")
 
 
 def _where(listener: socket.socket) -> str:

@@ -111,10 +111,11 @@ if step > 0 then
   local t = redis.call('TIME')
   local now = tonumber(t[1]) + tonumber(t[2]) / 1000000
   burst = math.max(burst, step)
-  local after = math.min(math.max(tonumber(redis.call('GET', KEYS[1]) or '0'), now), now + burst) + step
-  local wait = after - now - burst
+  local full = math.min(math.max(tonumber(redis.call('GET', KEYS[1]) or '0'), now), now + burst)
+  local wait = full + step - now - burst
+  if wait <= 0.000002 then full = full + step end
+  redis.call('SET', KEYS[1], string.format('%.6f', full), 'PX', math.ceil((full - now) * 1000) + 1)
   if wait > 0.000002 then return {-1, tostring(wait)} end
-  redis.call('SET', KEYS[1], string.format('%.6f', after), 'PX', math.ceil((after - now) * 1000))
 end
 return {0, '0'}
 """
