@@ -104,7 +104,7 @@ def check_installed(endpoint: str) -> None:
     Raises:
         ConfigError: OpenTelemetry is not installed.
     """
-    for module in ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"):
+    for module in ("opentelemetry.sdk.trace", "opentelemetry.exporter.otlp.proto.http.trace_exporter"):
         try:
             importlib.import_module(module)
         except ModuleNotFoundError as error:

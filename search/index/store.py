@@ -113,8 +113,6 @@ class SegmentStore:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise StoreError(f"the search index on disk failed: {error}") from error
-            else:
-                self._said = ""
 
     def _say(self, what: str) -> None:
         if what != self._said:
