@@ -14,6 +14,7 @@ from pathlib import Path
 
 import click
 
+from sluice.backend.embedded.config import DEVICES, DTYPES, KV_DTYPES, EngineConfig
 from sluice.backend.errors import BackendError
 from sluice.backend.process import READY_LINE
 from sluice.backend.settings import default_cache_dir
@@ -35,18 +36,13 @@ def engine() -> None:
 @click.option(
     "--port", default=8791, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 takes a free one."
 )
-@click.option("--device", default="auto", show_default=True, type=click.Choice(["auto", "cpu", "cuda"]))
-@click.option(
-    "--dtype",
-    default="auto",
-    show_default=True,
-    type=click.Choice(["auto", "float32", "bfloat16", "float16", "int8", "int4"]),
-)
+@click.option("--device", default="auto", show_default=True, type=click.Choice(DEVICES))
+@click.option("--dtype", default="auto", show_default=True, type=click.Choice(DTYPES))
 @click.option(
     "--kv-dtype",
     default="auto",
     show_default=True,
-    type=click.Choice(["auto", "float32", "bfloat16", "float16", "int8", "fp8"]),
+    type=click.Choice(KV_DTYPES),
     help="Of keys and values in the cache.",
 )
 @click.option(
@@ -95,7 +91,6 @@ def serve(
             try:
                 import uvicorn
 
-                from sluice.backend.embedded.config import EngineConfig
                 from sluice.backend.embedded.loading import load_engine
                 from sluice.backend.server import create_app
                 from sluice.backend.tokenizer import Tokenizer

@@ -58,7 +58,9 @@ def resolve_model(model: str | None, cache_dir: Path, on_progress: Callable[[str
     if model is None or model == DEFAULT_MODEL:
         return ModelFolder(DEFAULT_MODEL, default_weights(cache_dir, on_progress))
     path = Path(model).expanduser()
-    if path.suffix == ".gguf" and path.is_file():
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise ModelUnavailableError(model, "there is no such file")
         return ModelFolder(path.stem, _converted(path.resolve(), cache_dir, on_progress))
     if path.exists() or path.is_absolute() or model.startswith((".", "~")):
         return ModelFolder(path.resolve().name, _check_folder(model, path))
