@@ -38,6 +38,8 @@ _FORMAT = 1
 """Raised when a conversion comes out differently, so that old folders are not taken."""
 _MANIFEST = "manifest.json"
 _HUB_FILES = ("*.json", "*.safetensors", "*.jinja")
+_HUB_TWINS = ("consolidated*", "original/*")
+"""The same weights once more, in the form of those who trained them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +175,11 @@ def _download(model: str, cache_dir: Path, on_progress: Callable[[str], None]) -
 
     on_progress(f"looking for {model} on the model hub")
     try:
-        return Path(snapshot_download(model, cache_dir=cache_dir / "hub", allow_patterns=list(_HUB_FILES)))
+        return Path(
+            snapshot_download(
+                model, cache_dir=cache_dir / "hub", allow_patterns=list(_HUB_FILES), ignore_patterns=list(_HUB_TWINS)
+            )
+        )
     except HFValidationError:
         raise ModelUnavailableError(model, "there is no such folder, and it is no hub name (owner/name)") from None
     except LocalEntryNotFoundError:

@@ -77,6 +77,7 @@ def engine(
         from sluice.backend.bench.recorded import recorded_edits
         from sluice.backend.embedded.loading import weight_form
         from sluice.backend.embedded.model_config import ModelConfig
+        from sluice.backend.embedded.passing_thread import in_passing_thread
         from sluice.backend.weights import resolve_model
     except ModuleNotFoundError as error:
         raise click.ClickException(f"{error.name} is not installed; run: pip install 'sluicegate[engine]'") from None
@@ -85,7 +86,7 @@ def engine(
         edits = [prompt for file in conversations for prompt in recorded_edits(file, num_tokens)]
         folder = resolve_model(model, cache_dir, _say).path
         form = weight_form(EngineConfig(device=device, dtype=dtype))
-        machine = bounds.measure(form.device, form.dtype)
+        machine = in_passing_thread(lambda: bounds.measure(form.device, form.dtype))
         baseline = None
         if with_transformers:
             from sluice.backend.bench.baseline import TransformersBatching
