@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from sluice.proxy.errors import ConfigError
-from sluice.proxy.settings import load_settings
+from sluice.proxy.load_settings import load_settings
 from tests.compressor.scoring.neural.tiny import write_model, write_processor
 from tests.proxy.scorer.test_remote import Process
 from tests.proxy.servers import ScriptedUpstream, proxy

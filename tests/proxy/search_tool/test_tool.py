@@ -15,8 +15,8 @@ import pytest
 
 from sluice.compressor import MemoryStore
 from sluice.proxy.errors import ConfigError
+from sluice.proxy.load_settings import load_settings
 from sluice.proxy.search_tool.answer import MAX_CALLS, MAX_ROUNDS
-from sluice.proxy.settings import load_settings
 from sluice.proxy.wire import WireName
 from sluice.proxy.wire.wires import WIRES
 from tests.proxy.search_tool.answers import (
