@@ -11,6 +11,7 @@ from sluice.proxy.doctor.finding import Finding, good, note
 
 EXTRAS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "engine": (("torch", "tokenizers", "safetensors", "llguidance"), "the bundled inference engine"),
+    "scorer": (("torch", "transformers", "tokenizers", "safetensors"), "the network that scores lines"),
     "search": (("tree_sitter", "tree_sitter_language_pack", "mcp"), "code search"),
     "eval": (("psutil",), "sluice eval and sluice bench"),
     "dense": (("sentence_transformers",), "vectors beside the search index"),

@@ -39,7 +39,7 @@ def serve(host: str, port: int, model: Path | None, device: str, allow_public: b
     from sluice.compressor.scoring.neural.batcher import Batcher
     from sluice.compressor.scoring.neural.card import read_card
     from sluice.compressor.scoring.neural.loading import default_folder, load_model
-    from sluice.proxy.access.hosts import is_loopback
+    from sluice.proxy.access.hosts import authority, is_loopback
     from sluice.proxy.errors import StartError
     from sluice.proxy.log import set_up_logging
     from sluice.proxy.scorer.bases import folders_for
@@ -58,8 +58,7 @@ def serve(host: str, port: int, model: Path | None, device: str, allow_public: b
             raise click.ClickException(f"--host {host} lets other machines connect: say --allow-public if they may")
         set_up_logging(log_level)
         batcher = Batcher(lambda: load_model(folder, device=device, folders=folders_for(folder)))  # type: ignore[arg-type]
-        shown = f"[{address}]" if ":" in address else address
-        click.echo(f"{READY_LINE}http://{shown}:{listener.getsockname()[1]}", err=True)
+        click.echo(f"{READY_LINE}http://{authority(address, listener.getsockname()[1])}", err=True)
         config = uvicorn.Config(
             ScorerApp(batcher, address), http="httptools", ws="none", log_config=None, access_log=False, lifespan="on"
         )

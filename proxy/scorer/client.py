@@ -195,12 +195,12 @@ class RemoteScores:
 async def _whole(response: aiohttp.ClientResponse) -> bytes:
     if response.status != 200:
         raise ValueError(f"status {response.status}")
-    answer = b""
+    answer = bytearray()
     async for piece in response.content.iter_any():
         answer += piece
         if len(answer) > _MAX_ANSWER_BYTES:
             raise ValueError(f"an answer of more than {_MAX_ANSWER_BYTES} bytes")
-    return answer
+    return bytes(answer)
 
 
 def _settle(futures: Sequence[Future[Floats]], found: Sequence[Floats | NotScoredError]) -> None:

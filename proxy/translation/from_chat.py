@@ -52,6 +52,8 @@ class ChatReader:
             answer = decode_object(body)
         except ValueError as error:
             raise UnreadableAnswerError(f"the upstream's answer is no chat completion: {error}") from None
+        if not answer.get("error") and not objects(answer.get("choices")):
+            raise UnreadableAnswerError("the upstream's answer is no chat completion: it has no choices")
         return list(self._read(answer, "message"))
 
     def feed(self, event: Event) -> list[Delta]:

@@ -361,6 +361,20 @@ async def test_an_error_in_place_of_an_answer_says_what_agents_look_for() -> Non
     assert said["error"]["type"] == "rate_limit_error"
 
 
+@pytest.mark.parametrize(
+    ("source", "target", "body"),
+    [
+        (WireName.MESSAGES, WireName.CHAT, b'{"object": "list", "data": []}'),
+        (WireName.MESSAGES, WireName.CHAT, b'{"choices": []}'),
+        (WireName.CHAT, WireName.MESSAGES, b'{"status": "ok"}'),
+    ],
+)
+async def test_what_is_no_answer_is_not_taken_for_an_empty_one(source: WireName, target: WireName, body: bytes) -> None:
+    translated = Translation().answer(source, target, FakeAnswer([body]), stream=False, request=b"{}")
+    with pytest.raises(UpstreamError, match="the upstream's answer is no"):
+        await translated.read()
+
+
 async def test_what_comes_whole_though_a_stream_was_asked_for_goes_out_as_events() -> None:
     answer = answering(Said("hi"), WireName.CHAT)(False)
     translated = Translation().answer(WireName.MESSAGES, WireName.CHAT, answer, stream=True, request=b"{}")
