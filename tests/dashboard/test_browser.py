@@ -159,6 +159,17 @@ def test_the_overview_shows_what_the_meter_says(tab: Callable[[Served], Tab], re
     assert page.js("return location.hash") == "", "the key stays in no address"
 
 
+def test_how_long_ago_something_was_is_told_anew(tab: Callable[[Served], Tab]) -> None:
+    with Served() as served:
+        body = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+        headers = {"authorization": "Bearer u"}
+        httpx.post(f"{served.url}/v1/chat/completions", json=body, headers=headers, trust_env=False, timeout=30)
+        page = tab(served).open("/conversations")
+        page.says("just now")
+        page.js("const now = Date.now; Date.now = () => now() + 7_200_000")
+        page.says("2 hr. ago")
+
+
 def test_a_chart_that_is_gone_leaves_nothing_behind(tab: Callable[[Served], Tab], replayed: Served) -> None:
     page = tab(replayed).open("/conversations", key=OWNER)
     page.js(COUNT_LISTENERS)
