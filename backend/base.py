@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+from sluice.backend.errors import RequestError
 from sluice.backend.histogram import Histogram
 
 
@@ -24,6 +25,11 @@ class FinishReason(StrEnum):
 
 class Constraint(Protocol):
     """Which tokens one sequence may have next."""
+
+    @property
+    def failure(self) -> RequestError | None:
+        """Why it can hold the sequence no longer; None while it can."""
+        ...
 
     def allowed(self, draft: Sequence[int]) -> list[bytes]:
         """For the next position and the one behind each draft token: a byte per token, 0 where it may not come.
@@ -112,6 +118,8 @@ class EngineStats:
     """Sequences that wait for room."""
     num_blocks: int = 0
     """Blocks of the cache."""
+    block_size: int = 0
+    """Tokens of a block."""
     num_blocks_in_use: int = 0
     """Blocks that a sequence holds now."""
     prompt_tokens_total: int = 0
@@ -153,7 +161,7 @@ class Engine(Protocol):
         ...
 
     def check(self, prompt: Sequence[int], params: SamplingParams) -> None:
-        """Raises ContextLengthError or InvalidRequestError as `generate` would, without generating."""
+        """Raises what `generate` would before it generates: what is wrong with the request, and that it is too much."""
         ...
 
     def stats(self) -> EngineStats:

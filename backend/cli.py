@@ -9,10 +9,13 @@ import os
 import signal
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
+from sluice.backend.embedded.config import DEVICES, DTYPES, KV_DTYPES, EngineConfig
 from sluice.backend.errors import BackendError
 from sluice.backend.process import READY_LINE
 from sluice.backend.settings import default_cache_dir
@@ -34,18 +37,13 @@ def engine() -> None:
 @click.option(
     "--port", default=8791, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 takes a free one."
 )
-@click.option("--device", default="auto", show_default=True, type=click.Choice(["auto", "cpu", "cuda"]))
-@click.option(
-    "--dtype",
-    default="auto",
-    show_default=True,
-    type=click.Choice(["auto", "float32", "bfloat16", "float16", "int8", "int4"]),
-)
+@click.option("--device", default="auto", show_default=True, type=click.Choice(DEVICES))
+@click.option("--dtype", default="auto", show_default=True, type=click.Choice(DTYPES))
 @click.option(
     "--kv-dtype",
     default="auto",
     show_default=True,
-    type=click.Choice(["auto", "float32", "bfloat16", "float16", "int8", "fp8"]),
+    type=click.Choice(KV_DTYPES),
     help="Of keys and values in the cache.",
 )
 @click.option(
@@ -94,7 +92,6 @@ def serve(
             try:
                 import uvicorn
 
-                from sluice.backend.embedded.config import EngineConfig
                 from sluice.backend.embedded.loading import load_engine
                 from sluice.backend.server import create_app
                 from sluice.backend.tokenizer import Tokenizer
@@ -126,7 +123,8 @@ def serve(
                     lifespan="on",
                 )
             )
-            listener.listen(server.config.backlog)  # from here on connections are accepted
+            with _naming(host, port):  # another may have come first: both could bind as long as none listened
+                listener.listen(server.config.backlog)
             name = f"[{host}]" if ":" in host else host
             _say(f"{READY_LINE}http://{name}:{listener.getsockname()[1]} (model {folder.name})")
             server.run(sockets=[listener])
@@ -141,11 +139,21 @@ def _bind(host: str, port: int) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((host, port))
-    except OSError as error:
+        with _naming(host, port):
+            listener.bind((host, port))
+    except BackendError:
         listener.close()
-        raise BackendError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+        raise
     return listener
+
+
+@contextmanager
+def _naming(host: str, port: int) -> Iterator[None]:
+    """Raises BackendError for an OSError."""
+    try:
+        yield
+    except OSError as error:
+        raise BackendError(f"cannot listen on {host}:{port}: {error.strerror}") from None
 
 
 def _exit_with_stdin() -> None:

@@ -5,6 +5,7 @@ Knows no HTTP.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -87,9 +88,10 @@ async def stream_text(
 
     `drafts` are texts that the output may repeat. Raises as `Engine.generate`.
     """
-    continuations = [_Continuation(Detokenizer(tokenizer.decode), StopStrings(stops)) for _ in range(max(params.n, 1))]
+    continuations = [_Continuation(Detokenizer(tokenizer.decode), StopStrings(stops)) for _ in range(params.n)]
     num_output_tokens = 0
-    async with aclosing(engine.generate(prompt, params, [tokenizer.encode(draft) for draft in drafts])) as outputs:
+    texts = [await asyncio.to_thread(tokenizer.encode, draft) for draft in drafts]
+    async with aclosing(engine.generate(prompt, params, texts)) as outputs:
         async for output in outputs:
             one = continuations[output.index]
             if one.finish_reason is not None:  # a stop string came earlier; the engine knows only token ids

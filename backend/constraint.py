@@ -35,8 +35,8 @@ class Grammars:
         grammar = LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_FORM)
         first = LLMatcher(self._tokenizer, grammar)
         if first.is_error():
-            raise InvalidRequestError(f"{param} cannot be held: {first.get_error()}", param)
-        return lambda: JsonConstraint(first.deep_copy())
+            raise _refusal(param, first)
+        return lambda: JsonConstraint(first.deep_copy(), param)
 
     @functools.cached_property
     def _tokenizer(self) -> Any:
@@ -50,8 +50,17 @@ class Grammars:
 class JsonConstraint:
     """Where one sequence stands in its grammar; see `Constraint`."""
 
-    def __init__(self, matcher: Any) -> None:
+    def __init__(self, matcher: Any, param: str) -> None:
+        """`param` is the field that the form comes from."""
         self._matcher = matcher
+        self._param = param
+
+    @property
+    def failure(self) -> InvalidRequestError | None:
+        """See `Constraint.failure`: a form may turn out too large on the way, and the matcher lets nothing but end."""
+        if not self._matcher.is_error():
+            return None
+        return _refusal(self._param, self._matcher)
 
     def allowed(self, draft: Sequence[int]) -> list[bytes]:
         """See `Constraint.allowed`."""
@@ -69,3 +78,7 @@ class JsonConstraint:
     def advance(self, tokens: Sequence[int]) -> None:
         """See `Constraint.advance`."""
         self._matcher.try_consume_tokens(list(tokens))
+
+
+def _refusal(param: str, matcher: Any) -> InvalidRequestError:
+    return InvalidRequestError(f"{param} cannot be held: {matcher.get_error()}", param)

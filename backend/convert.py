@@ -47,9 +47,9 @@ def convert_gguf(source: Path, folder: Path, on_progress: Callable[[str], None])
     on_progress(f"reading {source.name}")
     try:
         reader = GGUFReader(source)
-    except (ValueError, OSError) as error:
-        raise WeightsError(f"{source} cannot be read as GGUF: {error}") from None
-    meta = {name: field.contents() for name, field in reader.fields.items()}
+        meta = {name: field.contents() for name, field in reader.fields.items()}
+    except (ValueError, LookupError, OSError) as error:
+        raise WeightsError(f"{source} cannot be read as GGUF (is it whole?): {error}") from None
     family = meta.get("general.architecture")
     if family not in _FAMILIES:
         raise WeightsError(f"{source} holds a {family!r} model; read are {', '.join(_FAMILIES)}")

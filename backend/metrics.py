@@ -1,51 +1,18 @@
 """What a backend's `/metrics` says, read alike from vLLM and from the embedded engine. Knows no routes of ours.
 
-Names are those of vLLM 0.32 (with earlier ones beside them) and the embedded engine's own. What a backend does not
-tell is None: an absent figure is not a zero.
+Names are those of vLLM 0.32, with earlier ones beside them; the embedded engine uses them too (`engine_metrics.py`).
+What a backend does not tell is None: an absent figure is not a zero.
 """
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 
 import httpx
 
-_SAMPLE = re.compile(r"^([A-Za-z_:][\w:]*)(?:\{(.*)\})?\s+(\S+)")
-_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
-
-Samples = Mapping[str, list[tuple[dict[str, str], float]]]
-
-
-@dataclass(frozen=True, slots=True)
-class Histogram:
-    """A distribution of times, in seconds."""
-
-    count: float
-    sum_s: float
-    buckets: tuple[tuple[float, float], ...]
-    """Upper bound in seconds, and how many lie at or below it; ascending."""
-
-    @property
-    def mean_ms(self) -> float | None:
-        """Mean in milliseconds; None where there is none."""
-        return 1e3 * self.sum_s / self.count if self.count else None
-
-    def percentile_ms(self, percent: float) -> float | None:
-        """A percentile in milliseconds, straight lines within buckets (as Prometheus does); None without data."""
-        if not self.count or not self.buckets:
-            return None
-        rank, low, below = self.count * percent / 100, 0.0, 0.0
-        for high, at_most in self.buckets:
-            if at_most >= rank:
-                if high == float("inf"):
-                    return 1e3 * low
-                share = (rank - below) / (at_most - below) if at_most > below else 1.0
-                return 1e3 * (low + (high - low) * share)
-            low, below = high, at_most
-        return 1e3 * low
+from sluice.backend.exposition import Samples, family, parse, parse_histogram
+from sluice.backend.histogram import Distribution
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +32,9 @@ class BackendMetrics:
     accepted_tokens: float | None = None
     """Of the drafted tokens, those that the model agreed with."""
     preemptions: float | None = None
-    ttft: Histogram | None = None
+    ttft: Distribution | None = None
     """Time to the first token."""
-    itl: Histogram | None = None
+    itl: Distribution | None = None
     """Time between tokens."""
 
     @property
@@ -94,10 +61,10 @@ class BackendMetrics:
     def as_json(self) -> dict[str, float | int | None]:
         """Flat figures for `/v1/stats`."""
         plain = {key: value for key, value in asdict(self).items() if key not in ("ttft", "itl")}
-        for name, histogram in (("ttft", self.ttft), ("itl", self.itl)):
-            plain[f"{name}_mean_ms"] = histogram.mean_ms if histogram else None
-            plain[f"{name}_p50_ms"] = histogram.percentile_ms(50) if histogram else None
-            plain[f"{name}_p95_ms"] = histogram.percentile_ms(95) if histogram else None
+        for name, times in (("ttft", self.ttft), ("itl", self.itl)):
+            plain[f"{name}_mean_ms"] = times.mean_ms if times else None
+            plain[f"{name}_p50_ms"] = times.percentile_ms(50) if times else None
+            plain[f"{name}_p95_ms"] = times.percentile_ms(95) if times else None
         for name in ("prefill_tokens", "prefix_hit_rate", "draft_acceptance"):
             plain[name] = getattr(self, name)
         return plain
@@ -120,80 +87,33 @@ def prometheus(backends: Mapping[str, BackendMetrics]) -> str:
     lines: list[str] = []
     for kind, names in (("counter", _COUNTERS), ("gauge", _GAUGES), ("histogram", _HISTOGRAMS)):
         for name in names:
-            full = f"sluice_backend_{name}{_SUFFIXES[kind]}"
-            samples = [
-                line
-                for backend, figures in backends.items()
-                if (value := getattr(figures, name)) is not None
-                for line in _samples(full, f'backend="{_escaped(backend)}"', value)
-            ]
-            lines += [f"# TYPE {full} {kind}", *samples] if samples else []
+            told = [({"backend": backend}, getattr(figures, name)) for backend, figures in backends.items()]
+            samples = [(labels, value) for labels, value in told if value is not None]
+            lines += family(f"sluice_backend_{name}{_SUFFIXES[kind]}", kind, samples)
     return "".join(f"{line}\n" for line in lines)
-
-
-def _samples(name: str, label: str, value: float | Histogram) -> list[str]:
-    if not isinstance(value, Histogram):
-        return [f"{name}{{{label}}} {_number(value)}"]
-    return [
-        *(f'{name}_bucket{{{label},le="{_number(bound)}"}} {_number(count)}' for bound, count in value.buckets),
-        f"{name}_sum{{{label}}} {_number(value.sum_s)}",
-        f"{name}_count{{{label}}} {_number(value.count)}",
-    ]
-
-
-def _number(value: float) -> str:
-    if math.isinf(value):
-        return "+Inf"
-    return str(int(value)) if value == int(value) else repr(value)
-
-
-def _escaped(label: str) -> str:
-    return label.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-
-
-def parse(text: str) -> Samples:
-    """Read Prometheus' text form: samples by name; lines that are none are skipped."""
-    found: dict[str, list[tuple[dict[str, str], float]]] = {}
-    for line in text.splitlines():
-        if line.startswith("#") or (match := _SAMPLE.match(line)) is None:
-            continue
-        try:
-            value = float(match[3])
-        except ValueError:
-            continue
-        found.setdefault(match[1], []).append((dict(_LABEL.findall(match[2] or "")), value))
-    return found
 
 
 def backend_metrics(text: str) -> BackendMetrics:
     """Pick the figures out of what `/metrics` answered; several engines behind one port are added up."""
     samples = parse(text)
     return BackendMetrics(
-        num_running=_sum(samples, "vllm:num_requests_running", "sluice_engine_running"),
-        num_waiting=_sum(samples, "vllm:num_requests_waiting", "sluice_engine_waiting"),
+        num_running=_sum(samples, "vllm:num_requests_running"),
+        num_waiting=_sum(samples, "vllm:num_requests_waiting"),
         kv_usage=_kv_usage(samples),
         kv_capacity_tokens=_kv_capacity(samples),
-        prompt_tokens=_sum(samples, "vllm:prompt_tokens_total", "sluice_engine_prompt_tokens_total"),
+        prompt_tokens=_sum(samples, "vllm:prompt_tokens_total"),
         cached_tokens=_sum(
             samples,
             "vllm:prompt_tokens_cached_total",
             "vllm:prefix_cache_hits_total",
             "vllm:gpu_prefix_cache_hits_total",
-            "sluice_engine_cached_tokens_total",
         ),
-        output_tokens=_sum(samples, "vllm:generation_tokens_total", "sluice_engine_output_tokens_total"),
-        draft_tokens=_sum(samples, "vllm:spec_decode_num_draft_tokens_total", "sluice_engine_draft_tokens_total"),
-        accepted_tokens=_sum(
-            samples, "vllm:spec_decode_num_accepted_tokens_total", "sluice_engine_accepted_tokens_total"
-        ),
-        preemptions=_sum(samples, "vllm:num_preemptions_total", "sluice_engine_preemptions_total"),
-        ttft=_histogram(samples, "vllm:time_to_first_token_seconds", "sluice_engine_ttft_seconds"),
-        itl=_histogram(
-            samples,
-            "vllm:inter_token_latency_seconds",
-            "vllm:time_per_output_token_seconds",
-            "sluice_engine_itl_seconds",
-        ),
+        output_tokens=_sum(samples, "vllm:generation_tokens_total"),
+        draft_tokens=_sum(samples, "vllm:spec_decode_num_draft_tokens_total"),
+        accepted_tokens=_sum(samples, "vllm:spec_decode_num_accepted_tokens_total"),
+        preemptions=_sum(samples, "vllm:num_preemptions_total"),
+        ttft=_histogram(samples, "vllm:time_to_first_token_seconds"),
+        itl=_histogram(samples, "vllm:inter_token_latency_seconds", "vllm:time_per_output_token_seconds"),
     )
 
 
@@ -225,10 +145,7 @@ def _sum(samples: Samples, *names: str) -> float | None:
 
 def _kv_usage(samples: Samples) -> float | None:
     values = _values(samples, ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"))
-    if values:
-        return sum(values) / len(values)
-    in_use, blocks = _sum(samples, "sluice_engine_blocks_in_use"), _sum(samples, "sluice_engine_blocks")
-    return in_use / blocks if in_use is not None and blocks else None
+    return sum(values) / len(values) if values else None
 
 
 def _kv_capacity(samples: Samples) -> int | None:
@@ -243,20 +160,6 @@ def _kv_capacity(samples: Samples) -> int | None:
     return total or None
 
 
-def _histogram(samples: Samples, *names: str) -> Histogram | None:
-    for name in names:
-        if f"{name}_count" not in samples:
-            continue
-        buckets: dict[float, float] = {}
-        for labels, value in samples.get(f"{name}_bucket", []):
-            try:
-                bound = float(labels["le"])
-            except (LookupError, ValueError):
-                continue
-            buckets[bound] = buckets.get(bound, 0.0) + value
-        return Histogram(
-            count=_sum(samples, f"{name}_count") or 0.0,
-            sum_s=_sum(samples, f"{name}_sum") or 0.0,
-            buckets=tuple(sorted(buckets.items())),
-        )
-    return None
+def _histogram(samples: Samples, *names: str) -> Distribution | None:
+    """The first of the names that is there."""
+    return next((found for name in names if (found := parse_histogram(samples, name)) is not None), None)

@@ -21,6 +21,7 @@ READY_LINE = "engine ready at "
 
 _READY = re.compile(re.escape(READY_LINE) + r"(http://\S+)")
 _POLL_S = 0.05
+_STOP_GRACE_S = 5.0
 
 
 class EngineProcess:
@@ -32,15 +33,12 @@ class EngineProcess:
         model: str | None = None,
         device: str = "auto",
         dtype: str = "auto",
-        host: str = "127.0.0.1",
-        port: int = 0,
         cache_dir: Path | None = None,
         max_draft_tokens: int | None = None,
         start_timeout_s: float = 600.0,
-        stop_grace_s: float = 5.0,
         on_progress: Callable[[str], None] | None = None,
     ) -> None:
-        arguments = ["serve", "--host", host, "--port", str(port), "--device", device, "--dtype", dtype]
+        arguments = ["serve", "--port", "0", "--device", device, "--dtype", dtype]
         if model is not None:
             arguments += ["--model", model]
         if cache_dir is not None:
@@ -51,7 +49,6 @@ class EngineProcess:
         command = [sys.executable, "-P", "-m", "sluice.backend.cli", *arguments, "--exit-with-stdin"]
         self._child = ChildProcess(command, on_line=self._on_line)
         self._start_timeout_s = start_timeout_s
-        self._stop_grace_s = stop_grace_s
         self._on_progress = on_progress
         self._announced: str | None = None
         self._has_announced = asyncio.Event()
@@ -107,7 +104,7 @@ class EngineProcess:
     async def stop(self) -> None:
         """End the child and all of its group: politely, then by force after the grace. Idempotent."""
         self._base_url = None
-        await self._child.stop(self._stop_grace_s)
+        await self._child.stop(_STOP_GRACE_S)
 
     async def __aenter__(self) -> EngineProcess:
         await self.start()

@@ -150,7 +150,8 @@ class ChatRequest(GenerationRequest, kw_only=True):
     def plain_messages(self) -> list[dict[str, Any]]:
         """The messages with their content as one string, as chat templates expect it.
 
-        Raises InvalidRequestError for a message without a role and for content that is not text.
+        Raises InvalidRequestError for a message without a role, for content that is not text, and for calls that are
+        no list.
         """
         _check("messages", self.messages, bool(self.messages), "a list with at least one message")
         return [_plain_message(index, message) for index, message in enumerate(self.messages)]
@@ -214,6 +215,8 @@ def _missing_field(what: str) -> str | None:
 def _plain_message(index: int, message: dict[str, Any]) -> dict[str, Any]:
     role = message.get("role")
     _check(f"messages[{index}].role", role, isinstance(role, str), "a string")
+    calls = message.get("tool_calls")
+    _check(f"messages[{index}].tool_calls", calls, calls is None or isinstance(calls, list), "a list")
     return {**message, "content": _plain_text(f"messages[{index}].content", message.get("content"))}
 
 

@@ -102,8 +102,11 @@ def create_app(engine: Engine, tokenizer: Tokenizer, model: str) -> FastAPI:
         tools, messages = body.wanted_tools(), body.plain_messages()
         names = check_tools(tools)
         prepare = with_object_arguments if tokenizer.knows_tools else functools.partial(tell_tools, tools=tools)
-        text = tokenizer.render_chat(prepare(messages), tools or None)
-        prompt = await asyncio.to_thread(tokenizer.encode, text)
+
+        def encode() -> list[int]:
+            return tokenizer.encode(tokenizer.render_chat(prepare(messages), tools or None))
+
+        prompt = await asyncio.to_thread(encode)
         make_constraint = None
         if wanted := body.schema():
             make_constraint = await asyncio.to_thread(grammars.json_schema, *wanted)
@@ -130,7 +133,7 @@ def create_app(engine: Engine, tokenizer: Tokenizer, model: str) -> FastAPI:
         if body.model != model:
             raise ModelNotFoundError(body.model, model)
         params = dataclasses.replace(body.sampling_params(), make_constraint=make_constraint)
-        # Here, as the status of a stream is out before the engine looks at the prompt.
+        # Here, as the status of a stream is out before the engine looks at the request.
         engine.check(prompt, params)
         drafts = [*predictions, *_named_drafts(request.headers.get(DRAFT_HEADER))]
         outputs = stream_text(engine, tokenizer, prompt, params, body.stops(), drafts)

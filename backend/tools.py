@@ -70,7 +70,10 @@ def call_schema(tools: Sequence[Mapping[str, Any]], name: str | None) -> dict[st
     """
     wanted = [tool["function"] for tool in tools if name in (None, tool["function"]["name"])]
     if not wanted:
-        raise InvalidRequestError(f"tool_choice names {name!r}, which is none of the tools", "tool_choice")
+        what = (
+            "asks for a call, and there are no tools" if name is None else f"names {name!r}, which is none of the tools"
+        )
+        raise InvalidRequestError(f"tool_choice {what}", "tool_choice")
     return {
         "anyOf": [
             {

@@ -32,6 +32,8 @@ _FORMAT = 1
 """Raised when a conversion comes out differently, so that old folders are not taken."""
 _MANIFEST = "manifest.json"
 _HUB_FILES = ("*.json", "*.safetensors", "*.jinja")
+_HUB_TWINS = ("consolidated*", "original/*")
+"""The same weights once more, in the form of those who trained them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,9 @@ def resolve_model(model: str | None, cache_dir: Path, on_progress: Callable[[str
     if model is None or model == DEFAULT_MODEL:
         return ModelFolder(DEFAULT_MODEL, default_weights(cache_dir, on_progress))
     path = Path(model).expanduser()
-    if path.suffix == ".gguf" and path.is_file():
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise ModelUnavailableError(model, "there is no such file")
         return ModelFolder(path.stem, _converted(path.resolve(), cache_dir, on_progress))
     if path.exists() or path.is_absolute() or model.startswith((".", "~")):
         return ModelFolder(path.resolve().name, _check_folder(model, path))
@@ -156,7 +160,11 @@ def _download(model: str, cache_dir: Path, on_progress: Callable[[str], None]) -
 
     on_progress(f"looking for {model} on the model hub")
     try:
-        return Path(snapshot_download(model, cache_dir=cache_dir / "hub", allow_patterns=list(_HUB_FILES)))
+        return Path(
+            snapshot_download(
+                model, cache_dir=cache_dir / "hub", allow_patterns=list(_HUB_FILES), ignore_patterns=list(_HUB_TWINS)
+            )
+        )
     except HFValidationError:
         raise ModelUnavailableError(model, "there is no such folder, and it is no hub name (owner/name)") from None
     except LocalEntryNotFoundError:

@@ -152,4 +152,6 @@ def run(is_check: bool) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run(is_check=True) if "--check" in sys.argv[1:] else run(is_check=False) * 0)
+    has_to_check = "--check" in sys.argv[1:]
+    num_stale = run(has_to_check)
+    sys.exit(1 if has_to_check and num_stale else 0)

@@ -24,7 +24,7 @@ from sluice.eval.fidelity.cli import fidelity
 from sluice.eval.html.page import Run, render
 from sluice.eval.http import Agreement, Target, replay_over_http
 from sluice.eval.options import Shared, shared_options
-from sluice.eval.policies import FRAMES, KNOWN
+from sluice.eval.policies import FRAMES, KNOWN, is_equal_cost
 from sluice.eval.policies.untouched import Untouched
 from sluice.eval.progress import shown
 from sluice.eval.replay import Options
@@ -169,8 +169,8 @@ def _check_names(systems: Sequence[System], frames: Sequence[str], equal_to: str
     twice = {name for name in names if names.count(name) > 1 or name in frames or name == Untouched.name}
     if twice:
         raise click.UsageError(f"the name {twice.pop()!r} stands for two systems")
-    if "random-equal" in frames or "whole-equal" in frames:
-        known = [*names, *(frame for frame in frames if not frame.endswith("-equal"))]
+    if any(map(is_equal_cost, frames)):
+        known = [*names, *(frame for frame in frames if not is_equal_cost(frame))]
         if equal_to not in known:
             raise click.UsageError(f"--equal-to {equal_to!r} is not compared here; known: {', '.join(known)}")
 

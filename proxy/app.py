@@ -23,8 +23,8 @@ from sluice.proxy.count_tokens import CountTokens
 from sluice.proxy.dashboard.factory import make_watch
 from sluice.proxy.dashboard.reader import Reader
 from sluice.proxy.dashboard.routes import dashboard_routes
+from sluice.proxy.endpoint import Endpoint
 from sluice.proxy.errors import ConfigError, ProxyError
-from sluice.proxy.exchange import Endpoint
 from sluice.proxy.meter import StatsReader, load_prices, make_meter
 from sluice.proxy.meter import routes as stats_routes
 from sluice.proxy.metrics import Metrics

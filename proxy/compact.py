@@ -66,7 +66,8 @@ async def compact(request: Request) -> Response:
         raw = await read_body(request.receive, find(headers, b"content-length"), services.settings.max_body_bytes)
     except ClientGoneError:
         return Response(status_code=499)
-    asked = _decode(raw, find(headers, b"content-encoding") or "", services.settings.max_body_bytes)
+    encoding = find(headers, b"content-encoding") or ""
+    asked = await asyncio.to_thread(_decode, raw, encoding, services.settings.max_body_bytes)
     content = asked.messages if asked.messages is not None else asked.input
     if content is None or (asked.messages is not None and asked.input is not None):
         raise InvalidFieldError("the body needs either 'input' or 'messages'", param="input")

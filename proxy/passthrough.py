@@ -6,7 +6,6 @@ passed on: a WebSocket upgrade, which this proxy does not speak, and batches, wh
 
 from __future__ import annotations
 
-import asyncio
 import time
 
 import msgspec
@@ -14,13 +13,13 @@ from starlette.types import Receive, Scope, Send
 
 from sluice.proxy.access import STATE_KEY
 from sluice.proxy.batches import compress_message_batch, compress_upload, model_of_batch
-from sluice.proxy.encoding import UnreadableBodyError, unpack
+from sluice.proxy.encoding import UnreadableBodyError, unpack_aside
 from sluice.proxy.errors import WebSocketError
-from sluice.proxy.exchange import target_of
 from sluice.proxy.headers import Header, find, to_upstream
 from sluice.proxy.log import fields, logger
 from sluice.proxy.meter import CLIENT_GONE_STATUS, Usage, reader_for
 from sluice.proxy.meter.reader import readable
+from sluice.proxy.outgoing import target_of
 from sluice.proxy.prepare import mode_of
 from sluice.proxy.receive import ClientGoneError, read_body
 from sluice.proxy.relay import Relayed, relay, unless_gone
@@ -111,7 +110,7 @@ async def _unpacked(body: bytes, headers: list[Header], max_body_bytes: int) -> 
     if encoding is None:
         return body, headers
     try:
-        plain = await asyncio.to_thread(unpack, body, encoding, max_body_bytes)
+        plain = await unpack_aside(body, encoding, max_body_bytes)
     except UnreadableBodyError:
         return body, headers
     return plain, [(name, value) for name, value in headers if name != b"content-encoding"]

@@ -176,7 +176,7 @@ async def _serve_with_workers(settings: Settings, listener: socket.socket, runni
 
 
 def _say_where(settings: Settings, listener: socket.socket) -> None:
-    upstreams = [upstream.origin or upstream.known.origin or "" for upstream in settings.all_upstreams]
+    upstreams = [upstream.address for upstream in settings.all_upstreams]
     parts = [
         f"sluice listens on http://{_where(listener)}",
         f"upstream {', '.join(upstreams)}",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +15,21 @@ if TYPE_CHECKING:
     from sluice.search.types import SearchAnswer
 
 _DEFAULT_CACHE = Path("~/.cache/sluice/search")
+_SHARED = (
+    click.option("--cache", type=click.Path(path_type=Path), default=_DEFAULT_CACHE, envvar="SLUICE_SEARCH_CACHE"),
+    click.option("--no-cache", is_flag=True, help="Keep nothing on disk."),
+    click.option(
+        "--deep-url", default="", envvar="SLUICE_SEARCH_DEEP_URL", help="An OpenAI-compatible server, for deep."
+    ),
+    click.option("--deep-model", default="", envvar="SLUICE_SEARCH_DEEP_MODEL", help="The model's name there."),
+    click.option("--deep-key", default="", envvar="SLUICE_SEARCH_DEEP_KEY", help="Sent as a bearer token."),
+)
+
+
+def _shared_options(command: Callable[..., None]) -> Callable[..., None]:
+    for option in reversed(_SHARED):
+        command = option(command)
+    return command
 
 
 @click.command()
@@ -22,11 +39,7 @@ _DEFAULT_CACHE = Path("~/.cache/sluice/search")
 @click.option("--max-results", type=int, default=None, help="At most so many results.")
 @click.option("--json", "as_json_line", is_flag=True, help="One line of JSON.")
 @click.option("--mode", type=click.Choice(["fast", "deep"]), default="fast", show_default=True)
-@click.option("--cache", type=click.Path(path_type=Path), default=_DEFAULT_CACHE, envvar="SLUICE_SEARCH_CACHE")
-@click.option("--no-cache", is_flag=True, help="Keep nothing on disk.")
-@click.option("--deep-url", default="", envvar="SLUICE_SEARCH_DEEP_URL", help="An OpenAI-compatible server, for deep.")
-@click.option("--deep-model", default="", envvar="SLUICE_SEARCH_DEEP_MODEL", help="The model's name there.")
-@click.option("--deep-key", default="", envvar="SLUICE_SEARCH_DEEP_KEY", help="Sent as a bearer token.")
+@_shared_options
 def search(
     query: str,
     repo: Path,
@@ -34,15 +47,10 @@ def search(
     max_results: int | None,
     as_json_line: bool,
     mode: str,
-    cache: Path,
-    no_cache: bool,
-    deep_url: str,
-    deep_model: str,
-    deep_key: str,
+    **shared: Any,
 ) -> None:
     """Find the lines of a repository that answer QUERY."""
-    settings = _settings([repo], cache, no_cache, deep_url, deep_model, deep_key)
-    answer = _run(settings, query, budget, max_results, mode)
+    answer = _run(_settings([repo], **shared), query, budget, max_results, mode)
     if as_json_line:
         from sluice.search.text import as_json
 
@@ -61,38 +69,21 @@ def search(
     show_default=True,
     help="A repository that may be searched; may be repeated.",
 )
-@click.option("--cache", type=click.Path(path_type=Path), default=_DEFAULT_CACHE, envvar="SLUICE_SEARCH_CACHE")
-@click.option("--no-cache", is_flag=True, help="Keep nothing on disk.")
-@click.option("--deep-url", default="", envvar="SLUICE_SEARCH_DEEP_URL", help="An OpenAI-compatible server, for deep.")
-@click.option("--deep-model", default="", envvar="SLUICE_SEARCH_DEEP_MODEL", help="The model's name there.")
-@click.option("--deep-key", default="", envvar="SLUICE_SEARCH_DEEP_KEY", help="Sent as a bearer token.")
+@_shared_options
 @click.option(
     "--dense", default="", envvar="SLUICE_SEARCH_DENSE_MODEL", help="An embedding model, e.g. all-MiniLM-L6-v2."
 )
 @click.option("--proxy", default="", envvar="SLUICE_PROXY_URL", help="A running proxy; adds the tool `recall`.")
 @click.option("--proxy-key", default="", envvar="SLUICE_KEY", help="The key that the agent uses there.")
-def mcp(
-    repos: tuple[Path, ...],
-    cache: Path,
-    no_cache: bool,
-    deep_url: str,
-    deep_model: str,
-    deep_key: str,
-    dense: str,
-    proxy: str,
-    proxy_key: str,
-) -> None:
+def mcp(repos: tuple[Path, ...], dense: str, proxy: str, proxy_key: str, **shared: Any) -> None:
     """Serve code search to an agent over MCP, on standard input and output."""
-    settings = _settings(list(repos), cache, no_cache, deep_url, deep_model, deep_key, dense)
-    from sluice.search.errors import SearchError
-    from sluice.search.mcp_server import build_server
-    from sluice.search.recall import proxy_recall
-    from sluice.search.service import SearchService
+    settings = _settings(list(repos), **shared, dense=dense)
+    with _errors():
+        from sluice.search.mcp_server import build_server
+        from sluice.search.recall import proxy_recall
+        from sluice.search.service import SearchService
 
-    try:
         server = build_server(SearchService(settings), proxy_recall(proxy, proxy_key) if proxy else None)
-    except SearchError as error:
-        raise click.ClickException(str(error)) from error
     server.run("stdio")
 
 
@@ -109,25 +100,32 @@ def _settings(
 
 
 def _run(settings: SearchSettings, query: str, budget: int, max_results: int | None, mode: str) -> SearchAnswer:
-    try:
+    with _errors():
         from sluice.search.service import SearchService
+
+        async def run() -> SearchAnswer:
+            service = SearchService(settings)
+            try:
+                return await service.search(query, None, budget, max_results, "deep" if mode == "deep" else "fast")
+            finally:
+                await service.aclose()
+
+        return asyncio.run(run())
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """What search raises becomes the command line's; so does a package that is not installed."""
+    from sluice.search.errors import SearchError
+
+    try:
+        yield
+    except SearchError as error:
+        raise click.ClickException(str(error)) from error
     except ImportError as error:
         raise click.ClickException(
             f"code search needs its extra: pip install 'sluicegate[search]' ({error})"
         ) from error
-    from sluice.search.errors import SearchError
-
-    async def run() -> SearchAnswer:
-        service = SearchService(settings)
-        try:
-            return await service.search(query, None, budget, max_results, "deep" if mode == "deep" else "fast")
-        finally:
-            await service.aclose()
-
-    try:
-        return asyncio.run(run())
-    except SearchError as error:
-        raise click.ClickException(str(error)) from error
 
 
 def _print(answer: SearchAnswer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Awaitable, Callable
 
@@ -33,10 +34,13 @@ def proxy_recall(base_url: str, key: str) -> Callable[[str], Awaitable[str]]:
             ):
                 if response.status != 200:
                     raise LookupError(f"the proxy has no original under {recall_id!r} ({response.status})")
-                if (response.content_length or 0) > _MAX_BYTES:
-                    raise LookupError(f"the original under {recall_id!r} is longer than {_MAX_BYTES} bytes")
-                return str((await response.json())["text"])
-        except (aiohttp.ClientError, TimeoutError, ValueError, KeyError) as error:
+                data = bytearray()
+                async for part in response.content.iter_any():
+                    data += part
+                    if len(data) > _MAX_BYTES:
+                        raise LookupError(f"the original under {recall_id!r} is longer than {_MAX_BYTES} bytes")
+                return str(json.loads(data)["text"])
+        except (aiohttp.ClientError, TimeoutError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise LookupError(f"the proxy at {origin} did not answer: {error!r}") from error
 
     return recall

@@ -32,7 +32,6 @@ _MAX_TRIES = 3
 _MAX_THREADS = 4
 """Answers that are worked on at once."""
 
-
 OnAnswer = Callable[[Path, str, SearchMode, SearchAnswer], Awaitable[None]]
 """(the root, the question, the mode, the answer)."""
 
@@ -186,7 +185,7 @@ class SearchService:
             if index.stands() and index.is_current([result.path for result in results]):
                 break
             view = index.view()
-        index.check_tree(index.root)
+        index.check_tree()
         return results
 
     async def _deep(
@@ -201,6 +200,8 @@ class SearchService:
         try:
             async with asyncio.timeout(self._settings.deep.timeout_s):
                 found = await self._agent.run(index, query, candidates, budget_tokens)
-        except (BackendError, StoreError, TimeoutError):
+        except (BackendError, StoreError, TimeoutError) as error:
+            why = str(error) or f"no answer within {self._settings.deep.timeout_s:g} s"
+            logger.warning("deep search is answered from the index alone: %s", why)
             return candidates
         return found[:max_results] or candidates

@@ -15,8 +15,8 @@ def as_text(answer: SearchAnswer) -> str:
     return "\n\n".join(blocks)
 
 
-def as_json(answer: SearchAnswer, *, with_text: bool = True) -> str:
-    """`{results: [{path, start, end, score, reason, text?}], tokens, took_ms}` on one line."""
+def as_json(answer: SearchAnswer) -> str:
+    """`{results: [{path, start, end, score, reason, text}], tokens, took_ms}` on one line."""
     results = [
         {
             "path": r.path,
@@ -24,7 +24,7 @@ def as_json(answer: SearchAnswer, *, with_text: bool = True) -> str:
             "end": r.end,
             "score": r.score,
             "reason": r.reason,
-            **({"text": r.text} if with_text else {}),
+            "text": r.text,
         }
         for r in answer.results
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import shlex
 import subprocess
@@ -40,6 +41,14 @@ def commands_of(page: Path) -> list[list[str]]:
 
 
 ALL = [(page, command) for page in PAGES for command in commands_of(page)]
+
+
+MODULES = [
+    (page, match[1], shlex.split(match[2]))
+    for page in PAGES
+    for match in re.finditer(r"python -m (sluice\.[\w.]+)([^`\n]*)", page.read_text("utf-8").replace("\\\n", " "))
+]
+"""What is run as a module, and its arguments."""
 
 
 def resolve(arguments: list[str]) -> None:
@@ -83,6 +92,18 @@ def test_commands_are_found_in_the_pages() -> None:
 @pytest.mark.parametrize(("page", "command"), ALL, ids=[f"{page.name}: {' '.join(line)}" for page, line in ALL])
 def test_each_command_in_the_pages_exists_with_its_options(page: Path, command: list[str]) -> None:
     resolve(command)
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"), [run[1:] for run in MODULES], ids=[f"{page.name}: {name}" for page, name, _ in MODULES]
+)
+def test_each_module_in_the_pages_exists_with_its_options(module: str, arguments: list[str]) -> None:
+    pytest.importorskip("torch")
+    loaded = importlib.import_module(module)
+    if hasattr(loaded, "__path__"):
+        loaded = importlib.import_module(f"{module}.__main__")
+    (command,) = (each for each in vars(loaded).values() if isinstance(each, click.Command))
+    command.make_parser(click.Context(command)).parse_args(arguments)
 
 
 @pytest.mark.parametrize("command", [["fly"], ["serve", "--warp", "9"], ["eval", "replay", "--jobz", "2", "X"]])

@@ -9,6 +9,7 @@ from typing import Any
 
 from sluice.backend.bench.workload import Prompt
 from sluice.backend.embedded.load import WeightForm
+from sluice.backend.embedded.passing_thread import in_passing_thread
 from sluice.backend.errors import BackendError
 from sluice.backend.tokenizer import Tokenizer
 
@@ -50,13 +51,15 @@ class TransformersBatching:
     def __init__(self, folder: Path, form: WeightForm, max_num_streams: int) -> None:
         from transformers import AutoModelForCausalLM
 
+        def load() -> Any:
+            model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=form.dtype, local_files_only=True)
+            return model.eval().to(form.device)
+
         self._tokenizer = Tokenizer(folder)
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=form.dtype, local_files_only=True)
+        model = in_passing_thread(load)  # as the engine's, so that both have the cores' OpenMP workers to themselves
         # On CPUs sized by hand: left alone it takes most of the free memory for its cache, and the time to clear it.
         sizes = {"num_blocks": 64, "max_batch_tokens": 512, "max_requests_per_batch": max_num_streams}
-        self._batching = ContinuousBatching(
-            model.eval().to(form.device), **(sizes if form.device.type == "cpu" else {})
-        )
+        self._batching = ContinuousBatching(model, **(sizes if form.device.type == "cpu" else {}))
         self._batching.tokens_per_s([self._tokenizer.encode("Once")] * max_num_streams, 2)  # starts the manager
 
     def run(self, prompts: Sequence[Prompt]) -> float:

@@ -21,6 +21,7 @@ from sluice.backend.bench import workload
 from sluice.backend.bench.client import BenchClient
 from sluice.backend.bench.table import Figures, render_table
 from sluice.backend.bench.workload import Prompt
+from sluice.backend.embedded.config import DEVICES, DTYPES, EngineConfig
 from sluice.backend.errors import BackendError
 from sluice.backend.process import EngineProcess
 from sluice.backend.settings import default_cache_dir
@@ -30,8 +31,8 @@ _ENGINE, _NO_SPECULATION, _TRANSFORMERS = "engine", "engine, no speculation", "t
 
 @click.command()
 @click.option("--model", help="As for `sluice engine serve`.")
-@click.option("--device", default="auto", show_default=True)
-@click.option("--dtype", default="auto", show_default=True)
+@click.option("--device", default="auto", show_default=True, type=click.Choice(DEVICES))
+@click.option("--dtype", default="auto", show_default=True, type=click.Choice(DTYPES))
 @click.option("--streams", default="1,8,32", show_default=True, help="Numbers of streams at once.")
 @click.option("--tokens", "num_tokens", default=64, show_default=True, help="Output tokens of each stream.")
 @click.option("--rounds", "num_rounds", default=5, show_default=True, type=click.IntRange(1))
@@ -74,9 +75,9 @@ def engine(
 
         from sluice.backend.bench import bounds
         from sluice.backend.bench.recorded import recorded_edits
-        from sluice.backend.embedded.config import EngineConfig
         from sluice.backend.embedded.loading import weight_form
         from sluice.backend.embedded.model_config import ModelConfig
+        from sluice.backend.embedded.passing_thread import in_passing_thread
         from sluice.backend.weights import resolve_model
     except ModuleNotFoundError as error:
         raise click.ClickException(f"{error.name} is not installed; run: pip install 'sluicegate[engine]'") from None
@@ -85,7 +86,7 @@ def engine(
         edits = [prompt for file in conversations for prompt in recorded_edits(file, num_tokens)]
         folder = resolve_model(model, cache_dir, _say).path
         form = weight_form(EngineConfig(device=device, dtype=dtype))
-        machine = bounds.measure(form.device, form.dtype)
+        machine = in_passing_thread(lambda: bounds.measure(form.device, form.dtype))
         baseline = None
         if with_transformers:
             from sluice.backend.bench.baseline import TransformersBatching

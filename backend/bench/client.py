@@ -72,7 +72,10 @@ class BenchClient:
     async def run(self, prompts: Sequence[Prompt]) -> Timing:
         """Stream all at once, greedily. Raises BackendError."""
         start_s = time.perf_counter()
-        streams = await asyncio.gather(*(self._stream(prompt) for prompt in prompts))
+        try:
+            streams = await asyncio.gather(*(self._stream(prompt) for prompt in prompts))
+        except httpx.HTTPError as error:
+            raise BackendError(f"{self._http.base_url} fails: {error!r}") from None
         return Timing(streams, time.perf_counter() - start_s)
 
     async def aclose(self) -> None:

@@ -19,7 +19,7 @@ from sluice.backend.base import Engine, SamplingParams
 from sluice.backend.bench import workload
 from sluice.backend.bench.baseline import TransformersBatching
 from sluice.backend.bench.intervals import interval, ratio
-from sluice.backend.embedded.config import EngineConfig
+from sluice.backend.embedded.config import DTYPES, EngineConfig
 from sluice.backend.embedded.loading import load_engine, weight_form
 from sluice.backend.errors import BackendError
 from sluice.backend.settings import default_cache_dir
@@ -29,7 +29,7 @@ from sluice.backend.weights import resolve_model
 
 @click.command()
 @click.option("--model", help="As for `sluice engine serve`.")
-@click.option("--dtype", default="auto", show_default=True)
+@click.option("--dtype", default="auto", show_default=True, type=click.Choice(DTYPES))
 @click.option("--tokens", "num_tokens", default=32, show_default=True, help="Output tokens of each stream.")
 @click.option("--rounds", "num_rounds", default=4, show_default=True, type=click.IntRange(1))
 def main(model: str | None, dtype: str, num_tokens: int, num_rounds: int) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sluice.backend.doctor.machine import Machine
 from sluice.backend.doctor.sizing import (
+    GPU_SHARE,
     ModelShape,
     kv_bytes_per_token,
     kv_room_bytes,
@@ -21,8 +22,6 @@ WANTED_STREAMS = 4
 """Conversations that should fit before quality is given up for room."""
 _FP8_PACKING = "fp8_per_tensor"
 """How vLLM packs a 16-bit checkpoint while it loads it."""
-_FREE_SHARE = 0.92
-"""Of a GPU's memory, what vLLM takes by itself."""
 _GIB = 2**30
 
 
@@ -146,7 +145,7 @@ def _plan(machine: Machine, shape: ModelShape, context: int, num_gpus: int, weig
     # What is packed while loading is fetched at 16 bits.
     if weight_bytes(shape, "16bit" if weights == "fp8" else weights) > machine.disk_free_bytes:
         notes.append("the weights do not fit on the disk")
-    if any(gpu.free_bytes < _FREE_SHARE * gpu.memory_bytes for gpu in machine.gpus):
+    if any(gpu.free_bytes < GPU_SHARE * gpu.memory_bytes for gpu in machine.gpus):
         notes.append("another program holds memory of a GPU: end it, or lower gpu_memory_utilization")
     if room <= 0:
         notes.append(f"does not fit: {-room / _GIB:.1f} GiB are missing for the weights alone")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ BYTES_PER_WEIGHT = {"16bit": 2.0, "fp8": 1.0, "4bit": 0.56}
 BYTES_PER_KV = {"16bit": 2.0, "fp8": 1.0}
 ACTIVATION_BYTES = 2 * 2**30
 """Room for activations, graphs and the runtime on each GPU; vLLM measures its own when it starts."""
+GPU_SHARE = 0.92
+"""Of a GPU's memory, what vLLM takes by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +119,9 @@ def kv_bytes_per_token(shape: ModelShape, kv: str) -> float:
     return shape.kv_values_per_token * BYTES_PER_KV[kv]
 
 
-def kv_room_bytes(
-    shape: ModelShape, *, gpu_bytes: float, num_gpus: int, weights: str, utilization: float = 0.92
-) -> float:
+def kv_room_bytes(shape: ModelShape, *, gpu_bytes: float, num_gpus: int, weights: str) -> float:
     """What is left for the KV cache, all GPUs together; negative where the weights do not fit."""
-    return num_gpus * (gpu_bytes * utilization - ACTIVATION_BYTES) - weight_bytes(shape, weights)
+    return num_gpus * (gpu_bytes * GPU_SHARE - ACTIVATION_BYTES) - weight_bytes(shape, weights)
 
 
 def streams_that_fit(room_bytes: float, per_token: float, context: int) -> int:
@@ -136,10 +137,7 @@ def _count_params(folder: Path) -> float:
             head = json.loads(file.read(int.from_bytes(file.read(8), "little")))
         for name, tensor in head.items():
             if name != "__metadata__":
-                size = 1
-                for length in tensor["shape"]:
-                    size *= length
-                total += size
+                total += math.prod(tensor["shape"])
     if not total:
         raise ValueError("no *.safetensors beside it: give --params, too")
     return float(total)

@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+DEVICES = ("auto", "cpu", "cuda")
+DTYPES = ("auto", "float32", "bfloat16", "float16", "int8", "int4")
+KV_DTYPES = ("auto", "float32", "bfloat16", "float16", "int8", "fp8")
+"""What users may say of the settings below."""
+
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:

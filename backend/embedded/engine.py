@@ -75,7 +75,7 @@ class EmbeddedEngine:
         self._num_open = 0
         self._is_closed = False
         self._gate = threading.Lock()
-        """Held to close, and to put what a closed engine would never answer."""
+        """Held to close, to put what a closed engine would never answer, and to count: callers' loops are many."""
         self._thread = threading.Thread(target=self._work, name="sluice-engine", daemon=True)
         self._thread.start()
 
@@ -100,10 +100,9 @@ class EmbeddedEngine:
         """Stream the continuations of `prompt`; see `Engine.generate`."""
         request = self._request(prompt, params, drafts)
         with self._gate:
-            if self._is_closed:
-                raise EngineClosedError("the engine is shutting down")
+            self._check_open()
             self._inbox.put(request)
-        self._num_open += 1
+            self._num_open += 1
         num_running = params.n
         try:
             while num_running:
@@ -114,7 +113,8 @@ class EmbeddedEngine:
                 num_running -= output.finish_reason is not None
                 yield output
         finally:
-            self._num_open -= 1
+            with self._gate:
+                self._num_open -= 1
             if num_running:
                 self._inbox.put(_Cancel(request))
 
@@ -127,6 +127,9 @@ class EmbeddedEngine:
 
     def check(self, prompt: Many[int], params: SamplingParams) -> None:
         """See `Engine.check`."""
+        self._check_open()
+        if self._num_open >= self._limits.max_num_open:
+            raise EngineOverloadedError(f"{self._num_open} requests are open already; try again later")
         max_model_len, vocab_size, max_n = self.max_model_len, self.vocab_size, self._limits.max_num_sequences
         if not prompt:
             raise InvalidRequestError("the prompt is empty")
@@ -146,13 +149,12 @@ class EmbeddedEngine:
             num_running=len(self._scheduler.running),
             num_waiting=len(self._scheduler.waiting),
             num_blocks=blocks.num_blocks,
+            block_size=blocks.block_size,
             num_blocks_in_use=blocks.num_blocks - blocks.num_available,
         )
 
     def _request(self, prompt: Many[int], params: SamplingParams, texts: Many[Many[int]]) -> Request:
         """Raises RequestError, EngineError."""
-        if self._num_open >= self._limits.max_num_open:
-            raise EngineOverloadedError(f"{self._num_open} requests are open already; try again later")
         self.check(prompt, params)
         seed = random.getrandbits(62) if params.seed is None else params.seed
         room = self.max_model_len - len(prompt)
@@ -171,14 +173,17 @@ class EmbeddedEngine:
         ]
         return Request(sequences, asyncio.get_running_loop())
 
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise EngineClosedError("the engine is shutting down")
+
     def _work(self) -> None:
         """The thread."""
         kind: type[EngineError] = EngineClosedError
         message = "the engine is shutting down"
         try:
             while self._receive():
-                if self._worker.has_work:
-                    self._worker.step()
+                self._worker.step()
         except Exception as cause:  # our own mistake: nobody may be left waiting for a thread that is gone
             _log.exception("the engine has stopped")
             kind, message = EngineError, f"the engine has stopped: {type(cause).__name__}"
@@ -190,7 +195,7 @@ class EmbeddedEngine:
         self._worker.fail(kind(message))
 
     def _receive(self) -> bool:
-        """Take what is in the inbox, waiting for it if there is nothing else to do; False when the engine is closed."""
+        """Take what is in the inbox, waiting until there is something to compute; False when the engine is closed."""
         while not (self._worker.has_work and self._inbox.empty()):
             if not self._worker.has_work:
                 self._worker.send()

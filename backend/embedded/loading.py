@@ -16,6 +16,7 @@ from sluice.backend.embedded.kv_cache import KVCache, num_bytes_per_block
 from sluice.backend.embedded.load import WeightForm, load_weights
 from sluice.backend.embedded.model import Decoder, Weights
 from sluice.backend.embedded.model_config import ModelConfig
+from sluice.backend.embedded.passing_thread import in_passing_thread
 from sluice.backend.embedded.runner import ModelRunner
 from sluice.backend.embedded.scheduler import Scheduler
 from sluice.backend.embedded.speculation import Drafting, DraftModel
@@ -37,9 +38,13 @@ def load_engine(folder: Path, config: EngineConfig, end_token_ids: frozenset[int
 
     Raises ModelUnavailableError, and BackendError if CUDA is asked for and absent or the cache holds too little.
     """
-    form = weight_form(config)
-    model = ModelConfig.read(folder)
-    return make_engine(model, load_weights(folder, model, form), form, config, end_token_ids)
+
+    def load() -> EmbeddedEngine:
+        form = weight_form(config)
+        model = ModelConfig.read(folder)
+        return make_engine(model, load_weights(folder, model, form), form, config, end_token_ids)
+
+    return in_passing_thread(load)
 
 
 def weight_form(config: EngineConfig) -> WeightForm:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import defaultdict
 from collections.abc import Sequence as Many
@@ -32,7 +33,7 @@ def send(outputs: Many[tuple[Request, TokenOutput | Exception]]) -> None:
     for request, output in outputs:
         by_loop[request.loop].append((request, output))
     for loop, batch in by_loop.items():
-        if not loop.is_closed():
+        with contextlib.suppress(RuntimeError):  # the loop has been closed, perhaps just now: nobody is left to hear it
             loop.call_soon_threadsafe(_deliver, batch)
 
 

@@ -20,7 +20,7 @@ from sluice.backend.embedded.sampler import Sampled
 from sluice.backend.embedded.scheduler import Scheduler, Step
 from sluice.backend.embedded.sequence import Sequence
 from sluice.backend.embedded.speculation import Drafting
-from sluice.backend.errors import EngineError
+from sluice.backend.errors import BackendError, EngineError
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Worker:
         self._requests: dict[Sequence, Request] = {}
         self._brought: list[_Brought] = []
         """Not sent yet, like what follows."""
-        self._failed: list[tuple[Request, EngineError]] = []
+        self._failed: list[tuple[Request, BackendError]] = []
 
     @property
     def has_work(self) -> bool:
@@ -81,7 +81,7 @@ class Worker:
         send(outputs)
 
     def step(self) -> None:
-        """One forward pass; a failure ends the requests that were in it and no others.
+        """One forward pass; a failure ends the requests that were in it and no others, a constraint's its request.
 
         Raises torch.AcceleratorError where the device is lost.
         """
@@ -98,8 +98,7 @@ class Worker:
             _log.exception("a step failed")
             failed = {self._requests[item.sequence] for item in step.scheduled}
             self._failed += [(request, EngineError(f"the model failed: {error!r}")) for request in failed]
-            for request in failed:
-                self.drop(request)
+            self._drop_failed()
             return
         self._count(step, results)
         for item in step.scheduled:
@@ -116,6 +115,7 @@ class Worker:
                 tokens, reason = cut(fork, results[fork])
                 fork.tokens += tokens
                 self._put_out(fork, tokens, results[fork], reason)
+        self._drop_failed()
 
     def _forks(self, sequence: Sequence) -> list[Sequence]:
         """Continuations that begin when the prompt that they share is through."""
@@ -143,7 +143,11 @@ class Worker:
         self, sequence: Sequence, tokens: list[int], chosen: Many[Sampled], reason: FinishReason | None
     ) -> None:
         """Note what a step brought; a sequence that ends gives up its blocks."""
-        self._brought.append(_Brought(self._requests[sequence], sequence, tokens, chosen, reason))
+        request = self._requests[sequence]
+        if sequence.constraint is not None and (failure := sequence.constraint.failure) is not None:
+            self._failed.append((request, failure))
+            return
+        self._brought.append(_Brought(request, sequence, tokens, chosen, reason))
         if reason is not None:
             self._forget(sequence)
 
@@ -165,6 +169,11 @@ class Worker:
         elif not request.last_s:
             self._stats.ttft.observe(now_s - request.asked_s)
         request.last_s[index] = now_s
+
+    def _drop_failed(self) -> None:
+        """End the requests that have failed in this step."""
+        for request, _ in self._failed:
+            self.drop(request)
 
     def _forget(self, sequence: Sequence) -> None:
         self._scheduler.remove(sequence)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sluice.backend.errors import BackendError
+from sluice.backend.errors import BackendError, VllmSettingsError
 
 if TYPE_CHECKING:
     from sluice.backend.vllm.settings import VllmSettings
@@ -60,7 +60,6 @@ def uninstall(name: str, env_dir: Path | None) -> None:
 
 @backend.command()
 @click.option("--params", type=click.FloatRange(min=0, min_open=True), metavar="B", help="Billion parameters.")
-@click.option("--active", type=click.FloatRange(min=0, min_open=True), metavar="B", help="Of them active per token.")
 @click.option("--context", type=click.IntRange(1), default=32_768, show_default=True, help="Tokens of a conversation.")
 @click.option("--model", metavar="FOLDER", help="Folder with a config.json: its true shape instead of a guess.")
 @click.option(
@@ -71,7 +70,6 @@ def uninstall(name: str, env_dir: Path | None) -> None:
 @_ENV_DIR
 def doctor(
     params: float | None,
-    active: float | None,
     context: int,
     model: str | None,
     weights: str,
@@ -109,15 +107,13 @@ def serve(name: str, model: str | None, config: Path | None, extra_args: tuple[s
 
     from sluice.backend.vllm.settings import load_vllm_settings
 
-    fields: dict[str, object] = {}
     try:
-        if config is not None:
-            fields = tomllib.loads(config.read_text("utf-8")).get("vllm", {})
-        if model is not None:
-            fields["model"] = model
-        if extra_args:
-            fields["extra_args"] = [*fields.get("extra_args", ()), *extra_args]  # type: ignore[misc]  # checked next
-        asyncio.run(_serve(load_vllm_settings(fields)))
+        fields = tomllib.loads(config.read_text("utf-8")).get("vllm", {}) if config is not None else {}
+        if not isinstance(fields, dict):
+            raise VllmSettingsError(f"vllm = {fields!r} in {config}; it must be a table")
+        settings = load_vllm_settings({**fields, **({} if model is None else {"model": model})})
+        settings = settings.model_copy(update={"extra_args": (*settings.extra_args, *extra_args)})
+        asyncio.run(_serve(settings))
     except tomllib.TOMLDecodeError as error:
         raise click.ClickException(f"{config} is no TOML: {error}") from None
     except BackendError as error:

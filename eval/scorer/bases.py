@@ -28,7 +28,7 @@ def base_named(name: str) -> Base:
     return find_base(name)
 
 
-def shape_for(base: Base, tokenizer: BaseTokenizer) -> WindowShape:
+def shape_for(tokenizer: BaseTokenizer) -> WindowShape:
     """The layout of a base's windows: as much as a reader of 512 tokens holds, and four times that for the others."""
     begin, separator = (tokenizer.library.token_to_id(token) for token in ("[CLS]", "[SEP]"))
     if begin is not None and separator is not None:

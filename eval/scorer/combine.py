@@ -6,7 +6,7 @@ seen. What features alone and both together lose is printed for traces and agent
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -15,15 +15,14 @@ from sluice.compressor.scoring.forest import Forest, read_forest, write_forest
 from sluice.compressor.scoring.neural.card import COMBINATION
 from sluice.eval.scorer.combined import FEATURES
 from sluice.eval.scorer.corpus import Corpus, read_corpora
-from sluice.eval.scorer.crossval import DROPPED_SHARES, MIN_NEEDED, HeldOut
+from sluice.eval.scorer.crossval import MIN_NEEDED, HeldOut, as_table
 from sluice.eval.scorer.data import Source, balanced, concatenate
 from sluice.eval.scorer.last_layer import compare, forests, with_logits
-from sluice.eval.scorer.logits import Said, by_conversation, read_run
+from sluice.eval.scorer.logits import by_conversation, logits_file, read_run
 from sluice.eval.scorer.prepare import corpus_file, examples_file, read_sources
-from sluice.eval.scorer.splits import MAIN
+from sluice.eval.scorer.splits import MAIN, NUM_FOLDS
 from sluice.eval.scorer.trees import Growth
 
-_SUFFIX = ".logits.npz"
 Named = Sequence[tuple[str, Source]]
 
 
@@ -60,35 +59,43 @@ def combine(
     growth = Growth(num_trees=trees, max_examples=examples, num_threads=threads, seed=seed)
     named = [one for stem in stems for one in read_sources(examples_file(prepared, stem))]
     corpus = read_corpora([corpus_file(prepared, stem, base) for stem in stems])
-    files = {path.name.removesuffix(_SUFFIX): path for path in sorted(runs.glob(f"*{_SUFFIX}"))}
-    wanted = unseen or [run for run in files if run.startswith("fold-")]
-    parts = [read_run(files[run], "train", corpus) for run in wanted]
-    sources = with_logits(named, by_conversation(corpus, parts))
+    folds = (f"fold-{number}" for number in range(NUM_FOLDS))
+    wanted = unseen or [run for run in folds if logits_file(runs, run).is_file()]
+    parts = [read_run(_found(runs, run), "train", corpus) for run in wanted]
+    seen = [one for one in named if one[1].agent != agent]
+    sources = with_logits(seen, by_conversation(corpus, parts))
     alone = read_forest(features)[0] if features else None
-    trained = forests(balanced([source for source in sources if source.agent != agent]), growth, alone)
+    trained = forests(balanced(sources), growth, alone)
+    left_out = "" if agent is None else f"without {agent}: "
     num_examples = sum(len(source.examples.weights) for source in sources)
-    click.echo(f"without {agent}: {len(sources)} conversations have logits, {num_examples:,} examples")
+    click.echo(f"{left_out}{len(sources)} conversations have logits, {num_examples:,} examples")
     out.mkdir(parents=True, exist_ok=True)
     note = {"seed": seed, "num_conversations": len(sources), "without": agent}
     write_forest(out / FEATURES, trained[0], {**note, "version": "alone"})
     write_forest(out / COMBINATION, trained[1], {**note, "version": "both"})
+    run = MAIN if agent is None else f"agent-{agent}"
     if agent is not None:
-        said = by_conversation(corpus, [read_run(files[f"agent-{agent}"], "train", corpus)])
+        said = by_conversation(corpus, [read_run(_found(runs, run), "train", corpus)])
         held = with_logits([one for one in named if one[1].agent == agent], said)
-        show(f"without {agent}", compare(agent, held, trained))
+        _show(f"without {agent}", compare(agent, held, trained))
     if look_at:
-        run = files[MAIN if agent is None else f"agent-{agent}"]
         held_named = [one for stem in look_at for one in read_sources(examples_file(prepared, stem))]
         held_corpus = read_corpora([corpus_file(prepared, stem, base) for stem in look_at])
-        show("looked at only", by_agent(held_named, held_corpus, run, trained, agent))
+        _show("looked at only", by_agent(held_named, held_corpus, _found(runs, run), trained, agent))
+
+
+def _found(runs: Path, run: str) -> Path:
+    path = logits_file(runs, run)
+    if not path.is_file():
+        raise click.ClickException(f"{path}: there are no logits of the run {run!r}; train_neural writes them")
+    return path
 
 
 def by_agent(
     named: Named, corpus: Corpus, run: Path, trained: tuple[Forest, Forest], only: str | None
 ) -> Iterator[tuple[str, HeldOut]]:
     """The figures of each agent's conversations (or one's), and of all of them."""
-    said: Mapping[str, Said] = by_conversation(corpus, [read_run(run, "look_at", corpus)])
-    sources = with_logits(named, said)
+    sources = with_logits(named, by_conversation(corpus, [read_run(run, "look_at", corpus)]))
     for agent in sorted({source.agent for source in sources} if only is None else {only}):
         held = [source for source in sources if source.agent == agent]
         needed = concatenate([source.examples for source in held])
@@ -98,13 +105,10 @@ def by_agent(
         yield from compare("all", sources, trained)
 
 
-def show(title: str, figures: Iterator[tuple[str, HeldOut]]) -> None:
-    """Print figures, with what each kind of model loses."""
-    shares = "  ".join(f"{share:5.0%}" for share in DROPPED_SHARES)
-    click.echo(f"{title}\n  {'held out':24}{'model':9}{'head':6}{'moment':9}{'needed':>7}   facts lost: {shares}")
-    for model, one in figures:
-        lost = "  ".join(f"{share:5.1%}" for share in one.lost)
-        click.echo(f"  {one.group:24}{model:9}{one.head:6}{one.moment:9}{one.num_needed:7}{'':15}{lost}")
+def _show(title: str, figures: Iterator[tuple[str, HeldOut]]) -> None:
+    click.echo(title)
+    for line in as_table(figures):
+        click.echo(line)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,6 +61,16 @@ def held_out(group: str, examples: Examples, forest: Forest) -> Iterator[HeldOut
         for moment, mask in (("arrival", ~is_epoch), ("epoch", is_epoch)):
             lost = _lost(needed[mask], (chances / num_tokens)[mask], (num_tokens * examples.weights)[mask])
             yield HeldOut(group, head, moment, int(needed[mask].sum()), lost)
+
+
+def as_table(figures: Iterable[tuple[str, HeldOut]]) -> Iterator[str]:
+    """Figures as lines of text, each with the name of the model that they are of."""
+    shares = "  ".join(f"{share:5.0%}" for share in DROPPED_SHARES)
+    head = f"  {'held out':24}{'model':9}{'head':6}{'moment':9}{'needed':>7}   facts lost, tokens dropped: "
+    yield f"{head}{shares}"
+    for model, one in figures:
+        lost = "  ".join(f"{share:5.1%}" for share in one.lost)
+        yield f"  {one.group:24}{model:9}{one.head:6}{one.moment:9}{one.num_needed:7}".ljust(len(head)) + lost
 
 
 def _lost(

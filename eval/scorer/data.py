@@ -104,8 +104,13 @@ class _Need:
 
 def examples(trace: Trace, sampling: Sampling, seed: int) -> Examples:
     """The examples of one conversation, drawn with a seed of its own."""
-    draw = random.Random(f"scorer {seed} {trace.id}")  # noqa: S311 (a sample, no secret)
+    draw = draw_for(trace, seed)
     return concatenate([sampled(look, sampling, draw) for look in looks(trace, sampling, draw)])
+
+
+def draw_for(trace: Trace, seed: int) -> random.Random:
+    """What epochs and examples of one conversation are drawn with."""
+    return random.Random(f"scorer {seed} {trace.id}")  # noqa: S311 (a sample, no secret)
 
 
 def looks(trace: Trace, sampling: Sampling, draw: random.Random) -> Iterator[Look]:
@@ -202,8 +207,8 @@ def _of_chain(
                 files.add(provenance, evidence.num_messages + 1)
             evidence.add(message, segments, called)
             index_at.append(index)
-            new = [found for found in evidence.segments[-len(segments) :] if segments]
-            if new:
+            if segments:
+                new = evidence.segments[-len(segments) :]
                 yield _look(evidence, new, Moment.ARRIVAL, reader, needs, index_at)
         done = len(turn.history)
         if turn.answer in epochs:

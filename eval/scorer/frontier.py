@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import multiprocessing
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,9 +16,7 @@ from typing import Any
 
 import click
 
-from sluice.compressor import OPENAI_CHAT, Compressor, CompressorSettings, MemoryStore, Mode
-from sluice.compressor.line_judge import LineJudge
-from sluice.compressor.profiles import PROFILES
+from sluice.compressor import CompressorSettings, Mode
 from sluice.compressor.scoring import Scorer, load_default
 from sluice.compressor.scoring.feature_scorer import FeatureScorer
 from sluice.compressor.scoring.forest import read_forest
@@ -27,47 +24,13 @@ from sluice.compressor.settings import Prices
 from sluice.eval.cost import PRICES
 from sluice.eval.data import TraceLine, agent_of, parse_trace, read_lines
 from sluice.eval.metrics import Reader
-from sluice.eval.policies.base import Forwarded, Hindsight, Policy, Request
-from sluice.eval.policies.ours import TENANT, UPSTREAM
+from sluice.eval.policies.base import Policy
+from sluice.eval.policies.ours import Ours
 from sluice.eval.policies.untouched import Untouched
 from sluice.eval.replay import Options, Script, play
 
 
-@dataclass(frozen=True, slots=True)
-class Priced:
-    """Mode `balanced` with a scorer and prices of one's own (see `Policy`)."""
-
-    name: str
-    scorer: Scorer
-    prices: Prices
-
-    def open(self, hindsight: Hindsight) -> PricedConversation:
-        """See `Policy`; of hindsight nothing is used."""
-        return PricedConversation(self.scorer, self.prices)
-
-
-class PricedConversation:
-    """A compressor of its own for one conversation, with a clock that only pauses move on."""
-
-    def __init__(self, scorer: Scorer, prices: Prices) -> None:
-        self._now_s = time.time()
-        settings = replace(CompressorSettings(), balanced=prices)
-        judges = {Mode.BALANCED: LineJudge(scorer, prices, settings)}
-        store = MemoryStore(clock=lambda: self._now_s)
-        self._compressor = Compressor(
-            store, settings, profile=PROFILES["anthropic"], clock=lambda: self._now_s, judges=judges
-        )
-
-    async def forward(self, request: Request) -> Forwarded:
-        """See `Conversation`."""
-        self._now_s += request.pause_s
-        compressed = await self._compressor.compress(
-            request.messages, dialect=OPENAI_CHAT, mode=Mode.BALANCED, tenant=TENANT, upstream=UPSTREAM
-        )
-        return Forwarded(compressed.messages, bypass=compressed.bypass)
-
-
-def sums(line: TraceLine, policies: Sequence[Priced], options: Options) -> dict[str, Any]:
+def sums(line: TraceLine, policies: Sequence[Ours], options: Options) -> dict[str, Any]:
     """What one conversation costs and keeps under each policy, as JSON values."""
     trace = parse_trace(line)
     script, reader = Script.of(trace, options), Reader(trace)
@@ -96,10 +59,16 @@ def read_prices(texts: Sequence[str]) -> list[Prices]:
     return found
 
 
-def policies_of(scorers: Mapping[str, Scorer], prices: Sequence[Prices]) -> list[Priced]:
-    """Every scorer at every price."""
+def policies_of(scorers: Mapping[str, Scorer], prices: Sequence[Prices]) -> list[Ours]:
+    """Mode `balanced` with every scorer at every price."""
     return [
-        Priced(f"{name} {price.arrival:g}/{price.epoch:g}", scorer, price)
+        Ours(
+            Mode.BALANCED,
+            "anthropic",
+            f"{name} {price.arrival:g}/{price.epoch:g}",
+            replace(CompressorSettings(), balanced=price),
+            scorer,
+        )
         for name, scorer in scorers.items()
         for price in prices
     ]
@@ -122,7 +91,7 @@ class Setup:
     only: str | None = None
     """`features` or `combined`, where not both are judged."""
 
-    def policies(self) -> list[Priced]:
+    def policies(self) -> list[Ours]:
         """Every scorer at every price."""
         scorers: dict[str, Scorer] = {"features": _features(self.features)}
         if self.model is not None:
@@ -136,7 +105,7 @@ class Setup:
 class _Replayer:
     """One process's policies, made when the process begins."""
 
-    policies: Sequence[Priced] = ()
+    policies: Sequence[Ours] = ()
     options = Options()
 
     @classmethod

@@ -69,11 +69,16 @@ def by_conversation(
     }
 
 
+def logits_file(folder: Path, run: str) -> Path:
+    """Where a run's logits are kept."""
+    return folder / f"{run}.logits.npz"
+
+
 def read_run(path: Path, part: str, corpus: Corpus) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float16]]:
     """What a run said of some traces: the numbers of windows, and the logits of their lines.
 
     Args:
-        path: `RUN.logits.npz`.
+        path: see `logits_file`.
         part: `train` for what the run left out, `look_at` for what it only looked at.
         corpus: of those traces.
     """

@@ -7,7 +7,6 @@ conversations: they are not for publication.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -23,7 +22,7 @@ from sluice.compressor.settings import CompressorSettings
 from sluice.eval.data import Trace, parse_trace, read_lines
 from sluice.eval.scorer.bases import base_named, shape_for
 from sluice.eval.scorer.corpus import CorpusBuilder, Group, Labels, write_corpus
-from sluice.eval.scorer.data import Examples, Look, Sampling, Source, concatenate, looks, sampled
+from sluice.eval.scorer.data import Examples, Look, Sampling, Source, concatenate, draw_for, looks, sampled
 
 
 @click.command()
@@ -45,13 +44,12 @@ def prepare_file(path: Path, bases: Sequence[Base], out: Path, seed: int) -> Non
     if not wanted and examples_file(out, stem).exists():
         return
     tokenizers = {base.name: BaseTokenizer(base) for base in wanted}
-    builders = {base.name: CorpusBuilder(shape_for(base, tokenizers[base.name]), base.name) for base in wanted}
+    shapes = {name: shape_for(tokenizer) for name, tokenizer in tokenizers.items()}
+    builders = {name: CorpusBuilder(shape, name) for name, shape in shapes.items()}
     sources: list[tuple[str, Source]] = []
     for line in read_lines(path):
         trace = parse_trace(line)
-        makers = {
-            base.name: WindowMaker(tokenizers[base.name], shape_for(base, tokenizers[base.name])) for base in wanted
-        }
+        makers = {name: WindowMaker(tokenizers[name], shape) for name, shape in shapes.items()}
         sources.append((trace.id, Source(trace.agent, trace.source, _add(trace, makers, builders, seed))))
         if len(sources) % 50 == 0:
             click.echo(f"{path.name}: {len(sources)} conversations", err=True)
@@ -99,7 +97,7 @@ def read_sources(path: Path) -> list[tuple[str, Source]]:
 
 def _add(trace: Trace, makers: Mapping[str, WindowMaker], builders: Mapping[str, CorpusBuilder], seed: int) -> Examples:
     sampling = Sampling()
-    draw = random.Random(f"scorer {seed} {trace.id}")  # noqa: S311 (a sample, no secret)
+    draw = draw_for(trace, seed)
     for builder in builders.values():
         builder.begin(Group(trace.id, trace.agent, trace.source))
     parts: list[Examples] = []

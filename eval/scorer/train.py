@@ -16,7 +16,7 @@ import click
 
 from sluice.compressor.scoring.forest import Forest, write_forest
 from sluice.eval.data import TraceLine, parse_trace, read_lines
-from sluice.eval.scorer.crossval import DROPPED_SHARES, HeldOut, held_out, leave_one_out
+from sluice.eval.scorer.crossval import HeldOut, as_table, held_out, leave_one_out
 from sluice.eval.scorer.data import Sampling, Source, balanced, concatenate, examples
 from sluice.eval.scorer.trees import Growth, grow, to_forest
 
@@ -43,12 +43,10 @@ def train(
     sources = balanced(list(read_sources(traces, seed=seed, jobs=jobs)))
     if cross_validate:
         for by in ("agent", "repository"):
-            click.echo(f"leave one {by} out")
-            _show(leave_one_out(sources, growth, by=by))
+            _show(f"leave one {by} out", leave_one_out(sources, growth, by=by))
     forest = to_forest(grow(concatenate([source.examples for source in sources]), growth))
     if look_at:
-        click.echo("held-out traces")
-        _show(figures_by_agent(list(read_sources(look_at, seed=seed, jobs=jobs)), forest))
+        _show("held-out traces", figures_by_agent(list(read_sources(look_at, seed=seed, jobs=jobs)), forest))
     version = blake2b(forest.leaf.tobytes() + forest.threshold.tobytes(), digest_size=4).hexdigest()
     write_forest(out, forest, {"version": version, "seed": seed, "num_conversations": len(sources)})
     click.echo(f"{out}: version {version}, {len(forest.head_of_tree)} trees, {out.stat().st_size} bytes")
@@ -76,12 +74,10 @@ def _source(line: TraceLine, seed: int) -> Source:
     return Source(trace.agent, trace.source, examples(trace, Sampling(), seed))
 
 
-def _show(figures: Iterable[HeldOut]) -> None:
-    shares = "  ".join(f"{share:5.0%}" for share in DROPPED_SHARES)
-    click.echo(f"  {'held out':24}{'head':6}{'moment':9}{'needed':>7}   facts lost, tokens dropped: {shares}")
-    for one in figures:
-        lost = "  ".join(f"{share:5.1%}" for share in one.lost)
-        click.echo(f"  {one.group:24}{one.head:6}{one.moment:9}{one.num_needed:7}{'':31}{lost}")
+def _show(title: str, figures: Iterable[HeldOut]) -> None:
+    click.echo(title)
+    for line in as_table(("features", one) for one in figures):
+        click.echo(line)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from sluice.eval.scorer.bases import base_named
 from sluice.eval.scorer.corpus import Corpus, concatenated, read_corpus
 from sluice.eval.scorer.device import DeviceCorpus
 from sluice.eval.scorer.fit import Plan, fit, score
+from sluice.eval.scorer.logits import logits_file
 from sluice.eval.scorer.splits import MAIN, left_out, repository_of
 
 CORPUS = ".corpus"
@@ -50,7 +51,6 @@ PRIOR_LOGIT = -3.0
 @click.option("--layers", type=click.IntRange(min=1), help="Of the base, from below; default: all.")
 @click.option("--epochs", default=Plan().epochs, show_default=True)
 @click.option("--minutes", type=float, help="Of each run's training, at most.")
-@click.option("--share", default=1.0, show_default=True, help="Of the conversations: for learning curves.")
 @click.option("--idle-share", default=Plan().idle_share, show_default=True, help="Of windows without a needed line.")
 @click.option("--learning-rate", default=Plan().learning_rate, show_default=True)
 @click.option("--batch-tokens", default=Plan().batch_tokens, show_default=True)
@@ -65,7 +65,6 @@ def train_neural(
     layers: int | None,
     epochs: float,
     minutes: float | None,
-    share: float,
     idle_share: float,
     learning_rate: float,
     batch_tokens: int,
@@ -92,29 +91,34 @@ def train_neural(
         seed=seed,
     )
     found = base_named(base)
+    wanted = _runs(runs, epochs)
     train = concatenated([_corpus(path, found, out, seed) for path in traces])
     held = concatenated([_corpus(path, found, out, seed) for path in look_at]) if look_at else None
+    try:
+        left_out_by = {run: left_out(run, train) for run, _ in wanted}
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--run") from error
     on_device = DeviceCorpus(train, line_weights(train), device)
     held_on_device = DeviceCorpus(held, np.ones(len(held.flags), np.float32), device) if held is not None else None
     say(f"{len(train):,} windows, {train.num_tokens.sum():,} tokens, {len(train.flags):,} lines; {device}")
-    for run, run_epochs in _runs(runs, epochs):
-        if (out / f"{run}.logits.npz").exists():
+    for run, run_epochs in wanted:
+        if logits_file(out, run).exists():
             continue
         torch.manual_seed(seed)
         network = load_network(found, num_layers=layers)
         digest = base_digest(network)
         ready(network, plan, device)
-        hidden = left_out(run, train) | (np.random.default_rng(seed).random(len(train.groups)) >= share)
+        hidden = left_out_by[run]
         is_hidden = hidden[train.windows[:, 0]]
         say(f"{run}: trains on {int((~hidden).sum())} conversations, {int((~is_hidden).sum()):,} windows")
         own = replace(plan, epochs=run_epochs)
         fit(network, train, on_device, np.flatnonzero(~is_hidden), own, out / f"{run}.checkpoint", say)
         _write(out / run, network, found, layers, digest, train, run, own)
-        unseen = np.flatnonzero(left_out(run, train)[train.windows[:, 0]])
+        unseen = np.flatnonzero(is_hidden)
         logits: dict[str, Any] = {"train": score(network, on_device, unseen, batch_tokens), "train_windows": unseen}
         if held is not None and held_on_device is not None:
             logits["look_at"] = _looked_at(run, network, held, held_on_device, batch_tokens)
-        np.savez(out / f"{run}.logits.npz", allow_pickle=False, **logits)
+        np.savez(logits_file(out, run), allow_pickle=False, **logits)
         (out / f"{run}.checkpoint").unlink(missing_ok=True)
         say(f"{run}: done")
 
@@ -163,10 +167,8 @@ def line_weights(corpus: Corpus) -> npt.NDArray[np.float32]:
     is_first = np.zeros(len(corpus.line_ends), dtype=bool)
     is_first[corpus.line_starts[:-1][num_lines > 0]] = True
     sizes = corpus.line_ends.astype(np.int64) - np.where(is_first, first, before)
-    names = [repository_of(group) for group in corpus.groups]
-    repositories = sorted(set(names))
-    numbers = np.array([repositories.index(name) for name in names])[corpus.windows[:, 0]]
-    of_line = np.repeat(numbers, num_lines)
+    repositories, numbers = np.unique([repository_of(group) for group in corpus.groups], return_inverse=True)
+    of_line = np.repeat(numbers[corpus.windows[:, 0]], num_lines)
     totals = np.maximum(np.bincount(of_line, minlength=len(repositories)), 1)
     weights: npt.NDArray[np.float64] = np.sqrt(np.minimum(sizes, 32) / 12 * (totals.mean() / totals)[of_line])
     return weights.astype(np.float32)

@@ -6,7 +6,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sluice.proxy.access.access import Access
 from sluice.proxy.access.keys import take_key
-from sluice.proxy.errors import AccessError, rendering_of
+from sluice.proxy.error_table import rendering_of
+from sluice.proxy.errors import AccessError
 from sluice.proxy.headers import find
 from sluice.proxy.log import fields, logger
 from sluice.proxy.wire.render_errors import error_for_path, error_headers

@@ -97,8 +97,7 @@ async def examine_upstream(upstream: UpstreamSettings) -> Finding:
     """Ask an upstream for its health, or for its models: that a credential is wanted is an answer."""
     subject = f"upstream {upstream.name}"
     known = upstream.known
-    named = upstream.origin or (upstream.replicas[0] if upstream.replicas else known.origin) or ""
-    origin = named.removesuffix(known.base)
+    origin = upstream.address
     path = known.health if known.health is not None else known.base + "/models"
     try:
         async with httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False) as client:

@@ -104,10 +104,11 @@ class RemoteScores:
         if not is_taken or self._loop is None:
             _settle(futures, [NotScoredError(reason)] * len(futures))
             return futures
-        body = self._wire.body(windows, within_s)
+        asking = self._ask(self._wire.body(windows, within_s), windows, futures, within_s)
         try:
-            asyncio.run_coroutine_threadsafe(self._ask(body, windows, futures, within_s), self._loop)
+            asyncio.run_coroutine_threadsafe(asking, self._loop)
         except RuntimeError:  # the loop has ended
+            asking.close()
             _settle(futures, [NotScoredError(Fallback.DOWN)] * len(futures))
         return futures
 

@@ -25,7 +25,8 @@ from sluice.search.types import SearchResult
 
 MAX_SKELETON_ROWS = 60
 MAX_CANDIDATE_CHARS = 8_000
-_PLACE = re.compile(r"([\w./@+\-]+\.?\w*):(\d+)(?:-(\d+))?")
+_PLACE = re.compile(r"(?<![\w./@+\-])([\w./@+\-]++):(\d+)(?:-(\d+))?")
+"""Tried once for each run of such characters: small models repeat one for ever, and must not hold this process up."""
 _SYSTEM = (
     "You find code. You are given a question about a repository, a sketch of it, and candidate lines. Look further "
     "with the tools; call up to {calls} at once. You have {turns} turns. Then answer with nothing but the places that "
@@ -65,7 +66,7 @@ class DeepAgent:
             is_last = turn == self._settings.max_turns - 1
             reply = await self._model.reply(messages, () if is_last else TOOLS)
             if not reply.calls:
-                return await asyncio.to_thread(_chosen, index, view, seen, reply.text, budget_tokens)
+                return await asyncio.to_thread(_chosen, index, seen, reply.text, budget_tokens)
             messages.extend(await self._turn(index, view, seen, reply))
         raise BackendError(f"the model called tools for {self._settings.max_turns} turns and never answered")
 
@@ -90,12 +91,11 @@ class DeepAgent:
 
 def skeleton(view: View, first: Sequence[str]) -> str:
     """Directories with their number of files, and the outer definitions of some files."""
-    paths = [entry.path for entry, stands in zip(view.files, view.alive_files, strict=True) if stands]
-    directories = Counter(path.rpartition("/")[0] or "." for path in paths)
+    directories = Counter(path.rpartition("/")[0] or "." for path in view.by_path)
     rows = [f"{directory}/ ({count} files)" for directory, count in directories.most_common(MAX_SKELETON_ROWS // 2)]
-    by_path = {entry.path: entry for entry in view.files}
     for path in dict.fromkeys(first):
-        outer = [d for d in by_path[path].definitions if d.parent < 0 and d.name] if path in by_path else []
+        entry = view.by_path.get(path)
+        outer = [d for d in entry.definitions if d.parent < 0 and d.name] if entry is not None else []
         names = ", ".join(f"{d.name} {d.start}-{d.end}" for d in outer[:12])
         rows.append(f"{path}: {names}")
     return "\n".join(rows[:MAX_SKELETON_ROWS])
@@ -111,7 +111,7 @@ def _question(view: View, query: str, candidates: Sequence[SearchResult]) -> str
     return f"Question: {query[:4000]}\n\nRepository:\n{sketch}\n\nCandidates:\n{text}"
 
 
-def _chosen(index: RepoIndex, view: View, seen: Seen, text: str, budget_tokens: int) -> list[SearchResult]:
+def _chosen(index: RepoIndex, seen: Seen, text: str, budget_tokens: int) -> list[SearchResult]:
     """The places that the model's text names, cut to what it has seen and to the budget."""
     results: list[SearchResult] = []
     used = 0
@@ -127,8 +127,8 @@ def _chosen(index: RepoIndex, view: View, seen: Seen, text: str, budget_tokens: 
             cost = result_tokens(path, low, high, len(body))
             if low <= len(lines) and used + cost <= budget_tokens:
                 used += cost
-                rank = len(results)
-                results.append(SearchResult(path, low, high, round(1 / (1 + rank), 4), "chosen by the model", body))
+                score = round(1 / (1 + len(results)), 4)
+                results.append(SearchResult(path, low, high, score, "chosen by the model", body))
     return results
 
 

@@ -53,7 +53,9 @@ def call_tool(index: RepoIndex, view: View, seen: Seen, name: str, arguments: st
         if not isinstance(given, dict):
             raise TypeError("arguments are no object")
         lines = _run(index, view, seen, name, given)
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+    except KeyError as error:
+        return f"bad call of {name}: the argument {error} is missing"
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         return f"bad call of {name}: {error}"
     except (QueryError, OSError) as error:
         return f"{name}: {error}"
@@ -64,22 +66,14 @@ def call_tool(index: RepoIndex, view: View, seen: Seen, name: str, arguments: st
 def _run(index: RepoIndex, view: View, seen: Seen, name: str, given: dict[str, Any]) -> list[str]:
     if name == "grep":
         glob = None if given.get("glob") is None else str(given["glob"])
-        hits = find_exact(
-            index,
-            view,
-            str(given["pattern"]),
-            is_regex=True,
-            glob=glob,
-            max_hits=MAX_HITS,
-        )
+        hits = find_exact(index, view, str(given["pattern"]), is_regex=True, glob=glob, max_hits=MAX_HITS)
         return _cut(
             [(hit.path, hit.line, hit.line, f"{hit.path}:{hit.line}: {hit.text.strip()}") for hit in hits], seen
         )
     if name == "read":
-        return _read(index, view, seen, str(given["path"]), int(given.get("start", 1)), given.get("end"))
+        return _read(index, view, seen, str(given["path"]), int(given.get("start") or 1), given.get("end"))
     if name == "glob":
-        standing = (entry.path for entry, stands in zip(view.files, view.alive_files, strict=True) if stands)
-        return sorted(path for path in standing if matches_glob(path, str(given["pattern"])))[:100]
+        return sorted(path for path in view.by_path if matches_glob(path, str(given["pattern"])))[:100]
     if name == "definitions":
         found = find_definitions(view, str(given["name"]), max_results=MAX_HITS)
         return _cut(
@@ -101,7 +95,7 @@ def _run(index: RepoIndex, view: View, seen: Seen, name: str, given: dict[str, A
 
 
 def _read(index: RepoIndex, view: View, seen: Seen, path: str, start: int, end: Any) -> list[str]:
-    if not any(entry.path == path and stands for entry, stands in zip(view.files, view.alive_files, strict=True)):
+    if path not in view.by_path:
         raise QueryError(f"{path!r} is not an indexed file")
     lines = index.read(path).decode("utf-8", "replace").split("\n")
     start = max(1, start)

@@ -15,10 +15,11 @@ import numpy.typing as npt
 
 from sluice.search.dense.embedder import Embedder, SharedModel
 from sluice.search.errors import SearchError
+from sluice.search.index.layer import FileEntry
 from sluice.search.index.repo_index import RepoIndex
 from sluice.search.index.scanner import blob_hash
 from sluice.search.index.store import SegmentStore
-from sluice.search.index.view import FileEntry, View
+from sluice.search.index.view import View
 
 logger = logging.getLogger(__name__)
 

@@ -54,11 +54,10 @@ def find_exact(
     """
     if not pattern.strip() or len(pattern) > MAX_PATTERN_CHARS or "\n" in pattern or "\0" in pattern:
         raise QueryError(f"pattern {pattern[:60]!r} is empty, spans lines, or is longer than {MAX_PATTERN_CHARS}")
-    indexed = {entry.path for entry, stands in zip(view.files, view.alive_files, strict=True) if stands}
     hits: set[tuple[str, int, str]] = set()
     deadline = time.monotonic() + timeout_s
     for hit in (engine or best_engine())(index, view, pattern, is_regex, timeout_s):
-        if hit.path in indexed and (glob is None or matches_glob(hit.path, glob)):
+        if hit.path in view.by_path and (glob is None or matches_glob(hit.path, glob)):
             hits.add((hit.path, hit.line, hit.text))
         if len(hits) >= max_hits or time.monotonic() > deadline:
             break

@@ -41,14 +41,12 @@ class Manifest:
     root: str
     identity: tuple[int, int]
     """Device and inode of the root."""
-    head: str
-    """Branch and commit, empty outside of git."""
     files: dict[str, KnownFile]
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
     """The manifest as MessagePack, with the segments' format."""
-    return _encoder.encode((FORMAT, manifest.root, manifest.identity, manifest.head, manifest.files))
+    return _encoder.encode((FORMAT, manifest.root, manifest.identity, manifest.files))
 
 
 def decode_manifest(data: bytes | None, root: str, identity: tuple[int, int]) -> dict[str, KnownFile]:
@@ -56,11 +54,11 @@ def decode_manifest(data: bytes | None, root: str, identity: tuple[int, int]) ->
     if data is None:
         return {}
     try:
-        kept_format, kept_root, kept_identity, _, files = _decoder.decode(data)
+        kept_format, kept_root, kept_identity, files = _decoder.decode(data)
     except msgspec.DecodeError:
         return {}
     return files if (kept_format, kept_root, kept_identity) == (FORMAT, root, identity) else {}
 
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(tuple[bytes, str, tuple[int, int], str, dict[str, KnownFile]])
+_decoder = msgspec.msgpack.Decoder(tuple[bytes, str, tuple[int, int], dict[str, KnownFile]])

@@ -13,20 +13,21 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from sluice.compressor.syntax import language_of
 from sluice.search.errors import StoreError, UnreadableRootError, WrongTreeError
-from sluice.search.index.head import read_head
+from sluice.search.index.layer import Layer
 from sluice.search.index.manifest import KnownFile, Manifest, decode_manifest, encode_manifest
 from sluice.search.index.rules import MAX_FILE_BYTES, skip_by_content
 from sluice.search.index.scanner import FileState, Scanner, blob_hash, read_inside
 from sluice.search.index.segment import FORMAT, Segment, build_segment, pack, unpack
 from sluice.search.index.store import SegmentStore
 from sluice.search.index.tokenizer import forget_terms
-from sluice.search.index.view import Layer, View
+from sluice.search.index.view import View
 
 logger = logging.getLogger(__name__)
 
@@ -45,10 +46,16 @@ class Refresh:
 
     num_files: int
     num_changed: int
-    num_removed: int
     num_built: int
     """Segments that no tree had before."""
-    took_ms: float
+
+
+class _Place(NamedTuple):
+    """Where a file stands in the layers, and as what."""
+
+    layer: int
+    position: int
+    key: bytes
 
 
 class RepoIndex:
@@ -60,21 +67,19 @@ class RepoIndex:
 
     Attributes:
         root: absolute and resolved.
-        head: branch and commit at the last refresh, empty outside of git.
         last_refresh: what the last refresh found.
     """
 
     def __init__(self, root: Path, store: SegmentStore) -> None:
         self.root = root.resolve()
-        self.head = ""
-        self.last_refresh = Refresh(0, 0, 0, 0, 0.0)
+        self.last_refresh = Refresh(0, 0, 0)
         self._store = store
         self._scanner = Scanner(self.root)
         self._lock = threading.Lock()
         self._identity: tuple[int, int] | None = None
         self._files: dict[str, KnownFile] = {}
         self._layers: list[tuple[Layer, npt.NDArray[np.bool_]]] = []
-        self._place: dict[str, tuple[int, int]] = {}
+        self._places: dict[str, _Place] = {}
         self._view: View | None = None
         self._scanned_at = float("-inf")
         self._remembered_at = float("-inf")
@@ -120,14 +125,12 @@ class RepoIndex:
         """Whether the directory at `root` is the one that was indexed, and not another that has taken its place."""
         return self._identity is None or _identity(self.root) == self._identity
 
-    def check_tree(self, root: Path) -> None:
+    def check_tree(self) -> None:
         """Refuse to stand for another tree.
 
         Raises:
-            WrongTreeError: `root` is not this index's, or another directory has taken its place since it was indexed.
+            WrongTreeError: another directory has taken the root's place since it was indexed.
         """
-        if root.resolve() != self.root:
-            raise WrongTreeError(f"this index is of {str(self.root)!r}, not of {str(root)!r}")
         if not self.stands():
             raise WrongTreeError(f"another directory has taken the place of {str(self.root)!r} since it was indexed")
 
@@ -136,47 +139,36 @@ class RepoIndex:
         identity = _identity(self.root)
         if self._identity != identity:  # first use, or another tree has taken this one's place
             self._files = decode_manifest(self._store.get_manifest(str(self.root)), str(self.root), identity)
-            self._layers, self._place, self._view = [], {}, None
+            self._layers, self._places, self._view = [], {}, None
             self._identity = identity
-        self.head = read_head(self.root)
         found = self._scanner.scan()
         if self._scanner.truncated:
             logger.warning("%s holds more than %d files; the others are not searched", self.root, len(found))
-        changed: list[str] = []
-        num_built = 0
-        dirty = False
-        removed = [path for path in self._files if path not in found]
-        for path in removed:
+        gone = [path for path in self._files if path not in found]
+        for path in gone:
             del self._files[path]
-        pending: list[tuple[str, FileState]] = []
-        for path, state in found.items():
-            known = self._files.get(path)
-            if known is None or not known.fits(state):
-                pending.append((path, state))
-            elif known.key and path not in self._place:
-                changed.append(path)
-        for at in range(0, len(pending), _BATCH):
-            self._check_open()
-            fresh, built = self._index(pending[at : at + _BATCH])
-            dirty = True
-            num_built += built
-            changed.extend(fresh)
-        self._apply(changed, removed)
-        due = len(changed) + len(removed) > _MIN_OVERLAY or time.monotonic() - self._remembered_at > _REMEMBER_S
-        if (dirty or removed) and due:
+        pending = [
+            (path, state)
+            for path, state in found.items()
+            if (known := self._files.get(path)) is None or not known.fits(state)
+        ]
+        num_built = sum(self._index(pending[at : at + _BATCH]) for at in range(0, len(pending), _BATCH))
+        num_changed = self._bring_up_to_date()
+        due = num_changed > _MIN_OVERLAY or time.monotonic() - self._remembered_at > _REMEMBER_S
+        if (pending or gone) and due:
             self._remember()
         self._scanned_at = time.monotonic()
-        if self._view is None or changed or removed:
+        if self._view is None:
             self._view = View(self._layers)
         if num_built > _BATCH:
             forget_terms()
-        self.last_refresh = Refresh(
-            self._view.num_files, len(changed), len(removed), num_built, (time.monotonic() - started) * 1e3
-        )
+            logger.info("indexed %d files of %s in %.1f s", num_built, self.root, self._scanned_at - started)
+        self.last_refresh = Refresh(self._view.num_files, num_changed, num_built)
         return self._view
 
-    def _index(self, files: Sequence[tuple[str, FileState]]) -> tuple[list[str], int]:
-        """Read files and see to their segments. Returns those whose content differs, and how many segments were new."""
+    def _index(self, files: Sequence[tuple[str, FileState]]) -> int:
+        """Read files, note what they hold, and see to their segments. Returns how many segments were new."""
+        self._check_open()
         contents: dict[str, tuple[bytes, FileState]] = {}
         keys: dict[str, bytes] = {}
         for path, state in files:
@@ -191,42 +183,53 @@ class RepoIndex:
                 keys[path] = blob_hash(data) + FORMAT + (language.name.encode() if language is not None else b"")
         present = self._store.get_segments(list(set(keys.values())))
         built: dict[bytes, bytes] = {}
-        changed: list[str] = []
         for path, (data, state) in contents.items():
             key = keys.get(path, b"")
             if key and key not in present and key not in built:
                 built[key] = pack(build_segment(data, language_of(path, data[:128])))
-            before = self._files.get(path)
             racy = state.is_racy(time.time_ns())
             self._files[path] = KnownFile(state.size, state.mtime_ns, state.ctime_ns, state.inode, key, racy)
-            if before is None or before.key != key or path not in self._place:
-                changed.append(path)
         if built:
             self._store.put_segments(built)
-        return changed, len(built)
+        return len(built)
 
-    def _apply(self, changed: Sequence[str], removed: Sequence[str]) -> None:
-        """Bring the layers up to date."""
-        for path in (*changed, *removed):
-            if (place := self._place.pop(path, None)) is not None:
-                of_layer, position = place
-                alive = self._layers[of_layer][1].copy()  # views in use keep theirs
-                alive[position] = False
-                self._layers[of_layer] = (self._layers[of_layer][0], alive)
-        added = [path for path in changed if self._files[path].key]
-        if not added:
-            return
-        small = [path for path, (of_layer, _) in self._place.items() if of_layer > 0]
-        num_overlay = len(small) + len(added)
-        if not self._layers or num_overlay > max(_MIN_OVERLAY, _MAX_OVERLAY_SHARE * len(self._place)):
-            self._layers, paths = [], [*self._place, *added]
+    def _bring_up_to_date(self) -> int:
+        """Make the layers hold what `_files` says. Returns how many files were not, or not so, in them.
+
+        All files are compared, not those that changed alone, so that the next refresh makes good what one that failed
+        has left undone.
+        """
+        stale = [
+            path
+            for path, place in self._places.items()
+            if (known := self._files.get(path)) is None or known.key != place.key
+        ]
+        for path in stale:
+            place = self._places.pop(path)
+            layer, alive = self._layers[place.layer]
+            alive = alive.copy()  # views in use keep theirs
+            alive[place.position] = False
+            self._layers[place.layer] = (layer, alive)
+        added = [path for path, known in self._files.items() if known.key and path not in self._places]
+        if stale or added:
+            self._view = None
+        if added:
+            self._add(added)
+        return len({*stale, *added})
+
+    def _add(self, added: Sequence[str]) -> None:
+        """Lay files out: beside the large layer, or in a new large one where they are many."""
+        small = [path for path, place in self._places.items() if place.layer > 0]
+        if not self._layers or len(small) + len(added) > max(_MIN_OVERLAY, _MAX_OVERLAY_SHARE * len(self._places)):
+            below, paths = [], [*self._places, *added]
         else:
-            self._layers, paths = self._layers[:1], [*small, *added]
+            below, paths = self._layers[:1], [*small, *added]
         layer = Layer(self._segments_of(sorted(paths)))
-        number = len(self._layers)
-        self._layers.append((layer, np.ones(len(layer.entries), np.bool_)))
+        self._layers = [*below, (layer, np.ones(len(layer.entries), np.bool_))]
+        for path in paths:  # one that is gone by now has no place
+            self._places.pop(path, None)
         for position, entry in enumerate(layer.entries):
-            self._place[entry.path] = (number, position)
+            self._places[entry.path] = _Place(len(below), position, entry.key)
 
     def _segments_of(self, paths: Sequence[str]) -> Iterator[tuple[str, bytes, Segment]]:
         for at in range(0, len(paths), _BATCH):
@@ -261,7 +264,7 @@ class RepoIndex:
 
     def _remember(self) -> None:
         assert self._identity is not None
-        manifest = Manifest(str(self.root), self._identity, self.head, self._files)
+        manifest = Manifest(str(self.root), self._identity, self._files)
         self._store.put_manifest(str(self.root), encode_manifest(manifest))
         self._remembered_at = time.monotonic()
 

@@ -71,6 +71,8 @@ class Scanner:
             os.scandir(self.root).close()
         except OSError as error:
             raise UnreadableRootError(f"cannot list {str(self.root)!r}: {error.strerror}") from error
+        if len(self._verdicts) > 2 * MAX_FILES:  # those of names that are long gone are kept, too
+            self._verdicts.clear()
         for path, state in self._walk():
             if len(files) >= MAX_FILES:
                 self.truncated = True

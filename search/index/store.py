@@ -47,17 +47,12 @@ class SegmentStore:
             if path is not None and path.stat().st_size > max_bytes:
                 self._drop_oldest_half()
         except (sqlite3.Error, OSError) as error:
-            raise StoreError(f"cannot open the search index at {str(path)!r}: {error}") from error
+            hint = "; it holds nothing that is not made anew, and may be deleted"
+            raise StoreError(f"cannot open the search index at {str(path)!r}: {error}{hint}") from error
 
     def get_segments(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """Those of the segments that are there."""
-        found: dict[bytes, bytes] = {}
-        with self._using() as db:
-            for at in range(0, len(keys), _MAX_VARIABLES):
-                part = keys[at : at + _MAX_VARIABLES]
-                marks = ",".join("?" * len(part))
-                found.update(db.execute(f"SELECT key, data FROM segments WHERE key IN ({marks})", part))  # noqa: S608 -- marks only
-        return found
+        return self._select("SELECT key, data FROM segments WHERE", (), keys)
 
     def put_segments(self, segments: Mapping[bytes, bytes]) -> None:
         """Write segments, all or none; those that are there stay."""
@@ -65,14 +60,7 @@ class SegmentStore:
 
     def get_vectors(self, model: str, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """What the model made of segments, for those that it was made of."""
-        found: dict[bytes, bytes] = {}
-        with self._using() as db:
-            for at in range(0, len(keys), _MAX_VARIABLES):
-                part = keys[at : at + _MAX_VARIABLES]
-                marks = ",".join("?" * len(part))
-                query = f"SELECT key, data FROM vectors WHERE model = ? AND key IN ({marks})"  # noqa: S608 -- marks only
-                found.update(db.execute(query, (model, *part)))
-        return found
+        return self._select("SELECT key, data FROM vectors WHERE model = ? AND", (model,), keys)
 
     def put_vectors(self, model: str, vectors: Mapping[bytes, bytes]) -> None:
         """Write what the model made of segments, all or none."""
@@ -99,6 +87,15 @@ class SegmentStore:
         """Release the file. The store is not used afterwards."""
         with self._lock:
             self._db.close()
+
+    def _select(self, statement: str, leading: tuple[str, ...], keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        found: dict[bytes, bytes] = {}
+        with self._using() as db:
+            for at in range(0, len(keys), _MAX_VARIABLES):
+                part = keys[at : at + _MAX_VARIABLES]
+                marks = ",".join("?" * len(part))
+                found.update(db.execute(f"{statement} key IN ({marks})", (*leading, *part)))
+        return found
 
     def _write(self, statement: str, rows: Iterable[tuple[object, ...]]) -> None:
         with self._using() as db:

@@ -10,9 +10,10 @@ import re
 from dataclasses import dataclass
 
 from sluice.compressor.syntax import Definition
+from sluice.search.index.names import last_part
 from sluice.search.index.repo_index import RepoIndex
 from sluice.search.index.tokenizer import raw_tokens, terms_of
-from sluice.search.index.view import View, last_part
+from sluice.search.index.view import View
 
 MAX_LINE_CHARS = 300
 

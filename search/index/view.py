@@ -6,92 +6,17 @@ look-ups by term over all layers as one numbering of files and chunks, and leave
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from typing import NamedTuple
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
 
-from sluice.compressor.syntax import Definition
-from sluice.search.index.generation import Generation
+from sluice.search.index.layer import ENTRY_STEMS, FileEntry, Layer, stem_of
+from sluice.search.index.names import Place, defined_names, place_in
 from sluice.search.index.rules import is_documentation, is_example, is_test
 from sluice.search.index.segment import Segment
-from sluice.search.index.tokenizer import raw_tokens, terms_of
-
-
-@dataclass(frozen=True, slots=True)
-class FileEntry:
-    """What is kept in memory of one file besides its postings."""
-
-    path: str
-    key: bytes
-    """Of its segment: depends on content and language."""
-    language: str
-    num_lines: int
-    definitions: tuple[Definition, ...]
-    levels: npt.NDArray[np.uint8]
-    """As in `Segment`."""
-
-
-class Layer:
-    """Files that were indexed together.
-
-    Args:
-        files: path, the segment's key, and the segment, which is not kept.
-    """
-
-    def __init__(self, files: Iterable[tuple[str, bytes, Segment]]) -> None:
-        entries: list[FileEntry] = []
-
-        def segments() -> Iterator[Segment]:
-            for path, key, segment in files:
-                entries.append(
-                    FileEntry(path, key, segment.language, segment.num_lines, segment.definitions, segment.levels)
-                )
-                yield segment
-
-        self.generation = Generation(segments())
-        self.entries = tuple(entries)
-        self.path_files: dict[str, list[int]] = {}
-        self.stem_files: dict[str, list[int]] = {}
-        self.stems: list[frozenset[str]] = []
-        for number, entry in enumerate(self.entries):
-            directory, stem = stem_of(entry.path)
-            for term in _path_terms(entry.path):
-                self.path_files.setdefault(term, []).append(number)
-            stems = _path_terms(stem)
-            if stem in _ENTRY_STEMS:  # `json/mod.rs` is about json
-                stems |= _path_terms(directory.rsplit("/", 1)[-1])
-            self.stems.append(frozenset(stems))
-            for term in stems:
-                self.stem_files.setdefault(term, []).append(number)
-
-
-TYPE_KINDS = frozenset(
-    {"class", "struct", "interface", "trait", "module", "protocol", "object", "impl", "enum", "type", "namespace"}
-)
-_ENTRY_STEMS = frozenset({"mod", "index", "__init__", "lib", "main", "init"})
-
-
-_MAX_NESTING = 6
-_TEST_NAME = re.compile(r"^(tests?$|test_)|Tests?$|TestCase$|_tests?$")
-
-
-class Place(NamedTuple):
-    """What a chunk is part of."""
-
-    name: str
-    """Of the definition, in lower case and without what qualifies it."""
-    is_type: bool
-    nesting: int
-    """Definitions around it, 6 at most."""
-    is_start: bool
-    """Whether the definition begins in the chunk."""
-    in_tests: bool
-    """Whether it, or one around it, is called like a test."""
 
 
 class View:
@@ -107,28 +32,36 @@ class View:
     """
 
     def __init__(self, layers: Sequence[tuple[Layer, npt.NDArray[np.bool_]]]) -> None:
-        self._layers = [layer for layer, _ in layers]
         self._names: dict[int, dict[str, tuple[bool, bool]]] = {}
         self._places: dict[int, Place] = {}
-        generations = [layer.generation for layer in self._layers]
-        self.files = tuple(entry for layer in self._layers for entry in layer.entries)
+        self.files = tuple(entry for layer, _ in layers for entry in layer.entries)
         self.alive_files = np.concatenate([alive for _, alive in layers]) if layers else np.zeros(0, np.bool_)
-        self._file_bases = np.cumsum([0] + [len(layer.entries) for layer in self._layers]).tolist()
-        self._chunk_bases = np.cumsum([0] + [generation.num_chunks for generation in generations]).tolist()
+        generations = [layer.generation for layer, _ in layers]
+        first_files = accumulate((len(layer.entries) for layer, _ in layers), initial=0)
+        first_chunks = accumulate((generation.num_chunks for generation in generations), initial=0)
+        self._layers = [
+            (layer, file, chunk) for (layer, _), file, chunk in zip(layers, first_files, first_chunks, strict=False)
+        ]
+        """With the numbers of each one's first file and first chunk."""
         self.file_of_chunk = _concatenate(
-            [g.file_of_chunk.astype(np.int64) + b for g, b in zip(generations, self._file_bases, strict=False)]
+            [layer.generation.file_of_chunk.astype(np.int64) + file for layer, file, _ in self._layers]
         )
         self.starts = _concatenate([g.starts.astype(np.int64) for g in generations])
         self.ends = _concatenate([g.ends.astype(np.int64) for g in generations])
         self.lengths = _concatenate([g.lengths.astype(np.int64) for g in generations])
         self.owners = _concatenate([g.owners.astype(np.int64) for g in generations])
         self.first_chunk = _concatenate(
-            [g.first_chunk[:-1].astype(np.int64) + b for g, b in zip(generations, self._chunk_bases, strict=False)]
+            [layer.generation.first_chunk[:-1].astype(np.int64) + chunk for layer, _, chunk in self._layers]
         )
         self.alive = self.alive_files[self.file_of_chunk]
         self._all_alive = bool(self.alive.all())
         self.num_chunks = int(self.alive.sum())
         self.num_files = int(self.alive_files.sum())
+
+    @cached_property
+    def by_path(self) -> dict[str, FileEntry]:
+        """Standing files."""
+        return {entry.path: entry for entry, stands in zip(self.files, self.alive_files, strict=True) if stands}
 
     @cached_property
     def relative_lengths(self) -> npt.NDArray[np.float64]:
@@ -154,7 +87,7 @@ class View:
     @cached_property
     def stems(self) -> list[frozenset[str]]:
         """Per file: the terms of its name, or of its directory's where it stands for that."""
-        return [stem for layer in self._layers for stem in layer.stems]
+        return [stem for layer, _, _ in self._layers for stem in layer.stems]
 
     @cached_property
     def is_test(self) -> npt.NDArray[np.bool_]:
@@ -179,7 +112,7 @@ class View:
     @cached_property
     def is_entry(self) -> npt.NDArray[np.bool_]:
         """Per file: it is named as what stands for its directory (`__init__`, `mod`, `index`)."""
-        return np.array([stem_of(entry.path)[1] in _ENTRY_STEMS for entry in self.files], np.bool_)
+        return np.array([stem_of(entry.path)[1] in ENTRY_STEMS for entry in self.files], np.bool_)
 
     @cached_property
     def num_lines(self) -> npt.NDArray[np.int64]:
@@ -213,25 +146,18 @@ class View:
         place = self._places.get(chunk)
         if place is None:
             definitions = self.files[self.file_of_chunk[chunk]].definitions
-            owner = definitions[index]
-            nesting, parent = 0, owner.parent
-            in_tests = owner.kind == "test" or _is_test_name(owner.name)
-            while parent >= 0 and nesting < _MAX_NESTING:
-                in_tests = in_tests or _is_test_name(definitions[parent].name)
-                nesting, parent = nesting + 1, definitions[parent].parent
-            is_start = int(self.starts[chunk]) <= owner.start <= int(self.ends[chunk])
-            name = last_part(owner.name).lower()
-            place = self._places[chunk] = Place(name, owner.kind in TYPE_KINDS, nesting, is_start, in_tests)
+            start, end = int(self.starts[chunk]), int(self.ends[chunk])
+            place = self._places[chunk] = place_in(definitions, index, start, end)
         return place
 
     def body(self, term: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
         """Standing chunks that hold the term, ascending, and how often."""
         chunks: list[npt.NDArray[np.int64]] = []
         counts: list[npt.NDArray[np.float64]] = []
-        for layer, base in zip(self._layers, self._chunk_bases, strict=False):
+        for layer, _, first in self._layers:
             found, times = layer.generation.body(term)
             if len(found):
-                chunks.append(found.astype(np.int64) + base)
+                chunks.append(found.astype(np.int64) + first)
                 counts.append(times.astype(np.float64))
         all_chunks = _concatenate(chunks)
         all_counts = np.concatenate(counts) if counts else np.zeros(0)
@@ -243,66 +169,29 @@ class View:
     def title(self, term: str) -> npt.NDArray[np.int64]:
         """Standing chunks in or around which a definition's name holds the term, ascending."""
         found = _concatenate(
-            [
-                layer.generation.title(term).astype(np.int64) + base
-                for layer, base in zip(self._layers, self._chunk_bases, strict=False)
-            ]
+            [layer.generation.title(term).astype(np.int64) + first for layer, _, first in self._layers]
         )
         return found if self._all_alive else found[self.alive[found]]
 
     def in_path(self, term: str) -> list[int]:
         """Files, standing or not, whose path holds the term."""
-        return self._by_path("path_files", term)
+        return [file + first for layer, first, _ in self._layers for file in layer.path_files.get(term, ())]
 
     def in_stem(self, term: str) -> list[int]:
         """Files, standing or not, whose name (without extension) holds the term."""
-        return self._by_path("stem_files", term)
+        return [file + first for layer, first, _ in self._layers for file in layer.stem_files.get(term, ())]
 
     def names_in(self, file: int) -> dict[str, tuple[bool, bool]]:
-        """Names that the file defines, in lower case → whether it is a type, and whether it stands outermost."""
+        """Names that the file defines; see `defined_names`."""
         names = self._names.get(file)
         if names is None:
-            names = {}
-            for definition in self.files[file].definitions:
-                if definition.kind == "impl":  # says what is implemented, not what is defined
-                    continue
-                name = last_part(definition.name).lower()
-                is_type, is_outer = names.get(name, (False, False))
-                names[name] = (is_type or definition.kind in TYPE_KINDS, is_outer or definition.parent < 0)
-            self._names[file] = names
+            names = self._names[file] = defined_names(self.files[file].definitions)
         return names
-
-    def _by_path(self, table: str, term: str) -> list[int]:
-        found: list[int] = []
-        for layer, base in zip(self._layers, self._file_bases, strict=False):
-            found.extend(number + base for number in getattr(layer, table).get(term, ()))
-        return found
-
-
-@lru_cache(maxsize=65_536)
-def _is_test_name(name: str) -> bool:
-    return _TEST_NAME.search(name) is not None
-
-
-@lru_cache(maxsize=65_536)
-def last_part(name: str) -> str:
-    """`Foo` of `a::b.Foo<T>`: the name itself."""
-    return re.split(r"[<(\[ ]", name)[0].replace("::", ".").replace("#", ".").rsplit(".", 1)[-1].strip()
 
 
 def single_layer_view(files: Sequence[tuple[str, Segment]]) -> View:
     """A view of files given with their segments; for trees that are not on disk."""
     return View([(Layer((path, b"", segment) for path, segment in files), np.ones(len(files), np.bool_))])
-
-
-def stem_of(path: str) -> tuple[str, str]:
-    """Directory, and name without extensions."""
-    directory, _, name = path.rpartition("/")
-    return directory, name.split(".", 1)[0] or name
-
-
-def _path_terms(path: str) -> set[str]:
-    return {term for token in raw_tokens(path.replace("/", " ").replace(".", " ")) for term in terms_of(token)}
 
 
 def _concatenate(parts: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:

@@ -9,12 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from sluice.search.index.view import View
+from sluice.search.ranking.candidates import F64
 from sluice.search.ranking.question import Question
-
-F64 = npt.NDArray[np.float64]
 
 CHUNK_K1 = 1.2
 CHUNK_B = 0.6

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from sluice.search.index.view import View, stem_of
+from sluice.search.index.layer import stem_of
+from sluice.search.index.view import View
 from sluice.search.ranking.candidates import F64, I64, Candidates, best, best_chunks, matrix, ranks, relative, top
 from sluice.search.ranking.evidence import Evidence
 from sluice.search.ranking.question import Question

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from sluice.compressor.syntax import Definition
 from sluice.search.index.tokenizer import raw_tokens, terms_of
 from sluice.search.index.view import View
+from sluice.search.ranking.candidates import ranks
 from sluice.search.ranking.chunks import CHUNK_FEATURES
 from sluice.search.ranking.question import Question
 
@@ -181,11 +182,9 @@ def add_chunk_standing(
     """
     features = pieces.features.copy()
     weights = np.exp(scores - scores.max(initial=-np.inf))
-    ranks = np.empty(len(scores))
-    ranks[np.argsort(-scores, kind="stable")] = np.arange(len(scores))
     column = PIECE_FEATURES.index
     features[:, column("chunk_share")] = weights[pieces.chunks]
-    features[:, column("chunk_rank")] = ranks[pieces.chunks]
+    features[:, column("chunk_rank")] = ranks(scores)[pieces.chunks]
     features[:, column("chunk_margin")] = (weights / max(float(weights.sum()), 1e-9))[pieces.chunks]
     for name, source in _FROM_CHUNK.items():
         features[:, column(name)] = chunks[pieces.chunks, CHUNK_FEATURES.index(source)]

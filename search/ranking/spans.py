@@ -77,9 +77,6 @@ class _Shown:
     def holds(self, file: int, start: int, end: int) -> bool:
         return set(range(start, end + 1)) <= self._lines.get(file, set())
 
-    def has(self, file: int) -> bool:
-        return file in self._lines
-
     def ranges(self) -> list[tuple[int, int, int]]:
         """(file, start, end), each as long as it goes."""
         return [(file, low, high) for file, lines in self._lines.items() for low, high in runs(lines)]
@@ -119,8 +116,7 @@ def select_spans(
     """
     shown = _Shown(view, texts)
     pointers = _pointers(view, pieces, scores, files, texts, budget_tokens)
-    wanted = {int(file) for file, _, _, _ in pointers}
-    reserved = {file: cost for file, _, _, cost in pointers}
+    reserved = {file: cost for file, _, cost in pointers}
     refused = 0
     for at in np.argsort(-scores, kind="stable").tolist():
         file, start, end = int(pieces.files[at]), int(pieces.starts[at]), int(pieces.ends[at])
@@ -136,8 +132,8 @@ def select_spans(
             continue
         shown.take(file, lines)
         reserved.pop(file, None)
-    for file, line, _, _ in pointers:
-        if file in wanted and not shown.has(file) and file in reserved:
+    for file, line, _ in pointers:
+        if file in reserved:  # still without lines
             shown.take(file, {line})
     return _ordered(shown.ranges(), pieces, scores, files)
 
@@ -188,9 +184,9 @@ def _pointers(
     files: Sequence[int],
     texts: Mapping[int, Sequence[str]],
     budget_tokens: int,
-) -> list[tuple[int, int, float, int]]:
-    """(file, line, score, tokens) of a line that stands for each of the first files, within the budget's share."""
-    found: list[tuple[int, int, float, int]] = []
+) -> list[tuple[int, int, int]]:
+    """(file, line, tokens) of a line that stands for each of the first files, within the budget's share."""
+    found: list[tuple[int, int, int]] = []
     left = POINTER_SHARE * budget_tokens
     for file in files[:NUM_POINTED]:
         own = np.flatnonzero(pieces.files == file)
@@ -204,7 +200,7 @@ def _pointers(
         cost = result_tokens(view.files[file].path, line, line, min(len(texts[file][line - 1]), 40 * CHARS_PER_TOKEN))
         if cost <= left and len(texts[file][line - 1]) <= 40 * CHARS_PER_TOKEN:
             left -= cost
-            found.append((int(file), line, float(scores[best]), cost))
+            found.append((int(file), line, cost))
     return found
 
 

@@ -41,3 +41,10 @@ TOOLS = [
         },
     }
 ]
+
+WIDE: dict[str, Any] = {
+    "type": "object",
+    "properties": {f"p{number}": {"type": "integer"} for number in range(3000)},
+    "required": ["p2999"],
+}
+"""More ways to go on than the grammar's library follows, which shows once it has begun."""

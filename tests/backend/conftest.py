@@ -16,11 +16,13 @@ from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 
 from sluice.backend.embedded.config import EngineConfig
+from sluice.backend.embedded.engine import EmbeddedEngine
 from sluice.backend.embedded.loading import load_engine
 from sluice.backend.process import EngineProcess
 from sluice.backend.server import create_app
 from sluice.backend.tokenizer import Tokenizer as ModelTokenizer
 from sluice.backend.weights import default_weights
+from tests.backend.engines import make, num_held_blocks
 
 torch.set_num_threads(1)  # the models are tiny and the workers many: threads would only wait for each other
 
@@ -93,6 +95,14 @@ def write_tiny_model(folder: Path, *, window: int = 512, seed: int = 0) -> Path:
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that is made in a moment; its name is `tiny`."""
     return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+async def engine(tiny_folder: Path) -> AsyncIterator[EmbeddedEngine]:
+    engine = make(tiny_folder)
+    yield engine
+    await engine.aclose()
+    assert num_held_blocks(engine) == 0
 
 
 @pytest.fixture(scope="session")

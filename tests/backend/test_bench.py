@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import random
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,10 @@ from hypothesis import strategies as st
 from sluice.backend.bench import bounds, workload
 from sluice.backend.bench.bounds import Machine
 from sluice.backend.bench.cli import engine
+from sluice.backend.bench.client import BenchClient
 from sluice.backend.bench.cpu_time import main as bench_cpu_time
 from sluice.backend.bench.gpu.__main__ import main as bench_gpu
+from sluice.backend.bench.gpu.beside import transformers_batches
 from sluice.backend.bench.gpu.kernels import KernelTimes
 from sluice.backend.bench.gpu.shapes import SHAPES, random_weights
 from sluice.backend.bench.intervals import interval, ratio
@@ -83,6 +87,12 @@ def test_a_server_that_is_none_is_named(wide_tiny_folder: Path) -> None:
     result = CliRunner().invoke(engine, [*arguments, "--url", "http://127.0.0.1:9"])
     assert result.exit_code == 1
     assert "http://127.0.0.1:9 serves no model list" in result.output
+
+
+async def test_a_server_that_has_gone_is_named() -> None:
+    async with aclosing(BenchClient("http://127.0.0.1:9")) as client:
+        with pytest.raises(BackendError, match=r"127\.0\.0\.1:9 fails: ConnectError"):
+            await client.run([workload.plain(0, 2)])
 
 
 def test_a_wrong_number_of_streams_is_named() -> None:
@@ -153,7 +163,24 @@ def test_the_gpu_table_can_be_made_without_one() -> None:
     assert result.exit_code == 0, result.output
     assert "| 4 streams, prompts included |" in result.output
     assert "prompt of 128: " in result.output
-    assert "transformers, 4 streams" in result.output
+    beside = result.output.rpartition("| engine | transformers | ratio |")[2]
+    assert [line.split(" | ")[0] for line in beside.splitlines()[2:]] == ["| 4 × 2", "| 4 × 8"]
+
+
+def test_transformers_is_ended_when_its_time_is_up() -> None:
+    arguments = ["--shape", "tiny", "--device", "cpu", "--rounds", "1", "--transformers-s", "0"]
+    result = CliRunner().invoke(bench_gpu, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert "| 4 streams, prompts included |" in result.output
+    assert result.output.endswith(
+        "transformers did not end 4 × 2 tokens within 0 s.\ntransformers did not end 4 × 8 tokens within 0 s.\n"
+    )
+    assert not multiprocessing.active_children()
+
+
+def test_a_failure_of_transformers_is_told() -> None:
+    with pytest.raises(BackendError, match="transformers failed"):
+        list(transformers_batches(SHAPES["tiny"], [2], "nowhere", 120))
 
 
 def test_kernels_are_listed_by_their_share_of_the_time() -> None:

@@ -8,6 +8,7 @@ import pytest
 from sluice.backend.constraint import Grammars
 from sluice.backend.errors import InvalidRequestError
 from sluice.backend.tokenizer import Tokenizer
+from tests.backend.asking import WIDE
 
 SCHEMA = {
     "type": "object",
@@ -60,6 +61,16 @@ def test_each_sequence_has_its_own(grammars: Grammars, tokenizer: Tokenizer) -> 
     first, second = make(), make()
     first.advance(tokenizer.encode("{"))
     assert first.allowed(()) != second.allowed(())
+
+
+def test_a_form_that_grows_too_large_on_the_way_says_so(grammars: Grammars, tokenizer: Tokenizer) -> None:
+    constraint = grammars.json_schema(WIDE, "field")()
+    constraint.allowed(())
+    assert constraint.failure is None
+    constraint.advance(tokenizer.encode("{"))
+    assert isinstance(constraint.failure, InvalidRequestError)
+    assert "field cannot be held" in str(constraint.failure)
+    assert constraint.failure.param == "field"
 
 
 def test_a_malformed_schema_says_why(grammars: Grammars) -> None:

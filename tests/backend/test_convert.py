@@ -142,6 +142,15 @@ def test_what_would_be_converted_wrong_is_refused(changes: dict[str, Any], says:
         convert_gguf(file, tmp_path, lambda _: None)
 
 
+@pytest.mark.parametrize("size", [0, 3, 20, 100, 1000, -100])
+def test_a_file_that_is_not_whole_is_named(tmp_path: Path, size: int) -> None:
+    file = tmp_path / "model.gguf"
+    write_gguf(file, random_model("llama"), family="llama", split="qwen2")
+    file.write_bytes(file.read_bytes()[:size])
+    with pytest.raises(WeightsError, match=r"model\.gguf cannot be read as GGUF \(is it whole"):
+        convert_gguf(file, tmp_path, lambda _: None)
+
+
 def test_a_file_that_is_no_gguf_is_named(tmp_path: Path) -> None:
     file = tmp_path / "model.gguf"
     file.write_bytes(b"nothing of the kind")

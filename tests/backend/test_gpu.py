@@ -15,7 +15,7 @@ from sluice.backend.embedded.config import EngineConfig
 from sluice.backend.embedded.loading import load_engine
 from sluice.backend.embedded.matrix import DenseMatrix, MatrixMaker, eight_bits, four_bits
 from tests.backend.attention_data import make_cache, random_queries
-from tests.backend.test_engine import STRAINS, check_greedy, collect
+from tests.backend.engines import STRAINS, check_greedy, collect
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 

@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from sluice.backend.metrics import BackendMetrics, Histogram, backend_metrics, prometheus, read_metrics
+from sluice.backend.base import EngineStats
+from sluice.backend.engine_metrics import render_metrics
+from sluice.backend.histogram import Distribution
+from sluice.backend.metrics import BackendMetrics, backend_metrics, prometheus, read_metrics
 from tests.proxy.servers import Exchange, ScriptedUpstream, serving
 
 RECORDED = (Path(__file__).parent / "data" / "vllm-0.32-metrics.txt").read_text()
@@ -48,23 +51,28 @@ def test_speculation_is_read() -> None:
     assert found.draft_acceptance == 0.75
 
 
-EMBEDDED = """
-sluice_engine_running 2
-sluice_engine_waiting 1
-sluice_engine_blocks 10
-sluice_engine_blocks_in_use 4
-sluice_engine_prompt_tokens_total 100
-sluice_engine_cached_tokens_total 60
-sluice_engine_output_tokens_total 7
-sluice_engine_draft_tokens_total 8
-sluice_engine_accepted_tokens_total 6
-sluice_engine_preemptions_total 1
-"""
-
-
 def test_the_embedded_engines_figures_are_read() -> None:
-    found = backend_metrics(EMBEDDED)
+    stats = EngineStats(
+        num_running=2,
+        num_waiting=1,
+        num_blocks=10,
+        block_size=16,
+        num_blocks_in_use=4,
+        prompt_tokens_total=100,
+        cached_tokens_total=60,
+        output_tokens_total=7,
+        draft_tokens_total=8,
+        accepted_tokens_total=6,
+        preemptions_total=1,
+    )
+    stats.ttft.observe(0.2)
+    stats.itl.observe(0.03, 6)
+    found = backend_metrics(render_metrics(stats))
     assert (found.num_running, found.num_waiting, found.kv_usage) == (2, 1, 0.4)
+    assert found.kv_capacity_tokens == 160
+    assert found.ttft is not None
+    assert found.itl is not None
+    assert (found.ttft.mean_ms, found.itl.mean_ms) == pytest.approx((200, 30))
     assert (found.prefill_tokens, found.prefix_hit_rate, found.draft_acceptance) == (40, 0.6, 0.75)
     assert (found.output_tokens, found.preemptions) == (7, 1)
 
@@ -85,13 +93,13 @@ def test_what_is_not_told_is_none_and_not_zero() -> None:
 
 
 def test_percentiles_lie_on_straight_lines_within_buckets() -> None:
-    found = Histogram(count=10, sum_s=5.0, buckets=((0.1, 0), (0.5, 5), (1.0, 10), (math.inf, 10)))
+    found = Distribution(count=10, sum_s=5.0, buckets=((0.1, 0), (0.5, 5), (1.0, 10), (math.inf, 10)))
     assert found.percentile_ms(50) == pytest.approx(500)
     assert found.percentile_ms(75) == pytest.approx(750)
     assert found.percentile_ms(100) == pytest.approx(1000)
     assert found.mean_ms == 500
-    assert Histogram(2, 9.0, ((1.0, 1), (math.inf, 2))).percentile_ms(95) == 1000
-    assert Histogram(0, 0.0, ()).percentile_ms(50) is None
+    assert Distribution(2, 9.0, ((1.0, 1), (math.inf, 2))).percentile_ms(95) == 1000
+    assert Distribution(0, 0.0, ()).percentile_ms(50) is None
 
 
 def test_they_go_on_as_prometheus_text() -> None:
@@ -112,6 +120,14 @@ def test_they_go_on_as_prometheus_text() -> None:
     assert (found["_count"], found["_sum"]) == (recorded.ttft.count, recorded.ttft.sum_s)
     buckets = [(float(s.labels["le"]), s.value) for s in ttft.samples if s.name.endswith("_bucket")]
     assert tuple(buckets) == recorded.ttft.buckets
+
+
+def test_a_figure_that_is_no_number_breaks_nothing() -> None:
+    found = backend_metrics("vllm:num_requests_running NaN\nvllm:num_requests_waiting +Inf\n")
+    text = prometheus({"x": found})
+    values = {family.name: family.samples[0].value for family in text_string_to_metric_families(text)}
+    assert math.isnan(values["sluice_backend_num_running"])
+    assert values["sluice_backend_num_waiting"] == math.inf
 
 
 async def test_a_backend_is_asked() -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +11,13 @@ import openai
 import pytest
 
 from sluice.backend import errors
+from sluice.backend.base import SamplingParams
 from sluice.backend.embedded.config import EngineConfig
 from sluice.backend.embedded.engine import EmbeddedEngine
 from sluice.backend.embedded.loading import load_engine
 from sluice.backend.server import ERRORS, create_app, render_error
 from sluice.backend.tokenizer import Tokenizer
-from tests.backend.asking import HI, TOOLS, ask, figures, until
+from tests.backend.asking import HI, TOOLS, WIDE, ask, figures, until
 
 
 @pytest.mark.parametrize("changes", [{"prompt": ["a", "b"]}, {"prompt": "a", "echo": True}, {"prompt": []}])
@@ -51,6 +54,7 @@ async def test_a_client_that_hangs_up_frees_its_blocks(http: httpx.AsyncClient, 
         ({"messages": []}, "messages", "at least one message"),
         ({"messages": [{"content": "hi"}]}, "messages[0].role", "None"),
         ({"messages": [{"role": "user", "content": 7}]}, "messages[0].content", "7"),
+        ({"messages": [{"role": "assistant", "tool_calls": 7}]}, "messages[0].tool_calls", "7"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content", "image_url"),
         ({"temperature": -1}, "temperature", "-1"),
         ({"temperature": "warm"}, "temperature", "Expected `float"),
@@ -78,6 +82,7 @@ async def test_a_client_that_hangs_up_frees_its_blocks(http: httpx.AsyncClient, 
         ),
         ({"tools": [{"type": "web_search"}]}, "tools", "web_search"),
         ({"tools": TOOLS, "tool_choice": {"function": {"name": "nothing"}}}, "tool_choice", "nothing"),
+        ({"tool_choice": "required"}, "tool_choice", "there are no tools"),
     ],
 )
 async def test_bad_fields_are_named(http: httpx.AsyncClient, changes: dict[str, Any], param: str, says: str) -> None:
@@ -118,6 +123,53 @@ async def test_after_each_error_the_engine_serves_on(
     assert (refused.status_code, refused.json()["error"]["code"]) == (status, code)
     assert (await http.post("/v1/chat/completions", json=body)).status_code == 200
     assert (await figures(http))["sluice_engine_blocks_in_use"] == 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_whose_form_cannot_be_held_any_further_is_an_error(
+    http: httpx.AsyncClient, stream: bool
+) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"a": {"enum": ["x", "y"]}, "w": WIDE},
+        "required": ["a", "w"],
+        "additionalProperties": False,
+    }
+    form = {"type": "json_schema", "json_schema": {"schema": schema}}
+    body = {"model": "tiny", "messages": HI, "max_tokens": 50, "n": 2}
+    other = asyncio.create_task(http.post("/v1/chat/completions", json=body | {"ignore_eos": True}))
+    response = await http.post("/v1/chat/completions", json=body | {"response_format": form, "stream": stream})
+    events = [json.loads(line.removeprefix("data: ")) for line in response.text.splitlines() if line]
+    assert response.status_code == (200 if stream else 400)
+    assert "cannot be held" in events[-1]["error"]["message"]
+    assert (await other).json()["usage"]["completion_tokens"] == 100, "the others go on"
+    await until(http, lambda now: now["sluice_engine_blocks_in_use"] == 0)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_a_closed_engine_refuses_has_a_status(tiny_folder: Path, stream: bool) -> None:
+    tokenizer = Tokenizer(tiny_folder)
+    engine = load_engine(tiny_folder, EngineConfig(), tokenizer.end_token_ids)
+    await engine.aclose()
+    transport = httpx.ASGITransport(create_app(engine, tokenizer, "tiny"))
+    async with httpx.AsyncClient(transport=transport, base_url="http://engine") as client:
+        response = await client.post("/v1/chat/completions", json={"model": "tiny", "messages": HI, "stream": stream})
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "engine_closed")
+
+
+async def test_a_stream_that_is_too_much_is_told_to_come_back_by_its_status(tiny_folder: Path) -> None:
+    tokenizer = Tokenizer(tiny_folder)
+    config = EngineConfig(max_num_sequences=1, max_num_waiting=0)
+    engine = load_engine(tiny_folder, config, tokenizer.end_token_ids)
+    transport = httpx.ASGITransport(create_app(engine, tokenizer, "tiny"))
+    body = {"model": "tiny", "messages": HI, "stream": True}
+    async with httpx.AsyncClient(transport=transport, base_url="http://engine") as client:
+        async with aclosing(engine.generate([5], SamplingParams(ignore_end=True))) as outputs:
+            await anext(outputs)
+            response = await client.post("/v1/chat/completions", json=body)
+        assert (response.status_code, response.json()["error"]["code"]) == (429, "engine_overloaded")
+        assert (await client.post("/v1/chat/completions", json=body)).status_code == 200
+    await engine.aclose()
 
 
 async def test_more_requests_than_may_wait_are_told_to_come_back(tiny_folder: Path) -> None:

@@ -36,6 +36,11 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
         resolve_model(str(tmp_path / "nowhere"), tmp_path, quiet)
 
 
+def test_a_gguf_file_that_is_not_there_is_not_looked_for_on_the_hub(tmp_path: Path) -> None:
+    with pytest.raises(ModelUnavailableError, match=r"some/model\.gguf.*no such file"):
+        resolve_model("some/model.gguf", tmp_path, quiet)
+
+
 def test_what_is_no_folder_and_no_hub_name_says_so(tmp_path: Path) -> None:
     with pytest.raises(ModelUnavailableError, match="no hub name"):
         resolve_model("not a/hub/name", tmp_path, quiet)

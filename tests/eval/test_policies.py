@@ -4,12 +4,13 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sluice.compressor import Compressor, StateStore
+from sluice.compressor import Compressor
 from sluice.compressor.profiles import Profile
 from sluice.eval.data import Trace
 from sluice.eval.errors import PolicyError
@@ -152,10 +153,10 @@ def test_pauses_move_the_clock_of_what_is_judged(monkeypatch: pytest.MonkeyPatch
     clocks: list[Callable[[], float]] = []
 
     class Watched(Compressor):
-        def __init__(self, store: StateStore, *, profile: Profile, clock: Callable[[], float]) -> None:
+        def __init__(self, *arguments: Any, profile: Profile, clock: Callable[[], float], **more: Any) -> None:
             clocks.append(clock)
             assert profile.name == "anthropic-1h"
-            super().__init__(store, profile=profile, clock=clock)
+            super().__init__(*arguments, profile=profile, clock=clock, **more)
 
     monkeypatch.setattr("sluice.eval.policies.ours.Compressor", Watched)
     trace = trace_of(*[user("a"), assistant("b")] * 20)

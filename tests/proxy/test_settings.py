@@ -176,6 +176,8 @@ def test_several_upstreams_are_tables(monkeypatch: pytest.MonkeyPatch, tmp_path:
     [
         ('name = "a"', "upstream 'a' needs an origin"),
         ('name = "a"\norigin = "h"', "upstreams[0].origin: 'h'"),
+        ('name = "a"\norigin = "http://h:99999"', "number up to 65535"),
+        ('name = "a"\norigin = "http://me:hush/x@h"', "number up to 65535"),
         ('name = "a b"\norigin = "http://h"', "upstreams[0].name: 'a b'"),
         ('name = "a"\npreset = "wllm"', "upstreams[0].preset: 'wllm': must be one of"),
         ('name = "a"\norigin = "http://h"\nwires = ["chat", "morse"]', "morse"),
@@ -187,6 +189,11 @@ def test_several_upstreams_are_tables(monkeypatch: pytest.MonkeyPatch, tmp_path:
         ('name = "a"\npreset = "openai"\ncredential = "env:NO_SUCH"', "not in the environment: NO_SUCH"),
         ('name = "a"\npreset = "openai"\ncredential = "file:/no/such"', "cannot read the credential of upstream 'a'"),
         ('name = "a"\npreset = "openai"\ncredential = "sk-hush"', "never the credential itself"),
+        (
+            'name = "a"\npreset = "vllm"\nreplicas = ["http://h"]\ncredential = "client"\nfallback = ["b"]\n'
+            '[[upstreams]]\nname = "b"\npreset = "vllm"\ncredential = "client"',
+            "needs a credential of its own",
+        ),
         (
             'name = "a"\npreset = "openai"\nfallback = ["b"]\n[[upstreams]]\nname = "b"\npreset = "anthropic"',
             "upstream 'b' needs a credential of its own",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 
 import pytest
 from aiohttp import web
@@ -66,6 +67,14 @@ def test_help_names_both_commands():
     assert "MCP" in CliRunner().invoke(mcp_command, ["--help"]).output
 
 
+@pytest.mark.parametrize("command", [search_command, mcp_command])
+def test_without_the_extra_it_is_named(root, monkeypatch, command):
+    monkeypatch.setitem(sys.modules, "sluice.search.service", None)
+    done = CliRunner().invoke(command, [*(["retry"] if command is search_command else []), "--repo", str(root)])
+    assert done.exit_code == 1
+    assert "pip install 'sluicegate[search]'" in done.output
+
+
 async def test_mcp_tools(root):
     from mcp import Client
 
@@ -93,8 +102,6 @@ async def test_mcp_tools(root):
 
 
 async def test_mcp_over_stdio(root):
-    import sys
-
     from mcp import Client, StdioServerParameters
 
     code = "from sluice.search.cli import mcp; mcp()"
@@ -106,11 +113,20 @@ async def test_mcp_over_stdio(root):
         assert "src/server.go:" in found.content[0].text
 
 
-async def test_recall_asks_the_proxy():
+async def test_recall_asks_the_proxy(monkeypatch):
+    monkeypatch.setattr("sluice.search.recall._MAX_BYTES", 1_000)
+
     async def original(request: web.Request) -> web.Response:
         assert request.headers["x-sluice-key"] == "k"
         if request.match_info["id"] == "7f3a":
             return web.json_response({"id": "7f3a", "text": "the original"})
+        if request.match_info["id"] == "aaaa":
+            return web.json_response(["no object"])
+        if request.match_info["id"] == "bbbb":  # without a length
+            response = web.StreamResponse()
+            await response.prepare(request)
+            await response.write(json.dumps({"text": "x" * 2_000}).encode())
+            return response
         return web.json_response({"error": {}}, status=404)
 
     application = web.Application()
@@ -123,9 +139,11 @@ async def test_recall_asks_the_proxy():
     recall = proxy_recall(f"http://127.0.0.1:{port}", "k")
     try:
         assert await recall("7f3a") == "the original"
-        for wrong in ("ffff", "../x", "7f3a/../../healthz"):
+        for wrong in ("ffff", "../x", "7f3a/../../healthz", "aaaa"):
             with pytest.raises(LookupError):
                 await recall(wrong)
+        with pytest.raises(LookupError, match="longer than 1000 bytes"):
+            await recall("bbbb")
     finally:
         await runner.cleanup()
     with pytest.raises(LookupError, match="did not answer"):

@@ -15,6 +15,7 @@ import pytest
 
 from sluice.search.errors import StoreError, WrongTreeError
 from sluice.search.index.repo_index import RepoIndex
+from sluice.search.index.scanner import Scanner
 from sluice.search.index.segment import build_segment, pack, unpack
 from sluice.search.index.store import SegmentStore
 from tests.search.trees import index_of, write_tree
@@ -99,31 +100,13 @@ def test_another_start_reads_no_file_again(tmp_path, monkeypatch):
 def test_an_index_refuses_to_stand_for_another_tree(tmp_path):
     index = index_of(write_tree(tmp_path / "one"))
     index.view()
-    index.check_tree(tmp_path / "one")
+    index.check_tree()
     write_tree(tmp_path / "two", {"b.py": "x = 1\n"})
-    with pytest.raises(WrongTreeError, match="two"):
-        index.check_tree(tmp_path / "two")
     shutil.move(tmp_path / "one", tmp_path / "old")
     shutil.move(tmp_path / "two", tmp_path / "one")
     with pytest.raises(WrongTreeError, match="taken the place"):
-        index.check_tree(tmp_path / "one")
+        index.check_tree()
     assert paths_of(index.view()) == {"b.py"}
-
-
-def test_head_is_recorded(tmp_path):
-    write_tree(tmp_path, {"a.py": "x = 1\n"})
-    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
-    subprocess.run([*git, "init", "-q", "-b", "trunk"], check=True)
-    subprocess.run([*git, "add", "."], check=True)
-    subprocess.run([*git, "commit", "-q", "-m", "one"], check=True)
-    commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
-    index = index_of(tmp_path)
-    index.view()
-    assert index.head == f"refs/heads/trunk {commit}"
-    subprocess.run([*git, "worktree", "add", "-q", str(tmp_path / "linked"), "-b", "side"], check=True)
-    linked = index_of(tmp_path / "linked")
-    linked.view()
-    assert linked.head == f"refs/heads/side {commit}"
 
 
 def test_a_segment_that_cannot_be_read_is_built_anew(tmp_path):
@@ -181,6 +164,80 @@ def test_a_file_deleted_during_the_scan_is_passed_over(tmp_path, monkeypatch):
     monkeypatch.setattr(RepoIndex, "read", vanishing)
     assert "src/cookies.py" not in paths_of(index.view())
     assert "src/retry.py" in paths_of(index.view())
+
+
+def test_a_file_that_cannot_be_read_any_more_is_gone(tmp_path, monkeypatch):
+    index = index_of(write_tree(tmp_path))
+    index.view()
+    read = RepoIndex.read
+
+    def locked(self, path):
+        if path == "src/cookies.py":
+            raise PermissionError(path)
+        return read(self, path)
+
+    monkeypatch.setattr(RepoIndex, "read", locked)
+    (tmp_path / "src/cookies.py").write_text("zebra = 1\n", encoding="utf-8")
+    assert "src/cookies.py" not in paths_of(index.view())
+    (tmp_path / "src/cookies.py").unlink()
+    (tmp_path / "src/new.py").write_text("fresh_name = 1\n", encoding="utf-8")
+    assert "src/cookies.py" not in paths_of(index.view())
+    assert holders(index.view(), "fresh_name") == {"src/new.py"}
+
+
+@pytest.mark.parametrize("failing", ["get_segments", "put_segments"])
+@pytest.mark.parametrize("num_calls", [0, 1, 2])
+def test_the_next_refresh_makes_good_one_that_failed(tmp_path, monkeypatch, failing, num_calls):
+    monkeypatch.setattr("sluice.search.index.repo_index._BATCH", 2)
+    files = {f"f{number}.py": f"name_{number} = 1\n" for number in range(8)}
+    store = SegmentStore(None)
+    index = RepoIndex(write_tree(tmp_path, files), store)
+    index.view()
+    for number in range(5):
+        (tmp_path / f"f{number}.py").write_text(f"renamed_{number} = 1\n", encoding="utf-8")
+    (tmp_path / "f7.py").unlink()
+    calls = [StoreError("disk full"), *[None] * num_calls]
+    method = getattr(store, failing)
+
+    def sometimes(*arguments):
+        if calls and (error := calls.pop()) is not None:
+            raise error
+        return method(*arguments)
+
+    monkeypatch.setattr(store, failing, sometimes)
+    with pytest.raises(StoreError):
+        index.view()
+    view = index.view()
+    assert paths_of(view) == {f"f{number}.py" for number in range(7)}
+    for number in range(7):
+        assert holders(view, f"renamed_{number}") == ({f"f{number}.py"} if number < 5 else set())
+        assert holders(view, f"name_{number}") == (set() if number < 5 else {f"f{number}.py"})
+
+
+def test_a_file_that_is_gone_with_its_segment_takes_no_other_with_it(tmp_path, monkeypatch):
+    store = SegmentStore(None)
+    files = {f"f{number}.py": f"name_{number} = 1\n" for number in range(6)}
+    index = RepoIndex(write_tree(tmp_path, files), store)
+    index.view()
+    for number in range(2):  # a small layer
+        (tmp_path / f"f{number}.py").write_text(f"renamed_{number} = 1\n", encoding="utf-8")
+    index.view()
+    scan = Scanner.scan
+
+    def vanishing(self):
+        found = scan(self)
+        (tmp_path / "f0.py").unlink(missing_ok=True)
+        with store._using() as database:
+            database.execute("DELETE FROM segments")
+        return found
+
+    monkeypatch.setattr(Scanner, "scan", vanishing)
+    (tmp_path / "f2.py").write_text("renamed_2 = 1\n", encoding="utf-8")
+    index.view()
+    monkeypatch.undo()
+    view = index.view()
+    assert paths_of(view) == {f"f{number}.py" for number in range(1, 6)}
+    assert holders(view, "renamed_1") == {"f1.py"}
 
 
 def test_hostile_files_cost_nothing(tmp_path):

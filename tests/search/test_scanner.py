@@ -29,6 +29,16 @@ def test_a_changed_gitignore_counts_at_the_next_scan(tmp_path):
     assert "debug.log" in scanner.scan()
 
 
+def test_names_that_come_and_go_are_not_kept_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr("sluice.search.index.scanner.MAX_FILES", 10)
+    scanner = Scanner(tmp_path)
+    for number in range(100):
+        (tmp_path / f"f{number}.py").write_text("x = 1\n", encoding="utf-8")
+        assert set(scanner.scan()) == {f"f{number}.py"}
+        (tmp_path / f"f{number}.py").unlink()
+    assert len(scanner._verdicts) <= 2 * 10 + 1
+
+
 def test_never_leaves_the_root(tmp_path):
     outside = tmp_path / "outside"
     root = tmp_path / "root"

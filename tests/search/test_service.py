@@ -105,7 +105,6 @@ async def test_an_answer(root):
     parsed = json.loads(as_json(answer))
     assert set(parsed) == {"results", "tokens", "took_ms"}
     assert set(parsed["results"][0]) == {"path", "start", "end", "score", "reason", "text"}
-    assert "text" not in json.loads(as_json(answer, with_text=False))["results"][0]
     assert "src/retry.py:" in as_text(answer)
 
 
@@ -220,13 +219,20 @@ async def test_on_nonsense_the_indexs_answer_stands(root, replies):
     assert [(r.path, r.start, r.end) for r in deep.results] == [(r.path, r.start, r.end) for r in fast.results]
 
 
-async def test_a_model_that_hangs_is_left(root):
+async def test_what_a_model_repeats_for_ever_holds_nothing_up(root):
+    endless = Reply("src/cookies.py:4-5 " + "a" * 20_000, ())
+    answer = await ask(root, "parse_cookie_header", model=Scripted(endless), mode="deep")
+    assert [(r.path, r.start, r.end) for r in answer.results] == [("src/cookies.py", 4, 5)]
+
+
+async def test_a_model_that_hangs_is_left(root, caplog):
     class Hanging:
         async def reply(self, messages, tools):
             await asyncio.sleep(3600)
 
     answer = await ask(root, "cookie", model=Hanging(), mode="deep", deep=DeepSettings(timeout_s=0.2))
     assert answer.results
+    assert "no answer within 0.2 s" in caplog.text
 
 
 async def test_calls_beyond_the_bound_are_refused(root):
@@ -249,14 +255,15 @@ def test_every_tool_answers_and_notes_what_it_showed(root):
         "references": {"name": "RetryPolicy"},
     }
     assert {tool["function"]["name"] for tool in TOOLS} == set(given)
+    showed = {"grep": [(12, 12), (23, 23)], "read": [(1, 3)], "glob": [], "definitions": [(5, 5)], "references": []}
     for name, arguments in given.items():
         seen = Seen()
         text = call_tool(index, view, seen, name, json.dumps(arguments))
-        assert "retry.py" in text or name == "read"
-        assert (
-            bool(seen.within("src/retry.py", 1, 99)) is (name != "glob" and name != "references")
-            or name == "references"
-        )
+        assert ('"""Retries of failed requests."""' if name == "read" else "retry.py") in text
+        assert seen.within("src/retry.py", 1, 99) == showed[name]
+    nulls = {"path": "src/retry.py", "start": None, "end": None}
+    assert call_tool(index, view, Seen(), "read", json.dumps(nulls)).startswith("1: ")
+    assert call_tool(index, view, Seen(), "grep", "{}") == "bad call of grep: the argument 'pattern' is missing"
     endless, deep = '{"path": "src/retry.py", "start": Infinity}', '{"path": ' + "[" * 100_000
     for broken in ("{", "[]", "{}", '{"path": "../x"}', '{"path": "src/retry.py", "start": "x"}', endless, deep):
         assert "read" in call_tool(index, view, Seen(), "read", broken)

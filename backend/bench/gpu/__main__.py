@@ -1,23 +1,21 @@
 """Measures one stream against the memory bound, a long prompt against the peak, many streams beside transformers.
 
-Prints each figure as it is there. `--shape tiny --device cpu` runs anywhere.
+Prints each figure as it is there, the engine's first. `--shape tiny --device cpu` runs anywhere.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import random
-import statistics
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import click
 import torch
 
 from sluice.backend.bench import bounds
+from sluice.backend.bench.gpu.beside import transformers_batches
 from sluice.backend.bench.gpu.shapes import SHAPES, Shape
-from sluice.backend.bench.gpu.streams import Streams, random_prompts
+from sluice.backend.bench.gpu.streams import Streams
 from sluice.backend.embedded.config import EngineConfig
 from sluice.backend.embedded.loading import weight_form
 from sluice.backend.errors import BackendError
@@ -25,7 +23,7 @@ from sluice.backend.errors import BackendError
 
 @click.command()
 @click.option("--shape", "shape_name", default="8b", show_default=True, type=click.Choice(list(SHAPES)))
-@click.option("--device", default="cuda", show_default=True)
+@click.option("--device", default="cuda", show_default=True, type=click.Choice(["cpu", "cuda"]))
 @click.option(
     "--dtype", default="bfloat16", show_default=True, type=click.Choice(["bfloat16", "float16", "int8", "int4"])
 )
@@ -34,6 +32,14 @@ from sluice.backend.errors import BackendError
 @click.option("--cuda-graphs/--no-cuda-graphs", default=True, show_default=True, help="Record decoding steps.")
 @click.option("--kernels", "with_kernels", is_flag=True, help="List what the device spends its time on.")
 @click.option("--transformers/--no-transformers", "with_transformers", default=True, show_default=True)
+@click.option(
+    "--transformers-s",
+    "transformers_limit_s",
+    default=150.0,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    help="Seconds for transformers, its start included; what it has not ended by then is not measured.",
+)
 def main(
     shape_name: str,
     device: str,
@@ -43,6 +49,7 @@ def main(
     cuda_graphs: bool,
     with_kernels: bool,
     with_transformers: bool,
+    transformers_limit_s: float,
 ) -> None:
     """Measure the engine on a GPU with random weights; prints a table."""
     shape = SHAPES[shape_name]
@@ -56,19 +63,36 @@ def main(
         use_cuda_graphs=cuda_graphs,
     )
     try:
-        many = asyncio.run(_measure(shape, config, num_rounds, with_kernels))
+        ours_per_s = asyncio.run(_measure(shape, config, num_rounds, with_kernels))
+        if with_transformers:
+            gc.collect()
+            torch.cuda.empty_cache()
+            _compare(shape, device, ours_per_s, transformers_limit_s)
     except BackendError as error:
         raise click.ClickException(str(error)) from None
-    if with_transformers:
-        gc.collect()
-        torch.cuda.empty_cache()
-        theirs = measure_transformers(shape, torch.device(device), num_rounds)
-        what = f"transformers, {shape.num_streams} streams"
-        _say(f"\n{what}: {theirs:,.1f} tokens/s; the engine ×{many / theirs:.2f} of it.")
 
 
-async def _measure(shape: Shape, config: EngineConfig, num_rounds: int, with_kernels: bool) -> float:
-    """Print the table; returns output tokens/s of many streams. Raises BackendError."""
+def _compare(shape: Shape, device: str, ours_per_s: Mapping[int, float], limit_s: float) -> None:
+    """Print how transformers fares, or how far it came. Raises BackendError."""
+    _say("\n| streams × tokens, prompts included | engine | transformers | ratio |\n|---|---|---|---|")
+    lengths = sorted(ours_per_s)
+    missing = dict.fromkeys(lengths)
+    for batch in transformers_batches(shape, lengths, device, limit_s):
+        del missing[batch.num_tokens]
+        ours, theirs = ours_per_s[batch.num_tokens], batch.tokens_per_s
+        what = f"{shape.num_streams} × {batch.num_tokens}"
+        _say(f"| {what} | {ours:,.1f} tokens/s | {theirs:,.1f} tokens/s | {ours / theirs:.2f} |")
+    for num_tokens in missing:
+        _say(f"transformers did not end {shape.num_streams} × {num_tokens} tokens within {limit_s:g} s.")
+
+
+def _output_lengths(shape: Shape) -> list[int]:
+    """Output tokens of each stream beside transformers: few first, so that there is a figure soon."""
+    return sorted({max(2, shape.num_output_tokens // part) for part in (16, 4, 1)})
+
+
+async def _measure(shape: Shape, config: EngineConfig, num_rounds: int, with_kernels: bool) -> dict[int, float]:
+    """Print the table; returns output tokens/s of many streams by the length of their outputs. Raises BackendError."""
     form = weight_form(config)
     machine = bounds.measure(form.device, form.dtype)
     streams = Streams(shape, config, num_rounds)
@@ -104,43 +128,13 @@ async def _measure(shape: Shape, config: EngineConfig, num_rounds: int, with_ker
     row("1 stream, decoding", await streams.decoding(), "tokens/s", decoding(1))
     tflops = bounds.prefill_flops(shape.config, shape.num_prefill_tokens) / await streams.prefill_s() / 1e12
     row(f"prompt of {shape.num_prefill_tokens} tokens", tflops, "TFLOP/s", lambda limits: limits.flops_per_s / 1e12)
-    many = await streams.many()
-    row(f"{shape.num_streams} streams, prompts included", many, "tokens/s", decoding(shape.num_streams))
+    many_per_s = {num_tokens: await streams.many(num_tokens) for num_tokens in reversed(_output_lengths(shape))}
+    many = f"{shape.num_streams} streams, prompts included"
+    row(many, many_per_s[shape.num_output_tokens], "tokens/s", decoding(shape.num_streams))
     for what, times in (await streams.kernels()).items() if with_kernels else ():
         _say(f"\n{what}: {times}")
     await streams.aclose()
-    return many
-
-
-def measure_transformers(shape: Shape, device: torch.device, num_rounds: int) -> float:
-    """Output tokens/s of such prompts by continuous batching, bfloat16, random weights: the median."""
-    import transformers
-
-    from sluice.backend.bench.baseline import ContinuousBatching
-
-    config = shape.config
-    llama = transformers.LlamaConfig(
-        vocab_size=config.vocab_size,
-        hidden_size=config.hidden_size,
-        intermediate_size=config.intermediate_size,
-        num_hidden_layers=config.num_layers,
-        num_attention_heads=config.num_heads,
-        num_key_value_heads=config.num_kv_heads,
-        head_dim=config.head_dim,
-        max_position_embeddings=config.max_model_len,
-        eos_token_id=None,
-        bos_token_id=None,
-    )
-    with device:
-        make_model: Any = transformers.AutoModelForCausalLM.from_config
-        model = make_model(llama, dtype=torch.bfloat16).eval()
-    sizes = {} if device.type == "cuda" else {"num_blocks": 64, "max_batch_tokens": 512}
-    batching = ContinuousBatching(model, **sizes)
-    rng, values = random.Random(1), []  # noqa: S311 - no secret
-    for _ in range(num_rounds + 1):
-        prompts = random_prompts(rng, shape, shape.num_streams, shape.num_prompt_tokens)
-        values.append(batching.tokens_per_s(prompts, shape.num_output_tokens))
-    return statistics.median(values[1:])
+    return many_per_s
 
 
 def _say(line: str) -> None:

@@ -42,13 +42,13 @@ class Streams:
             values.append((num_tokens - 1) / (end_s - first_s))
         return statistics.median(values[1:])
 
-    async def many(self) -> float:
-        """Output tokens/s of many streams, their prompts included."""
+    async def many(self, num_tokens: int) -> float:
+        """Output tokens/s of many streams of `num_tokens` each, their prompts included."""
         shape, values = self._shape, []
         for _ in range(self._num_rounds + 1):
             prompts = self._prompts(shape.num_streams, shape.num_prompt_tokens)
-            _, end_s = await self._run(prompts, shape.num_output_tokens)
-            values.append(shape.num_streams * shape.num_output_tokens / end_s)
+            _, end_s = await self._run(prompts, num_tokens)
+            values.append(shape.num_streams * num_tokens / end_s)
         return statistics.median(values[1:])
 
     async def prefill_s(self) -> float:

@@ -14,7 +14,7 @@ import numpy as np
 from sluice.compressor.scoring.base import HEADS
 from sluice.compressor.scoring.features import FEATURES
 from sluice.compressor.scoring.forest import Forest
-from sluice.compressor.scoring.neural.types import Floats, Window
+from sluice.compressor.scoring.neural.types import Floats
 
 _NEAR, _AROUND = 2, 8
 """Lines on each side over which what is likely on one line speaks for another."""
@@ -66,20 +66,4 @@ def logit_features(logits: Floats, bounds: Sequence[int]) -> Floats:
             columns[:, 1] = np.lib.stride_tricks.sliding_window_view(padded, 2 * _NEAR + 1).max(axis=1)
             columns[:, 2] = (total[below] - total[above]) / (below - above)
             columns[:, 3] = values.max()
-    return found
-
-
-def by_segment(windows: Sequence[Window], logits: Sequence[Floats], num_lines: Sequence[int]) -> Floats:
-    """The windows' logits as one array, segment after segment. NaN where no window has scored a line.
-
-    Args:
-        windows: of the segments, in any order.
-        logits: of each window.
-        num_lines: of each segment.
-    """
-    starts = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(num_lines, dtype=np.int64)])
-    found = np.full((int(starts[-1]), len(HEADS)), np.nan, dtype=np.float32)
-    for window, values in zip(windows, logits, strict=True):
-        begin = int(starts[window.segment]) + window.first_line
-        found[begin : begin + len(values)] = values
     return found

@@ -13,6 +13,8 @@ import click
 if TYPE_CHECKING:
     import torch
 
+    from sluice.compressor.scoring.neural.card import Card
+    from sluice.compressor.scoring.neural.network import LineNetwork
     from sluice.compressor.scoring.neural.packed_model import Form, PackedModel
     from sluice.eval.bench.scorer.speed import Peak, Speed
 
@@ -149,7 +151,7 @@ def _model(
     from sluice.eval.bench.scorer import concurrent, shapes
 
     network = shapes.random_network(name, device)
-    card = shapes.card_of(network, name, shapes.max_window_tokens(name))
+    card = shapes.card_of(name, shapes.max_window_tokens(name))
     model = PackedModel(card, network, device=str(device), form=form, is_compiled=is_compiled, is_gated=is_gated)
     nominal = f", {peak.nominal / 1e12:.0f} by the data sheet" if peak.nominal else ""
     how = "".join(f", {word}" for word, is_so in (("compiled", is_compiled), ("gated", is_gated)) if is_so)
@@ -212,7 +214,7 @@ def _kernels(report: _Report, model: PackedModel) -> None:
         report.say(f"{milliseconds:8.3f} ms {milliseconds / total_ms:4.0%} {num:5} × {name[:80]}")
 
 
-def _difference(model: PackedModel, network: Any, card: Any) -> float:
+def _difference(model: PackedModel, network: LineNetwork, card: Card) -> float:
     import numpy as np
 
     from sluice.compressor.scoring.neural.torch_model import TorchModel
@@ -246,7 +248,3 @@ def _row(report: _Report, what: str, speed: Speed, peak: Peak) -> None:
         f"{values['share_of_measured']:.0%}",
         "" if values["share_of_nominal"] is None else f"{values['share_of_nominal']:.0%}",
     )
-
-
-if __name__ == "__main__":
-    scorer()

@@ -29,7 +29,7 @@ def random_network(name: str, device: torch.device) -> LineNetwork:
         return LineNetwork(base, int(base.config.hidden_size)).eval().requires_grad_(False)
 
 
-def card_of(network: LineNetwork, name: str, window_tokens: int) -> Card:
+def card_of(name: str, window_tokens: int) -> Card:
     """A card for a network that was never trained."""
     shape = WindowShape(window_tokens, 16, 16, 32, 16, 16, 16, (), (), (0,))
     return Card(name, "random", name, None, "", shape, {})

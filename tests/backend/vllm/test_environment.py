@@ -81,3 +81,36 @@ def test_only_what_was_made_here_is_removed(folder: Path, tmp_path: Path) -> Non
     assert CliRunner().invoke(backend, ["uninstall", "vllm", "--env-dir", str(made)]).exit_code == 0
     assert not made.exists()
     assert remove(tmp_path / "nothing") == tmp_path / "nothing"
+
+
+def test_a_folder_with_anything_in_it_is_not_made_ours(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    arguments = ["install", "vllm", "--env-dir", str(tmp_path)]
+    result = CliRunner().invoke(backend, arguments)
+    assert result.exit_code == 1
+    assert f"{tmp_path} is no environment, and not empty" in result.output
+    with pytest.raises(VllmInstallError, match="left alone"):
+        remove(tmp_path)
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(VllmInstallError, match=r"cannot make an environment in .*file/env"):
+        install(tmp_path / "file" / "env", is_cpu=True, on_progress=lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('vllm = "yes"', "vllm = 'yes'"),
+        ('[vllm]\nextra_args = "--seed 7"', "vllm.extra_args: '--seed 7'"),
+        ("[vllm", "is no TOML"),
+        ('[vllm]\nmodle = "m"', "unknown setting 'vllm.modle'"),
+    ],
+)
+def test_settings_that_cannot_be_read_are_named(tmp_path: Path, text: str, says: str) -> None:
+    file = tmp_path / "sluice.toml"
+    file.write_text(text)
+    result = CliRunner().invoke(backend, ["serve", "vllm", "--config", str(file), "--", "--seed", "8"])
+    assert result.exit_code == 1
+    assert says in result.output

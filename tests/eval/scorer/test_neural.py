@@ -16,6 +16,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaModel
 
 from sluice.compressor.scoring.base import HEADS
+from sluice.compressor.scoring.forest import read_forest
 from sluice.compressor.scoring.neural.bases import Base, find_base
 from sluice.compressor.scoring.neural.card import read_card, read_combination
 from sluice.compressor.scoring.neural.lora import adapters, add_adapters, merge
@@ -23,6 +24,7 @@ from sluice.compressor.scoring.neural.model_file import read_network
 from sluice.compressor.scoring.neural.network import load_network
 from sluice.compressor.scoring.neural.torch_model import TorchModel
 from sluice.eval.scorer.combine import combine
+from sluice.eval.scorer.combined import FEATURES
 from sluice.eval.scorer.corpus import Corpus, concatenated, read_corpus, write_corpus
 from sluice.eval.scorer.device import DeviceCorpus, length_batches
 from sluice.eval.scorer.fit import Plan, fit, score
@@ -191,7 +193,29 @@ def test_runs_leave_out_agents_and_repositories(corpus: Corpus) -> None:
         left_out("fold-9", corpus)
 
 
-def test_from_conversations_to_a_scorer(base: Base, prepared: Path, corpora: list[Path], tmp_path: Path) -> None:
+def test_a_run_that_there_is_not_is_named_before_any_is_trained(
+    base: Base, corpora: list[Path], tmp_path: Path
+) -> None:
+    arguments = [
+        str(corpora[0]),
+        "--base",
+        str(base.folder),
+        "--out",
+        str(tmp_path),
+        "--run",
+        "main",
+        "--run",
+        "fold-9",
+    ]
+    done = CliRunner().invoke(train_neural, arguments)
+    assert done.exit_code == 2
+    assert "no run is named 'fold-9'" in done.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_from_conversations_to_a_scorer(
+    base: Base, prepared: Path, corpora: list[Path], corpus: Corpus, tmp_path: Path
+) -> None:
     """Everything but the quality: prepare, train the runs, fit the last layer, replay with what they said."""
     runs = ["main", *(f"fold-{number}" for number in range(4)), f"agent-{AGENTS[0]}"]
     options = [part for run in runs for part in ("--run", run)]
@@ -218,23 +242,19 @@ def test_from_conversations_to_a_scorer(base: Base, prepared: Path, corpora: lis
          stems[0], "--out", str(tmp_path / "model"), "--trees", "3"],
     )  # fmt: skip
     assert done.exit_code == 0, done.output
-    without = [
-        "--without",
-        AGENTS[0],
-        "--unseen",
-        "fold-0",
-        "--unseen",
-        "fold-1",
-        "--out",
-        str(tmp_path / "without"),
-        "--trees",
-        "3",
-    ]
-    done = CliRunner().invoke(
-        combine, [*stems, "--prepared", str(prepared), "--runs", str(tmp_path / "runs"), "--base", base.name, *without]
-    )
+    assert f"\n{len(AGENTS)} conversations have logits" in f"\n{done.output}"
+    common = [*stems, "--prepared", str(prepared), "--runs", str(tmp_path / "runs"), "--base", base.name]
+    without = ["--without", AGENTS[0], "--unseen", "fold-0", "--unseen", "fold-1", "--trees", "3"]
+    done = CliRunner().invoke(combine, [*common, *without, "--out", str(tmp_path / "without")])
     assert done.exit_code == 0, done.output
     assert f"without {AGENTS[0]}" in done.output
+    _, note = read_forest(tmp_path / "without" / FEATURES)
+    hidden = left_out("fold-0", corpus) | left_out("fold-1", corpus)
+    of_others = [group.agent != AGENTS[0] for group in corpus.groups]
+    assert note["num_conversations"] == sum(hidden & of_others), "what was left out is not counted"
+    done = CliRunner().invoke(combine, [*common, "--unseen", "fold-9", "--out", str(tmp_path / "none")])
+    assert done.exit_code == 1
+    assert "there are no logits of the run 'fold-9'" in done.output
     read_combination(tmp_path / "model")
 
     out = tmp_path / "frontier.jsonl"

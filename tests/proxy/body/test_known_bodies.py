@@ -8,10 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sluice.proxy import known_bodies
-from sluice.proxy.body import Body, Shape, parse_body
+from sluice.proxy.body import Body, KnownBodies, Shape, known_bodies, parse_body
 from sluice.proxy.errors import RequestError
-from sluice.proxy.known_bodies import KnownBodies
 from sluice.proxy.wire.wires import CHAT, RESPONSES
 from tests.effort import examples
 

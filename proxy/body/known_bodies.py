@@ -9,7 +9,9 @@ import itertools
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from sluice.proxy.body import Body, Shape, parse_body, parse_on
+from sluice.proxy.body.body import Body
+from sluice.proxy.body.parse import parse_body, parse_on
+from sluice.proxy.body.shape import Shape
 
 MAX_BYTES = 64 * 2**20
 """Bound on what is held of all conversations together."""
