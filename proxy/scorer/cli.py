@@ -33,6 +33,8 @@ def serve(host: str, port: int, model: Path | None, device: str, allow_public: b
 
     It gets token ids and gives numbers, and keeps neither. Until its model is loaded it says so at once.
     """
+    from importlib.util import find_spec
+
     import uvicorn
 
     from sluice.compressor.scoring import ModelFileError
@@ -46,6 +48,8 @@ def serve(host: str, port: int, model: Path | None, device: str, allow_public: b
     from sluice.proxy.scorer.server import ScorerApp
     from sluice.proxy.serve import bind
 
+    if find_spec("torch") is None:
+        raise _not_installed("torch")
     try:
         folder = model or default_folder()
         read_card(folder)
@@ -86,11 +90,15 @@ def export(to: Path, model: Path | None) -> None:
     except (BackendError, ModelFileError) as error:
         raise click.ClickException(str(error)) from None
     except ModuleNotFoundError as error:
-        raise click.ClickException(f"{error.name} is not installed; run: pip install 'sluicegate[scorer]'") from None
+        raise _not_installed(error.name) from None
     click.echo(
         f"vllm serve {to} --runner pooling --served-model-name {served_name(card.version)} "
         f"--max-model-len {card.shape.max_tokens}"
     )
+
+
+def _not_installed(module: str | None) -> click.ClickException:
+    return click.ClickException(f"{module} is not installed; run: pip install 'sluicegate[scorer]'")
 
 
 if __name__ == "__main__":
