@@ -5,6 +5,7 @@ Heavy libraries are imported by the commands that need them, so that `--help` is
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -153,7 +154,8 @@ def _naming(host: str, port: int) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise BackendError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+        hint = "; end the program that does, or take another --port" if error.errno == errno.EADDRINUSE else ""
+        raise BackendError(f"cannot listen on {host}:{port}: {error.strerror or error}{hint}") from None
 
 
 def _exit_with_stdin() -> None:

@@ -47,6 +47,7 @@ class Compressor:
         clock: the wall clock, in seconds: by it the provider's cache expires.
         judges: in place of the modes' own.
         scorer: by what they go, in place of the shipped one.
+        on_unreadable: see `Records`.
     """
 
     def __init__(
@@ -58,13 +59,15 @@ class Compressor:
         clock: Callable[[], float] = time.time,
         judges: Mapping[Mode, Judge] | None = None,
         scorer: Scorer | None = None,
+        on_unreadable: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._settings = settings or CompressorSettings()
         self._profile = profile
         self._trails = Trails(self._settings.max_conversations)
         self._reader = Reader(self._settings.max_digests, self._trails)
-        self._records = Records(store, self._settings.state_timeout_s, self._settings.max_renditions)
+        limits = self._settings
+        self._records = Records(store, limits.state_timeout_s, limits.max_renditions, on_unreadable)
         self._lookup = Lookup(self._records, clock, has_pins=self._settings.max_pins > 0)
         self._conversations: LRU[tuple[Judge, bytes], Conversation] = LRU(self._settings.max_conversations)
         self._scorer = scorer

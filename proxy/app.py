@@ -82,7 +82,9 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
         prices = load_prices(settings.prices_file)
         meter = make_meter(settings, prices, [metrics.meter])
         scorer = make_scorer(settings, kept, metrics.scorer)
-        compressing = compressor or Compressor(kept, limits, profile=settings.profile, scorer=scorer)
+        compressing = compressor or Compressor(
+            kept, limits, profile=settings.profile, scorer=scorer, on_unreadable=metrics.unreadable.inc
+        )
         stateless = replace(limits, max_conversations=0)
         services = app.state.services = Services(
             settings=settings,

@@ -129,7 +129,8 @@ class FrontedStore:
                 secret = await self._ask(self._remote.secret())
             except StateError as error:
                 secret = await self._local.secret()
-                logger.warning(fields("state_secret_is_local", reason=error))
+                effect = "until it is started again, other processes do not find what this one keeps"
+                logger.warning(fields("state_secret_is_local", reason=error, effect=effect))
             self._secret = self._secret or secret
         return self._secret
 
