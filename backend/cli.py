@@ -5,10 +5,13 @@ Heavy libraries are imported by the commands that need them, so that `--help` is
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -121,7 +124,8 @@ def serve(
                     lifespan="on",
                 )
             )
-            listener.listen(server.config.backlog)  # from here on connections are accepted
+            with _naming(host, port):  # another may have come first: both could bind as long as none listened
+                listener.listen(server.config.backlog)
             name = f"[{host}]" if ":" in host else host
             _say(f"{READY_LINE}http://{name}:{listener.getsockname()[1]} (model {folder.name})")
             server.run(sockets=[listener])
@@ -136,11 +140,22 @@ def _bind(host: str, port: int) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((host, port))
-    except OSError as error:
+        with _naming(host, port):
+            listener.bind((host, port))
+    except BackendError:
         listener.close()
-        raise BackendError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+        raise
     return listener
+
+
+@contextmanager
+def _naming(host: str, port: int) -> Iterator[None]:
+    """Raises BackendError for an OSError."""
+    try:
+        yield
+    except OSError as error:
+        hint = "; end the program that does, or take another --port" if error.errno == errno.EADDRINUSE else ""
+        raise BackendError(f"cannot listen on {host}:{port}: {error.strerror or error}{hint}") from None
 
 
 def _exit_with_stdin() -> None:

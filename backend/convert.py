@@ -40,7 +40,8 @@ _LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_positi
 def convert_gguf(source: Path, folder: Path, on_progress: Callable[[str], None]) -> None:
     """Write config, tokenizer and weights of `source` into `folder`, which must exist.
 
-    Raises WeightsError if the file cannot be read, or is of another architecture or tokenizer.
+    Raises WeightsError if the file cannot be read, or is of another architecture or tokenizer, OSError if the folder
+    cannot be written.
     """
     from gguf import GGUFReader
 
@@ -124,6 +125,7 @@ def _write_weights(tensors: Any, folder: Path, config: Mapping[str, Any], on_pro
     """Unpack every tensor. Raises WeightsError for one that is not known."""
     import numpy as np
     from gguf.quants import dequantize
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     num_heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
@@ -147,4 +149,7 @@ def _write_weights(tensors: Any, folder: Path, config: Mapping[str, Any], on_pro
             values = pairs.swapaxes(1, 2).reshape(values.shape)
         unpacked[f"{prefix}{_NAMES[part]}.{suffix}"] = np.ascontiguousarray(values, dtype=np.float16)
     on_progress("writing weights")
-    save_file(unpacked, folder / "model.safetensors", metadata={"format": "pt"})
+    try:
+        save_file(unpacked, folder / "model.safetensors", metadata={"format": "pt"})
+    except SafetensorError as error:  # so it calls a disk that is full, too
+        raise OSError(str(error)) from None

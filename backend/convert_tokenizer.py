@@ -65,7 +65,8 @@ def write_tokenizer(meta: Mapping[str, Any], folder: Path, *, max_model_len: int
         tokenizer.post_processor = processors.TemplateProcessing(
             single=f"{bos} $A", special_tokens=[(bos, vocabulary[bos])]
         )
-    tokenizer.save(str(folder / "tokenizer.json"))
+    # Not by its own `save`, whose errors are of no kind.
+    (folder / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         **named,

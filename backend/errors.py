@@ -4,7 +4,8 @@ BackendError
 ├── WeightsError               the weights cannot be had
 │   ├── MissingWeightsError    the package with the default weights is not installed
 │   ├── CorruptWeightsError    a weight file is not what its checksum says
-│   └── ModelUnavailableError  a folder or hub name cannot be loaded
+│   ├── ModelUnavailableError  a folder or hub name cannot be loaded
+│   └── UnwritableCacheError   converted weights cannot be kept
 ├── RequestError               the caller asked for something that cannot be done
 │   ├── InvalidRequestError    a field has a wrong type or value
 │   ├── ModelNotFoundError     the request names a model that is not served
@@ -23,6 +24,8 @@ BackendError
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 
 class BackendError(Exception):
@@ -47,6 +50,17 @@ class ModelUnavailableError(WeightsError):
     def __init__(self, model: str, reason: str) -> None:
         super().__init__(f"cannot load model {model!r}: {reason}")
         self.model = model
+
+
+class UnwritableCacheError(WeightsError):
+    """Converted weights cannot be kept: the disk is full, or the folder may not be written."""
+
+    def __init__(self, folder: Path, reason: str) -> None:
+        super().__init__(
+            f"cannot keep converted weights in {folder}: {reason}; make room there, or name another folder with "
+            "SLUICE_CACHE_DIR"
+        )
+        self.folder = folder
 
 
 class RequestError(BackendError):

@@ -14,6 +14,9 @@ import httpx
 from sluice.backend.exposition import Samples, family, parse, parse_histogram
 from sluice.backend.histogram import Distribution
 
+_MAX_BYTES = 8 * 2**20
+"""Of a backend's metrics; vLLM's are some ten thousand."""
+
 
 @dataclass(frozen=True, slots=True)
 class BackendMetrics:
@@ -127,10 +130,18 @@ async def read_metrics(url: str, *, timeout_s: float = 2.0) -> BackendMetrics:
     Raises:
         httpx.HTTPError: it does not answer, or not with 200.
     """
-    async with httpx.AsyncClient(timeout=timeout_s, trust_env=False) as client:
-        response = await client.get(f"{url}/metrics")
+    text = bytearray()
+    headers = {"accept-encoding": "identity"}
+    async with (
+        httpx.AsyncClient(timeout=timeout_s, trust_env=False) as client,
+        client.stream("GET", f"{url}/metrics", headers=headers) as response,
+    ):
         response.raise_for_status()
-        return backend_metrics(response.text)
+        async for part in response.aiter_raw():  # packed unasked, it is no text, and not unpacked to any size
+            text += part
+            if len(text) > _MAX_BYTES:
+                raise httpx.ReadError(f"{url}/metrics holds more than {_MAX_BYTES} bytes")
+    return backend_metrics(text.decode("utf-8", "replace"))
 
 
 def _values(samples: Samples, names: Iterable[str]) -> list[float]:

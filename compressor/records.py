@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
 
 from sluice.compressor import ledger
@@ -35,24 +35,39 @@ class Records:
         store: where they are.
         timeout_s: how long a look-up, or a write, may take, in seconds.
         max_renditions: renditions that are kept as they were read.
+        on_unreadable: called for each record that is there and cannot be read: damaged, or of another version.
     """
 
-    def __init__(self, store: StateStore, timeout_s: float, max_renditions: int) -> None:
+    def __init__(
+        self,
+        store: StateStore,
+        timeout_s: float,
+        max_renditions: int,
+        on_unreadable: Callable[[], None] = lambda: None,
+    ) -> None:
         self._store = store
         self._timeout_s = timeout_s
+        self._on_unreadable = on_unreadable
+        self._has_warned = False
+        self._is_lost = False
+        """Whether the store failed when it was last asked."""
         self._renditions: LRU[bytes, tuple[bytes, Rendition]] = LRU(max_renditions)
 
     async def look_up(self, hashes: list[bytes]) -> tuple[list[bytes | None], bool]:
         """The records under these keys, and whether the store failed to say."""
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await self._store.get_many(hashes), False
+                found = await self._store.get_many(hashes)
         except StateError as error:
-            logger.warning("state store lost on look-up: %s", error)
+            self._lost("look-up", error)
             return [error.known.get(key) for key in hashes], True
         except TimeoutError:
-            logger.warning("state store gave no answer in %.1f s", self._timeout_s)
+            self._lost("look-up", f"no answer in {self._timeout_s:.1f} s")
             return [None] * len(hashes), True
+        if self._is_lost and hashes:
+            logger.warning("state store answers again")
+            self._is_lost = False
+        return found, False
 
     def read(self, key: bytes, record: bytes | None) -> Rendition | None:
         """What a record holds; read once in a process."""
@@ -61,9 +76,22 @@ class Records:
         known = self._renditions.get(key)
         if known is not None and known[0] == record:
             return known[1]
-        rendition = ledger.decode(record)
+        rendition = self.decode(record)
         if rendition is not None:
             self._renditions.put(key, (record, rendition))
+        return rendition
+
+    def decode(self, record: bytes) -> Rendition | None:
+        """What a record holds; None where it cannot be read, which is told, and counts as lost."""
+        rendition = ledger.decode(record)
+        if rendition is None:
+            self._on_unreadable()
+            if not self._has_warned:
+                self._has_warned = True
+                logger.warning(
+                    "a record in the state store cannot be read, and counts as lost: damaged, or written by another "
+                    "version; prefixes change once. Said once; sluice_records_unreadable counts them"
+                )
         return rendition
 
     async def find_again(
@@ -76,7 +104,7 @@ class Records:
         found, _ = await self.look_up(list(wanted.values()))
         records = list(records)
         for index, record in zip(wanted, found, strict=True):
-            records[index] = ledger.decode(record) if record else None
+            records[index] = self.decode(record) if record else None
         return records
 
     async def freeze(self, turn: Turn, tenant: bytes) -> Written:
@@ -98,24 +126,30 @@ class Records:
                     await self._store.put_originals(tenant, turn.originals)
         except (StateError, TimeoutError) as error:
             # Not written: the next turn decides the same again, since decisions depend on the prefix alone.
-            logger.warning("state store lost on write: %s", error or "no answer")
+            self._lost("write", str(error) or "no answer")
             return Written.NOT
         lost_race = [index for index in turn.new if standing[turn.hashes[index]] != records[turn.hashes[index]]]
         for index in lost_race:
-            turn.records[index] = ledger.decode(standing[turn.hashes[index]]) or turn.records[index]
+            turn.records[index] = self.decode(standing[turn.hashes[index]]) or turn.records[index]
         if not lost_race:
             return Written.OURS
         turn.renditions = turn.in_force()
         return Written.THEIRS
+
+    def _lost(self, step: str, why: object) -> None:
+        """Say that the store is lost, once until it answers again: requests go on, and each would say the same."""
+        level = logging.DEBUG if self._is_lost else logging.WARNING
+        logger.log(level, "state store lost on %s: %s", step, why)
+        self._is_lost = True
 
     async def freeze_refused(self, turn: Turn, epoch: Rendition, tenant: bytes) -> None:
         """Write the epoch of a request that the upstream refused beside its records; the turn then holds it."""
         key = ledger.refusal(turn.hashes[-1])
         try:
             async with asyncio.timeout(self._timeout_s):
-                epoch = ledger.decode((await self._store.put_new({key: ledger.encode(epoch)}))[key]) or epoch
+                epoch = self.decode((await self._store.put_new({key: ledger.encode(epoch)}))[key]) or epoch
                 await self._store.put_originals(tenant, turn.originals)
         except (StateError, TimeoutError) as error:
-            logger.warning("state store lost on write: %s", error or "no answer")
+            self._lost("write", str(error) or "no answer")
         turn.refused = {**turn.refused, len(turn.hashes) - 1: epoch}
         turn.renditions = turn.in_force()

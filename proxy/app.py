@@ -23,8 +23,8 @@ from sluice.proxy.count_tokens import CountTokens
 from sluice.proxy.dashboard.factory import make_watch
 from sluice.proxy.dashboard.reader import Reader
 from sluice.proxy.dashboard.routes import dashboard_routes
+from sluice.proxy.endpoint import Endpoint
 from sluice.proxy.errors import ConfigError, ProxyError
-from sluice.proxy.exchange import Endpoint
 from sluice.proxy.meter import StatsReader, load_prices, make_meter
 from sluice.proxy.meter import routes as stats_routes
 from sluice.proxy.metrics import Metrics
@@ -82,7 +82,9 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
         prices = load_prices(settings.prices_file)
         meter = make_meter(settings, prices, [metrics.meter])
         scorer = make_scorer(settings, kept, metrics.scorer)
-        compressing = compressor or Compressor(kept, limits, profile=settings.profile, scorer=scorer)
+        compressing = compressor or Compressor(
+            kept, limits, profile=settings.profile, scorer=scorer, on_unreadable=metrics.unreadable.inc
+        )
         stateless = replace(limits, max_conversations=0)
         services = app.state.services = Services(
             settings=settings,

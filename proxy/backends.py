@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import click
-
 from sluice.proxy.errors import ConfigError, StartError
+from sluice.proxy.log import say
 from sluice.proxy.settings import Settings
 
 
@@ -20,6 +19,10 @@ class Backend(Protocol):
 
     async def start(self) -> None:
         """Start it and wait until it is ready; what goes wrong, or a cancellation, leaves nothing running."""
+        ...
+
+    async def wait(self) -> object:
+        """Wait until it has ended for good; what it raises says why."""
         ...
 
     async def stop(self) -> None:
@@ -41,14 +44,14 @@ def make_backend(settings: Settings) -> Backend:
         try:
             chosen = load_vllm_settings({**settings.vllm, **named})
             raw = {"extra_args": (*chosen.extra_args, *settings.backend_args)}
-            return VllmServer(chosen.model_copy(update=raw), on_event=_say)
+            return VllmServer(chosen.model_copy(update=raw), on_event=say)
         except VllmSettingsError as error:
             raise ConfigError(str(error)) from None
     if settings.backend_args:
         raise ConfigError(f"backend_args = {' '.join(settings.backend_args)!r}: only vLLM takes arguments of its own")
     from sluice.backend.process import EngineProcess
 
-    return EngineProcess(model=settings.model, on_progress=_say)
+    return EngineProcess(model=settings.model, on_progress=say)
 
 
 async def start_backend(backend: Backend, kind: str) -> None:
@@ -60,12 +63,8 @@ async def start_backend(backend: Backend, kind: str) -> None:
     from sluice.backend.errors import BackendError
 
     name = {"embedded": "the embedded backend", "vllm": "vLLM"}[kind]
-    _say(f"starting {name} …")
+    say(f"starting {name} …")
     try:
         await backend.start()
     except BackendError as error:
         raise StartError(f"{name} does not start: {error}") from None
-
-
-def _say(line: str) -> None:
-    click.echo(line, err=True)

@@ -13,8 +13,8 @@ from starlette.types import Receive, Scope, Send
 
 from sluice.compressor import ANTHROPIC_MESSAGES
 from sluice.proxy.body import Body
-from sluice.proxy.exchange import outgoing_of
 from sluice.proxy.headers import Header, find
+from sluice.proxy.outgoing import outgoing_of
 from sluice.proxy.prepare import Prepared, mode_of, prepare
 from sluice.proxy.receive import ClientGoneError, read_body
 from sluice.proxy.relay import relay, unless_gone

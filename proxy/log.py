@@ -6,10 +6,13 @@ message may quote a request.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import sys
 from types import TracebackType
+
+import click
 
 logger = logging.getLogger("sluice.proxy")
 
@@ -17,15 +20,25 @@ _ODD = re.compile(r'[ "=\\]')
 
 
 def set_up_logging(level: str) -> None:
-    """Send the records of this package and of the server under it to stderr."""
+    """Send the records of this package and of the server under it to stderr, and the warnings of libraries.
+
+    Some libraries (the MCP SDK) set up logging of their own, chatty and in their own form, where nobody else has.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter())
+    logging.root.handlers = [handler]
     for name in ("sluice", "uvicorn"):
         target = logging.getLogger(name)
         target.handlers = [handler]
         target.propagate = False
         # The server's own chatter (started, waiting …) is not worth a line at `info`.
         target.setLevel(level.upper() if name == "sluice" or level == "debug" else "WARNING")
+
+
+def say(line: str) -> None:
+    """Print a line for people to stderr. That it cannot be written (a full disk, say) is no reason not to serve."""
+    with contextlib.suppress(OSError):
+        click.echo(line, err=True)
 
 
 def fields(event: str, **values: object) -> str:

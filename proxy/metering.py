@@ -3,39 +3,41 @@
 from __future__ import annotations
 
 from sluice.compressor import Dialect
-from sluice.proxy.meter.breakpoints import Breakpoints
+from sluice.proxy.exchange import Exchange
 from sluice.proxy.meter.composition import Arrived
 from sluice.proxy.meter.turn import MAX_LEADING, Source, Turn
-from sluice.proxy.meter.usage import Usage
 from sluice.proxy.prepare import Prepared
 from sluice.proxy.upstreams import Target
 from sluice.proxy.wire import WireName
 
 
 def turn_of(
-    prepared: Prepared,
+    exchange: Exchange,
     *,
     wire: WireName,
     key_id: str | None,
     at_s: float,
     status: int,
-    tokens: tuple[int, int] | None,
-    usage: Usage | None,
-    own_s: float,
     total_s: float,
     served_by: Target | None,
-    source: Source,
-    num_retries: int,
-    breakpoints: Breakpoints | None,
     traceparent: str | None,
 ) -> Turn | None:
     """Put a turn together; None where the request could not be read, so that nothing is known of it.
 
-    `served_by` is the upstream that answered, where that is known: a fallback may have.
+    Args:
+        exchange: the request.
+        wire: its format.
+        key_id: of its proxy key; None where it has none.
+        at_s: when it came, by the wall clock.
+        status: that the client was sent.
+        total_s: from its beginning to its end, in seconds.
+        served_by: the upstream that answered, where that is known: a fallback may have.
+        traceparent: W3C trace context that the client sent.
     """
-    parsed, target, compressed = prepared.parsed, prepared.target, prepared.compressed
-    if parsed is None:
+    prepared, answer, tokens = exchange.prepared, exchange.answer, exchange.tokens
+    if prepared is None or prepared.parsed is None:
         return None
+    parsed, target, compressed = prepared.parsed, prepared.target, prepared.compressed
     served_by = served_by or target
     return Turn(
         at_s=at_s,
@@ -51,18 +53,18 @@ def turn_of(
         status=status,
         tokens_in=tokens[0] if tokens else None,
         tokens_out=tokens[1] if tokens else None,
-        usage=usage,
-        overhead_s=own_s,
+        usage=exchange.usage.usage() if exchange.usage is not None else None,
+        overhead_s=exchange.own_s,
         total_s=total_s,
         epoch=compressed.epoch if compressed else None,
         bypass=prepared.bypass,
         num_new=compressed.num_new if compressed else 0,
         num_messages=len(prepared.messages_out),
         stream=parsed.stream,
-        source=source,
-        num_retries=num_retries,
+        source=answer.source if answer is not None else Source.UPSTREAM,
+        num_retries=answer.num_retries if answer is not None else 0,
         ttl_s=target.profile.ttl_s if target is not None else 0.0,
-        breakpoints=breakpoints,
+        breakpoints=exchange.breakpoints,
         traceparent=traceparent,
     )
 

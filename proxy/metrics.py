@@ -30,6 +30,11 @@ class Metrics:
         self.bypasses = Counter(
             "sluice_bypasses", "Requests whose compression was skipped or failed.", ["reason"], registry=self._registry
         )
+        self.unreadable = Counter(
+            "sluice_records_unreadable",
+            "Records in the state store that could not be read and counted as lost: of another version, or damaged.",
+            registry=self._registry,
+        )
         self.tokens_in = Counter("sluice_tokens_in", "Tokens of messages that came in.", registry=self._registry)
         self.tokens_out = Counter("sluice_tokens_out", "Tokens of messages forwarded.", registry=self._registry)
         self.overhead_s = Histogram(

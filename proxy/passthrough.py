@@ -6,7 +6,6 @@ passed on: a WebSocket upgrade, which this proxy does not speak, and batches, wh
 
 from __future__ import annotations
 
-import asyncio
 import time
 
 import msgspec
@@ -14,13 +13,13 @@ from starlette.types import Receive, Scope, Send
 
 from sluice.proxy.access import STATE_KEY
 from sluice.proxy.batches import compress_message_batch, compress_upload, model_of_batch
-from sluice.proxy.encoding import UnreadableBodyError, unpack
-from sluice.proxy.errors import WebSocketError
-from sluice.proxy.exchange import target_of
+from sluice.proxy.encoding import UnreadableBodyError, unpack_aside
+from sluice.proxy.errors import InvalidFieldError, WebSocketError
 from sluice.proxy.headers import Header, find, to_upstream
 from sluice.proxy.log import fields, logger
 from sluice.proxy.meter import CLIENT_GONE_STATUS, Usage, reader_for
 from sluice.proxy.meter.reader import readable
+from sluice.proxy.outgoing import target_of
 from sluice.proxy.prepare import mode_of
 from sluice.proxy.receive import ClientGoneError, read_body
 from sluice.proxy.relay import Relayed, relay, unless_gone
@@ -30,6 +29,8 @@ from sluice.proxy.wire import Outgoing, WireName
 
 FILES = "/v1/files"
 MESSAGE_BATCHES = "/v1/messages/batches"
+_MAX_PATH_CHARS = 200
+"""Of a path in the log."""
 
 
 class _Named(msgspec.Struct):
@@ -47,12 +48,15 @@ class Passthrough:
 
         Raises:
             WebSocketError: the client wants to speak WebSocket.
+            InvalidFieldError: the path leads out of `/v1/`, where a configured credential is not meant to go.
             UnknownModelError: no upstream serves the model.
         """
         services: Services = scope["app"].state.services
         headers: list[Header] = scope["headers"]
         if (find(headers, b"upgrade") or "").lower() == "websocket":
             raise WebSocketError(scope["path"])
+        if ".." in scope["path"].replace("\\", "/").split("/"):
+            raise InvalidFieldError(f"path {scope['path']!r} must not hold '..'", param="path")
         started_s = time.perf_counter()
         try:
             length = find(headers, b"content-length")
@@ -63,7 +67,8 @@ class Passthrough:
             status, num_bytes = CLIENT_GONE_STATUS, 0
         services.metrics.requests.labels(status).inc()
         total_ms = (time.perf_counter() - started_s) * 1000
-        logger.info(fields("passed_on", status=status, total_ms=total_ms, answer_bytes=num_bytes))
+        place = {"method": scope["method"], "path": scope["path"][:_MAX_PATH_CHARS]}
+        logger.info(fields("passed_on", status=status, **place, total_ms=total_ms, answer_bytes=num_bytes))
 
     async def _forward(self, scope: Scope, send: Send, services: Services, body: bytes) -> Relayed:
         path, upstreams = scope["path"], services.upstreams
@@ -111,7 +116,7 @@ async def _unpacked(body: bytes, headers: list[Header], max_body_bytes: int) -> 
     if encoding is None:
         return body, headers
     try:
-        plain = await asyncio.to_thread(unpack, body, encoding, max_body_bytes)
+        plain = await unpack_aside(body, encoding, max_body_bytes)
     except UnreadableBodyError:
         return body, headers
     return plain, [(name, value) for name, value in headers if name != b"content-encoding"]

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from sluice.compressor import Compressed, Mode, StateError
-from sluice.compressor.economics import CHARS_PER_TOKEN, TOKENS_PER_MESSAGE
+from sluice.compressor.economics import CHARS_PER_TOKEN, num_tokens
 from sluice.proxy.apart import compress_apart
 from sluice.proxy.body import Body
 from sluice.proxy.cache_cost import cache_cost
-from sluice.proxy.encoding import UnreadableBodyError, unpack
+from sluice.proxy.encoding import UnreadableBodyError, unpack_aside
 from sluice.proxy.errors import InvalidFieldError, RequestError
 from sluice.proxy.headers import Header, find
 from sluice.proxy.log import fields, logger, where
@@ -31,8 +31,7 @@ from sluice.proxy.wire.breakpoints import place_breakpoint
 
 MODE_HEADER = b"x-sluice-mode"
 BUDGET_HEADER = b"x-sluice-budget-tokens"
-_MAX_INLINE_BYTES = 128 * 1024
-"""Larger bodies are unpacked in a worker thread."""
+_MAX_BUDGET_DIGITS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +80,14 @@ def budget_of(headers: Sequence[Header]) -> int | None:
     """Read how many tokens a request may be forwarded with; None where it does not say.
 
     Raises:
-        InvalidFieldError: it is no positive whole number.
+        InvalidFieldError: it is no positive whole number, or longer than any that makes sense.
     """
     value = find(headers, BUDGET_HEADER)
     if value is None:
         return None
-    if not value.isdecimal() or int(value) == 0:
+    if not value.isdecimal() or len(value) > _MAX_BUDGET_DIGITS or int(value) == 0:
         name = BUDGET_HEADER.decode()
-        raise InvalidFieldError(f"{name} must be a positive whole number, not {value!r}", param=name)
+        raise InvalidFieldError(f"{name} must be a positive whole number, not {value[:40]!r}", param=name)
     return int(value)
 
 
@@ -119,7 +118,7 @@ async def prepare(
     """
     max_tokens = budget_of(headers)
     try:
-        plain = await _unpacked(raw, find(headers, b"content-encoding") or "", services.settings.max_body_bytes)
+        plain = await unpack_aside(raw, find(headers, b"content-encoding") or "", services.settings.max_body_bytes)
     except UnreadableBodyError:
         return Prepared(raw, mode, bypass="content-encoding", is_packed=True)
     tenant = await _tenant(headers, services)
@@ -199,7 +198,7 @@ async def shrink(
         return None
     if wire.edits_history(parsed):
         return None
-    num_estimated = refused.num_chars_out / CHARS_PER_TOKEN + TOKENS_PER_MESSAGE * len(refused.messages)
+    num_estimated = num_tokens(refused.num_chars_out, len(refused.messages))
     num_beside = (len(prepared.body) - sum(map(len, prepared.messages_out))) / CHARS_PER_TOKEN
     max_tokens = messages_bound(num_estimated, num_counted, num_beside + wire.num_reserved(parsed), limit)
     stabilised = wire.stabilised(parsed) if target.is_local else {}
@@ -216,12 +215,6 @@ async def shrink(
         return None
     services.windows.refused(target.origin, parsed.model, max_tokens)
     return again
-
-
-async def _unpacked(raw: bytes, encoding: str, max_body_bytes: int) -> bytes:
-    if len(raw) < _MAX_INLINE_BYTES or not encoding:
-        return unpack(raw, encoding, max_body_bytes)
-    return await asyncio.to_thread(unpack, raw, encoding, max_body_bytes)
 
 
 async def _compress(

@@ -42,7 +42,7 @@ def record_file(folder: Path) -> Path:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"bad value for record: {str(folder)!r}: {error.strerror}") from None
+        raise ConfigError(f"bad value for record: {str(folder)!r}: {error.strerror}; name a folder of yours") from None
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ConfigError(f"bad value for record: {str(folder)!r}: the folder cannot be written")
     return folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.jsonl"
@@ -62,6 +62,7 @@ class RecordingMiddleware:
         self._file = file
         self._max_body_bytes = max_body_bytes
         self._lock = threading.Lock()
+        self._num_lost = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, and write it down once it is answered."""
@@ -100,13 +101,44 @@ class RecordingMiddleware:
                 unpack(body.get(), encoding, self._max_body_bytes)
             )  # read to be sure that it is one value, on one line
             line = {**head, "request": request, "status": status, "usage": usage_of(answer.get())}
-            data = json.dumps(line).encode() + b"\n"
-            with self._lock:
-                flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-                with open(os.open(self._file, flags, 0o600), "ab") as file:
-                    file.write(data)
+            self._append(json.dumps(line).encode() + b"\n")
         except Exception as error:  # what is not written down must not cost the request
             logger.error(fields("record_failed", error=where(error)))
+
+    def _append(self, line: bytes) -> None:
+        """Write a line or nothing of it; say once that there is no room, and once that there is again."""
+        with self._lock:
+            try:
+                append_whole(self._file, line)
+            except OSError as error:
+                if not self._num_lost:
+                    advice = "requests are served and not written down: make room, or record elsewhere"
+                    logger.error(fields("record_failed", file=self._file, reason=error.strerror, advice=advice))
+                self._num_lost += 1
+                return
+            if self._num_lost:
+                logger.warning(fields("record_goes_on", file=self._file, num_not_written=self._num_lost))
+                self._num_lost = 0
+
+
+def append_whole(path: Path, line: bytes) -> None:
+    """Append a line to a file that nobody else writes; where there is no room for all of it, nothing of it stays.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+    try:
+        end = os.fstat(file).st_size
+        rest = memoryview(line)
+        try:
+            while rest:
+                rest = rest[os.write(file, rest) :]
+        except OSError:
+            os.ftruncate(file, end)  # half a line would make the next one unreadable as well
+            raise
+    finally:
+        os.close(file)
 
 
 def usage_of(answer: bytes) -> dict[str, Any] | None:

@@ -15,9 +15,9 @@ from sluice.compressor import StateError
 from sluice.proxy.backend_stats import read_backends, render_backends
 from sluice.proxy.dashboard.store import Searched
 from sluice.proxy.errors import UpstreamError
-from sluice.proxy.exchange import target_of
 from sluice.proxy.headers import Header, to_upstream
 from sluice.proxy.metrics import CONTENT_TYPE
+from sluice.proxy.outgoing import target_of
 from sluice.proxy.receive import ClientGoneError
 from sluice.proxy.relay import Relayed, relay, unless_gone
 from sluice.proxy.services import Services

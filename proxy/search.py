@@ -91,7 +91,7 @@ class SearchRoutes:
             note: told of every search that was answered.
 
         Raises:
-            ConfigError: a root is no directory, or the cache cannot be opened.
+            ConfigError: a root is no directory.
         """
         if not self._settings.search_roots:
             yield
@@ -186,6 +186,7 @@ def _make_service(settings: Settings, note: Note) -> SearchService:
         model=settings.search_deep_model or "",
         api_key=key.get_secret_value() if key is not None else "",
     )
+
     try:
         cache = settings.search_cache_dir.expanduser()
         wanted = SearchSettings(settings.search_roots, cache, dense_model=settings.search_dense_model, deep=deep)

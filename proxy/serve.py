@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import logging
+import os
 import secrets
 import signal
 import socket
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
-import click
 from pydantic import SecretStr
 
 from sluice.proxy.access.hosts import is_loopback
 from sluice.proxy.app import create_app
 from sluice.proxy.backends import Backend, make_backend, start_backend
+from sluice.proxy.doctor.configuration import doubts
 from sluice.proxy.errors import ConfigError, StartError
-from sluice.proxy.log import set_up_logging
+from sluice.proxy.log import fields, logger, say, set_up_logging
+from sluice.proxy.preflight import check_start
 from sluice.proxy.server import Server, server_config
 from sluice.proxy.settings import Settings
 
@@ -36,20 +41,23 @@ def run(settings: Settings) -> None:
     """Serve until interrupted.
 
     Raises:
-        ConfigError: there is nowhere to forward requests to, or strangers could connect.
-        StartError: the port is taken, or the backend does not start.
+        ConfigError: there is nowhere to forward requests to, strangers could connect, or a file that a setting names
+            cannot be used.
+        StartError: the port is taken, the backend does not start, or the application does not.
     """
     if not settings.all_upstreams and settings.backend == "none":
         raise ConfigError(
             "nowhere to forward requests to: give --upstream URL (e.g. https://api.openai.com), "
             "or --backend embedded for the bundled model, or --backend vllm"
         )
+    check_start(settings)
     set_up_logging(settings.log_level)
     _allow_many_connections()
     listener = bind(settings.host, settings.port)
     try:
         address: str = listener.getsockname()[0]
         check_public(address, settings)
+        check_not_itself(address, listener.getsockname()[1], settings)
         # What it is bound to says more than what it was told: a name may stand for loopback.
         settings = with_dashboard_key(settings.model_copy(update={"host": address}), _where(listener))
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -73,13 +81,29 @@ def check_public(address: str, settings: Settings) -> None:
         )
 
 
+def check_not_itself(address: str, port: int, settings: Settings) -> None:
+    """Check that no upstream is this proxy, which would ask itself until it is full.
+
+    Raises:
+        ConfigError: one is.
+    """
+    for upstream in settings.all_upstreams:
+        for origin in (upstream.origin, *upstream.replicas):
+            parts = urlsplit(origin or "")
+            is_here = parts.hostname == address or is_loopback(parts.hostname or "")
+            if is_here and parts.port == port:
+                raise ConfigError(
+                    f"upstream {upstream.name!r} = {origin!r} is this proxy itself: name what it is to ask"
+                )
+
+
 def with_dashboard_key(settings: Settings, where: str) -> Settings:
     """Make a key for the dashboard where content is kept and there is no other key to show, and say it once."""
     if not settings.store_content or settings.wants_keys or settings.dashboard_key is not None:
         return settings
     key = secrets.token_urlsafe(24)
     # Behind the `#`, so that the key goes to no server and into no log of one.
-    click.echo(f"content is kept; to see it: http://{where}/dashboard#key={key}", err=True)
+    say(f"content is kept; to see it: http://{where}/dashboard#key={key}")
     return settings.model_copy(update={"dashboard_key": SecretStr(key)})
 
 
@@ -93,7 +117,7 @@ def bind(host: str, port: int) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         listener = socket.socket(family, socket.SOCK_STREAM)
     except OSError as error:
-        raise StartError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+        raise StartError(_not_bound(host, port, error)) from None
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
@@ -101,39 +125,75 @@ def bind(host: str, port: int) -> socket.socket:
         listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
-        raise StartError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+        raise StartError(_not_bound(host, port, error)) from None
     return listener
+
+
+def _not_bound(host: str, port: int, error: OSError) -> str:
+    hints = {
+        errno.EADDRINUSE: "another program listens there ('sluice doctor' tells whether it is a proxy): "
+        "end it, or take another port with --port",
+        errno.EACCES: "this user may not take that port: take one above 1023 with --port",
+        errno.EADDRNOTAVAIL: "this machine has no such address: take one that it has with --host",
+    }
+    hint = hints.get(error.errno or 0) if not isinstance(error, socket.gaierror) else "--host names no machine"
+    return f"cannot listen on {host}:{port}: {error.strerror or error}" + (f"; {hint}" if hint else "")
 
 
 async def _serve(settings: Settings, listener: socket.socket) -> None:
     running: list[_Ending] = []
-    _on_signals(running)
+    _on_signals(running, settings.drain_s)
     serve = _serve_http if settings.workers == 1 else _serve_with_workers
     if settings.backend == "none":
         await serve(settings, listener, running)
         return
     backend = await _start_backend(settings)
+    watching = asyncio.create_task(_tell_of_its_end(backend, settings.backend), name="sluice-backend")
     try:
         await serve(settings.model_copy(update={"upstream": backend.base_url}), listener, running)
     finally:
+        watching.cancel()
         await _finish(backend.stop())
 
 
-def _on_signals(running: list[_Ending]) -> None:
-    """Let Ctrl-C and SIGTERM end what is running once there is something, and cancel the start before."""
+async def _tell_of_its_end(backend: Backend, kind: str) -> None:
+    """Say why requests get 502 from here on, where the backend has died. What was asked of it cannot be asked again."""
+    reason = ""
+    try:
+        await backend.wait()
+    except Exception as error:  # by which it says why
+        reason = str(error)
+    effect = "its requests get 502 until sluice serve is started again"
+    logger.error(fields("backend_ended", backend=kind, reason=reason or None, effect=effect))
+
+
+def _on_signals(running: list[_Ending], drain_s: float) -> None:
+    """Let Ctrl-C, SIGTERM and a terminal that is closed end what is running, and cancel the start before."""
     task = asyncio.current_task()
     assert task is not None
 
+    num_told = 0
+
     def end() -> None:
+        nonlocal num_told
+        num_told += 1
         if not running:
             task.cancel()
+        elif num_told == 1:
+            say(f"ending: answers in progress get {drain_s:g} s; told again, it ends at once")
+        else:
+            logging.getLogger("uvicorn.error").disabled = True  # what is cut off now is meant to be
         for one in running:
             one.end()
 
-    for signal_number in (signal.SIGINT, signal.SIGTERM):
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    hangup = getattr(signal, "SIGHUP", None)
+    if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:  # else started by nohup, to outlive it
+        numbers.append(hangup)
+    for number in numbers:
         # Where the platform's loop has no signal handlers, Ctrl-C cancels the task, which ends everything, too.
         with contextlib.suppress(NotImplementedError):
-            asyncio.get_running_loop().add_signal_handler(signal_number, end)
+            asyncio.get_running_loop().add_signal_handler(number, end)
 
 
 async def _finish(work: Coroutine[Any, Any, None]) -> None:
@@ -156,17 +216,19 @@ async def _start_backend(settings: Settings) -> Backend:
 
 
 async def _serve_http(settings: Settings, listener: socket.socket, running: list[_Ending]) -> None:
-    _say_where(settings, listener)
     server = Server(server_config(create_app(settings), settings))
+    _say_where(settings, listener)
     running.append(server)
     await server.serve(sockets=[listener])
+    if not server.started:
+        raise StartError("the proxy could not start: its log, above, says why")
 
 
 async def _serve_with_workers(settings: Settings, listener: socket.socket, running: list[_Ending]) -> None:
     from sluice.proxy.workers import Supervisor
 
     supervisor = Supervisor(settings, listener)
-    _on_signals(running)  # once more: the supervisor took the signals for itself
+    _on_signals(running, settings.drain_s)  # once more: the supervisor took the signals for itself
     running.append(supervisor)
     _say_where(settings, listener)
     try:
@@ -176,7 +238,7 @@ async def _serve_with_workers(settings: Settings, listener: socket.socket, runni
 
 
 def _say_where(settings: Settings, listener: socket.socket) -> None:
-    upstreams = [upstream.origin or upstream.known.origin or "" for upstream in settings.all_upstreams]
+    upstreams = [upstream.address for upstream in settings.all_upstreams]
     parts = [
         f"sluice listens on http://{_where(listener)}",
         f"upstream {', '.join(upstreams)}",
@@ -188,7 +250,9 @@ def _say_where(settings: Settings, listener: socket.socket) -> None:
     if settings.wants_keys:
         parts.append("keys wanted")
     parts.append("dashboard at /dashboard")
-    click.echo(" · ".join(parts), err=True)
+    say(" · ".join(parts))
+    for finding in doubts(settings, os.environ):
+        say(f"warning: {finding.subject}: {finding.says}; {finding.remedy}")
 
 
 def _where(listener: socket.socket) -> str:

@@ -10,11 +10,39 @@ from collections.abc import Callable, Iterator
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from sluice.proxy.settings import Settings
 
 _KEEP_ALIVE_S = 75
+MAX_HEAD_BYTES = 2**20
+"""Of a request line and its headers; a draft for the bundled backend is one of them."""
 _HEALTHCHECK_S = 60
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """The server's own, with a bound on a request's head, which it holds before anybody asks for a key."""
+
+    _num_head_bytes = 0
+    _is_in_head = False
+
+    def on_message_begin(self) -> None:
+        """See the parser's callbacks."""
+        self._is_in_head, self._num_head_bytes = True, 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """See the parser's callbacks."""
+        self._is_in_head = False
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`."""
+        super().data_received(data)
+        if self._is_in_head:
+            self._num_head_bytes += len(data)
+            if self._num_head_bytes > MAX_HEAD_BYTES:
+                self.send_400_response(f"The request's head is larger than {MAX_HEAD_BYTES} bytes.")
 
 
 class Server(uvicorn.Server):
@@ -54,7 +82,7 @@ def server_config(
     return uvicorn.Config(
         app,
         factory=is_factory,
-        http="httptools",
+        http=BoundedProtocol,
         ws="none",
         lifespan="on",
         log_config=None,

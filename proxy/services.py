@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from sluice.compressor import Compressor, StateStore
 from sluice.proxy.access import Access
 from sluice.proxy.answers import Answers
+from sluice.proxy.body import KnownBodies
 from sluice.proxy.dashboard.watch import Watch
-from sluice.proxy.known_bodies import KnownBodies
 from sluice.proxy.meter import Meter, PriceTable, StatsReader
 from sluice.proxy.metrics import Metrics
 from sluice.proxy.search_tool import SearchTool

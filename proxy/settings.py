@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -29,6 +28,7 @@ from sluice.compressor.profiles import PROFILES, Profile
 from sluice.compressor.types import Mode
 from sluice.proxy.access.keys import ProxyKey
 from sluice.proxy.errors import ConfigError
+from sluice.proxy.setting_errors import describe
 from sluice.proxy.upstreams.limits import HttpLimits
 from sluice.proxy.upstreams.presets import EMBEDDED, PRESETS, preset_of, profile_of
 from sluice.proxy.upstreams.retries import Policy
@@ -37,6 +37,7 @@ from sluice.proxy.upstreams.settings import DEFAULT_UPSTREAM, Origin, UpstreamSe
 VLLM_PREFIX = "vllm+"
 """Before the URL of a vLLM that serves a line scorer's base."""
 DEFAULT_CONFIG_FILE = Path("sluice.toml")
+_LIST = """["a", "b"]"""
 
 
 class Settings(BaseSettings):
@@ -277,8 +278,8 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _redis_scheme(cls, url: SecretStr | None) -> SecretStr | None:
-        if url is not None and urlsplit(url.get_secret_value()).scheme not in ("redis", "rediss", "unix"):
-            raise ValueError("must be a redis://, rediss:// or unix:// URL")
+        if url is not None:
+            _check_redis_url(url.get_secret_value())
         return url
 
     @classmethod
@@ -319,9 +320,20 @@ def load_settings(flags: dict[str, object] | None = None, config: Path | None = 
     try:
         loaded = Loaded(**given)  # type: ignore[arg-type]
     except ValidationError as error:
-        raise ConfigError("; ".join(_describe(detail, path) for detail in error.errors())) from None
+        tables = {"upstreams": UpstreamSettings.model_fields, "keys": ProxyKey.model_fields}
+
+        def source_of(name: str) -> str:
+            if name in given:
+                return "the command line"
+            variable = f"SLUICE_{name.upper()}"
+            return variable if variable in os.environ else str(path or "the environment")
+
+        said = [describe(detail, source_of, tables, Settings.model_fields) for detail in error.errors()]
+        raise ConfigError("; ".join(said)) from None
     except SettingsError as error:
-        raise ConfigError(str(error)) from None
+        name = re.search(r'field "(\w+)"', str(error))
+        variable = f"SLUICE_{name[1].upper()}" if name else "a variable"
+        raise ConfigError(f"bad value for {variable}: lists and tables are written as JSON there: {_LIST}") from None
     if loaded.upstream is not None and loaded.backend != "none":
         raise ConfigError(
             f"upstream = {loaded.upstream!r} and backend = {loaded.backend!r} exclude each other: "
@@ -341,6 +353,30 @@ def load_settings(flags: dict[str, object] | None = None, config: Path | None = 
     return Settings.model_construct(loaded.model_fields_set, **values)
 
 
+def _check_redis_url(url: str) -> None:
+    """Check a URL by having the client read it; it connects to nothing, and passes over a database that is no number.
+
+    Raises:
+        ValueError: it cannot be used. The message quotes nothing: a password that is not encoded may stand anywhere.
+    """
+    scheme = urlsplit(url).scheme
+    if scheme not in ("redis", "rediss", "unix"):
+        raise ValueError("must be a redis://, rediss:// or unix:// URL")
+    from redis.asyncio import ConnectionPool
+
+    path = urlsplit(url).path.strip("/")
+    try:
+        ConnectionPool.from_url(url).make_connection()  # type: ignore[no-untyped-call]  # it has no types
+        is_read = scheme == "unix" or not path or path.isdecimal()
+    except (ValueError, TypeError):
+        is_read = False
+    if not is_read:
+        raise ValueError(
+            "cannot be read: write redis://:PASSWORD@HOST:PORT/NUMBER, other characters than letters and digits in the "
+            "password percent-encoded"
+        )
+
+
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text("utf-8"))
@@ -348,27 +384,3 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is no TOML: {error}") from None
-
-
-def _describe(detail: Any, path: Path | None) -> str:
-    key = _key_of(detail["loc"]) or "settings"
-    if detail["type"] == "extra_forbidden":
-        known = UpstreamSettings if detail["loc"][0] == "upstreams" and len(detail["loc"]) > 1 else Settings
-        return f"unknown setting {key!r} in {path}; known are {', '.join(sorted(known.model_fields))}"
-    message = detail["msg"].removeprefix("Value error, ")
-    message = f"{message[:1].lower()}{message[1:]}"
-    value = detail["input"]
-    if isinstance(value, dict | list | tuple):
-        return f"bad value for {key}: {message}"
-    shown = repr(value.get_secret_value() if isinstance(value, SecretStr) else value)
-    name = key.rpartition(".")[2]
-    if name in ("upstream", "redis_url", "origin"):
-        shown = re.sub(r"'.*@", "'***@", shown)  # what stands before a host may be a password
-    elif name in ("credential", "dashboard_key"):
-        shown = "'***'"
-    return f"bad value for {key}: {shown}: {message}"
-
-
-def _key_of(loc: Sequence[str | int]) -> str:
-    """Write the place of a value as users would: `upstreams[0].origin`."""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).removeprefix(".")

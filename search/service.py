@@ -45,8 +45,7 @@ class SearchService:
         model: the model behind `deep`; None for the one that the settings name, if they do.
         on_answer: told of every question that was answered.
 
-    Raises:
-        StoreError: the cache cannot be opened.
+    A cache that cannot be opened is done without: what it would have kept is made anew at each start.
     """
 
     def __init__(
@@ -61,7 +60,7 @@ class SearchService:
         self._on_answer = on_answer
         self._rankers = rankers or learned_rankers()
         database = None if settings.cache_dir is None else settings.cache_dir / "segments.db"
-        self._store = SegmentStore(database)
+        self._store = _open_store(database)
         # Threads of its own: a large tree that is indexed must not hold up what else the process does in threads.
         self._threads = ThreadPoolExecutor(_MAX_THREADS, "sluice-search")
         self._indexes: dict[Path, RepoIndex] = {root.resolve(): RepoIndex(root, self._store) for root in settings.roots}
@@ -189,3 +188,11 @@ class SearchService:
             logger.warning("deep search is answered from the index alone: %s", why)
             return candidates
         return found[:max_results] or candidates
+
+
+def _open_store(database: Path | None) -> SegmentStore:
+    try:
+        return SegmentStore(database)
+    except StoreError as error:
+        logger.warning("%s; until then the index is kept in memory and made anew at each start", error)
+        return SegmentStore(None)

@@ -33,9 +33,6 @@ class PrefixCache:
         # the last to the first.
         self._runs: OrderedDict[_Run, None] = OrderedDict()
 
-    def __contains__(self, part: bytes) -> bool:
-        return part in self._run_of
-
     def match(self, prompt: Prompt) -> int:
         """Tokens at the prompt's beginning that are held. Changes nothing."""
         index = self._deepest(prompt)

@@ -126,10 +126,6 @@ class Router:
         """Work queued at each replica by this proxy, in tokens."""
         return dict(zip(self.names, self._queued.tolist(), strict=True))
 
-    def recent(self, now_s: float) -> dict[str, float]:
-        """Work given lately to each replica by this proxy, in tokens, decayed."""
-        return dict(zip(self.names, self._recent_at(now_s).tolist(), strict=True))
-
     def _cached(self, prompt: Prompt | None, held: Tokens | None, placed: tuple[str, int] | None) -> Tokens:
         if prompt is None:
             return np.zeros(len(self.names))

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from sluice.backend.errors import BackendError, VllmError, VllmProcessError
+from sluice.backend.errors import BackendError, VllmProcessError
 from sluice.backend.settings import default_cache_dir
 from sluice.backend.vllm.environment import Environment, find_environment
 from sluice.backend.vllm.extras import check_extras
@@ -46,7 +46,7 @@ class VllmServer:
         self._port = settings.port
         self._process: VllmProcess | None = None
         self._keeper: asyncio.Task[None] | None = None
-        self._failure: VllmError | None = None
+        self._failure: VllmProcessError | None = None
         self.num_restarts = 0
         """Starts after a crash so far."""
 
@@ -64,11 +64,6 @@ class VllmServer:
     def pid(self) -> int | None:
         """Process group of the run that is on; None where there is none."""
         return self._process.pid if self._process is not None and self._process.is_running else None
-
-    @property
-    def failure(self) -> VllmError | None:
-        """Why it was given up; None while it is kept up."""
-        return self._failure
 
     async def start(self) -> None:
         """Start it, wait until it is ready, and keep it up from then on.
@@ -93,7 +88,7 @@ class VllmServer:
             await self._process.stop()
 
     async def wait(self) -> None:
-        """Wait until it is given up; raises what `failure` then says."""
+        """Wait until it is given up; raises VllmProcessError that says why."""
         assert self._keeper is not None, "wait before start"
         await asyncio.shield(self._keeper)
         if self._failure is not None:

@@ -6,12 +6,15 @@ not): keys that were seen before go on working.
 
 from __future__ import annotations
 
+import hmac
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sluice.proxy.access.hosts import may_come_from, may_name_host
+from pydantic import SecretStr
+
+from sluice.proxy.access.hosts import may_come_from, may_embed, may_name_host
 from sluice.proxy.access.keyring import FileKeys, GivenKeys, KeySource, find_key
 from sluice.proxy.access.keys import ProxyKey, is_genuine, parse_key
 from sluice.proxy.access.limits import Limits, MemoryLimits
@@ -42,6 +45,8 @@ class Bounds:
     allowed_origins: Collection[str] = ()
     max_concurrent: int = 4096
     """Requests that are served at once."""
+    owners_key: SecretStr | None = None
+    """Of the proxy's owner, where there is one."""
 
 
 class Access:
@@ -71,7 +76,11 @@ class Access:
     def of(cls, settings: Settings) -> Access:
         """Make what the settings ask for."""
         bounds = Bounds(
-            settings.host, settings.allowed_hosts, settings.allowed_origins, settings.max_concurrent_requests
+            settings.host,
+            settings.allowed_hosts,
+            settings.allowed_origins,
+            settings.max_concurrent_requests,
+            settings.dashboard_key,
         )
         if not settings.wants_keys:
             return cls(bounds)
@@ -89,8 +98,10 @@ class Access:
             limits = RedisLimits(client)
         return cls(bounds, sources, limits, client)
 
-    def check_place(self, host: str | None, origin: str | None) -> None:
-        """Check where a request says that it goes and comes from.
+    def check_place(
+        self, host: str | None, origin: str | None, site: str | None = None, mode: str | None = None
+    ) -> None:
+        """Check where a request says that it goes and comes from: its headers of these names (see `hosts.py`).
 
         Raises:
             ForbiddenHostError: it names another host.
@@ -101,6 +112,15 @@ class Access:
             raise ForbiddenHostError(host or "")
         if not may_come_from(origin, host, bounds.allowed_origins):
             raise ForbiddenOriginError(origin or "")
+        if not may_embed(site, mode, origin):
+            raise ForbiddenOriginError(site or "")
+
+    def is_owners(self, text: str | None) -> bool:
+        """Whether this is the key of the proxy's owner."""
+        key = self._bounds.owners_key
+        if not text or key is None:
+            return False
+        return hmac.compare_digest(text.encode(), key.get_secret_value().encode())
 
     async def identify(self, text: str | None) -> ProxyKey | None:
         """Tell whose key this is; None where no key is wanted.

@@ -61,3 +61,14 @@ def may_come_from(origin: str | None, host: str | None, allowed: Collection[str]
     if origin is None or "*" in allowed or origin in allowed:
         return True
     return host is not None and origin.lower() in (f"http://{host.lower()}", f"https://{host.lower()}")
+
+
+def may_embed(site: str | None, mode: str | None, origin: str | None) -> bool:
+    """Whether a browser may fetch this for what it shows: not for another site's page, which sends no `Origin` with it.
+
+    Args:
+        site: the request's `Sec-Fetch-Site` (W3C Fetch Metadata); None with every client but browsers.
+        mode: its `Sec-Fetch-Mode`. Who follows a link, or types the address, navigates.
+        origin: its `Origin`, which `may_come_from` goes by where there is one.
+    """
+    return origin is not None or mode == "navigate" or site not in ("cross-site", "same-site")

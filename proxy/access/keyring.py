@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -13,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from sluice.proxy.access.keys import ProxyKey
 from sluice.proxy.errors import ConfigError, KeysUnavailableError
+from sluice.proxy.log import fields, logger
 
 _KEYS = TypeAdapter(list[ProxyKey])
 
@@ -56,6 +58,8 @@ class FileKeys:
         self._checked_at = -check_s
         self._stamp: tuple[int, int] | None = None
         self._keys: dict[str, ProxyKey] = {}
+        self._said = ""
+        """What was last logged of why the file cannot be read."""
 
     async def find(self, key_id: str) -> ProxyKey | None:
         """See `KeySource`. A file that cannot be read any more leaves the keys as they were."""
@@ -63,7 +67,12 @@ class FileKeys:
             self._checked_at = now
             try:
                 self._refresh()
-            except ConfigError:
+                self._said = ""
+            except ConfigError as error:
+                if self._said != str(error):
+                    self._said = str(error)
+                    known = "those that were read before go on working" if self._stamp else "nobody is let in"
+                    logger.error(fields("keys_not_read", reason=error, keys=known))
                 if self._stamp is None:
                     raise KeysUnavailableError from None
         return self._keys.get(key_id)
@@ -109,7 +118,9 @@ class FileKeys:
         except OSError as error:
             raise ConfigError(f"cannot read the keys in {self._path}: {error.strerror}") from None
         except ValidationError:
-            raise ConfigError(f"{self._path} is no list of keys; make it with 'sluice keys add'") from None
+            raise ConfigError(
+                f"{self._path} is no list of keys as 'sluice keys add' writes it: move it away or put back an older one"
+            ) from None
 
     def _write(self, keys: Sequence[ProxyKey]) -> None:
         """Put a new file in the place of the old one, readable by its owner alone."""
@@ -122,7 +133,12 @@ class FileKeys:
                 os.fsync(file.fileno())
             draft.replace(self._path)
         except OSError as error:
-            raise ConfigError(f"cannot write the keys to {self._path}: {error.strerror}") from None
+            with contextlib.suppress(OSError):
+                draft.unlink()
+            raise ConfigError(
+                f"cannot write the keys to {self._path}, which is as it was: {error.strerror}; make room there, or "
+                "name another file with --file"
+            ) from None
 
 
 async def find_key(sources: Sequence[KeySource], key_id: str) -> ProxyKey | None:

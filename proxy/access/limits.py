@@ -47,10 +47,14 @@ def rate_step(full_at_s: float, now_s: float, per_minute: float) -> tuple[float,
         per_minute: the rate.
 
     Returns:
-        When it will be full after that, and how long to wait first, in seconds; where that is not 0, nothing is taken.
+        When it will be full after that (to be kept in either case), and how long to wait first, in seconds; where that
+        is not 0, nothing is taken.
     """
-    after = max(full_at_s, now_s) + 60.0 / per_minute
-    wait_s = after - now_s - max(BURST_S, 60.0 / per_minute)
+    burst_s = max(BURST_S, 60.0 / per_minute)
+    # No bucket takes longer to fill than from its bottom: what says otherwise is of a clock that was set back since.
+    full_at_s = min(max(full_at_s, now_s), now_s + burst_s)
+    after = full_at_s + 60.0 / per_minute
+    wait_s = after - now_s - burst_s
     return (full_at_s, wait_s) if wait_s > ROUNDING_S else (after, 0.0)
 
 
@@ -121,10 +125,9 @@ class MemoryLimits:
             if self._spent.get(budget.counter, 0.0) >= budget.limit:
                 raise budget_error(key, budget)
         if key.requests_per_minute is not None:
-            after, wait_s = rate_step(self._full_at.get(key.id, 0.0), now, key.requests_per_minute)
+            self._full_at[key.id], wait_s = rate_step(self._full_at.get(key.id, 0.0), now, key.requests_per_minute)
             if wait_s > 0:
                 raise rate_error(key, wait_s)
-            self._full_at[key.id] = after
 
     async def spend(self, key: ProxyKey, *, tokens: int, dollars: float) -> None:
         """See `Limits`."""

@@ -5,6 +5,7 @@ While Redis is lost, limits let every request in, and keys that it has told befo
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
@@ -54,10 +55,7 @@ class RedisKeys:
         if data is None:
             self._seen.pop(key_id, None)
             return None
-        try:
-            key = ProxyKey.model_validate_json(data)
-        except ValidationError:  # of another version, say
-            logger.warning(fields("key_not_readable", key=key_id))
+        if (key := _read(key_id, data)) is None:
             return None
         if len(self._seen) >= _MAX_REMEMBERED:
             self._seen.clear()
@@ -72,7 +70,8 @@ class RedisKeys:
         """
         get_all = cast("Callable[[bytes], Awaitable[dict[bytes, bytes]]]", self._client.redis.hgetall)
         found = await self._client.run(lambda: get_all(_HASH))
-        return sorted((ProxyKey.model_validate_json(data) for data in found.values()), key=lambda key: key.name)
+        read = [key for key_id, data in found.items() if (key := _read(key_id.decode(), data)) is not None]
+        return sorted(read, key=lambda key: key.name)
 
     async def add(self, key: ProxyKey) -> None:
         """Keep a key.
@@ -93,6 +92,14 @@ class RedisKeys:
         return bool(await self._client.run(lambda: delete(_HASH, key_id)))
 
 
+def _read(key_id: str, data: bytes) -> ProxyKey | None:
+    try:
+        return ProxyKey.model_validate_json(data)
+    except ValidationError:  # of another version, say
+        logger.warning(fields("key_not_readable", key=key_id))
+        return None
+
+
 # KEYS: the rate's, then one for each budget. ARGV: seconds a request, seconds of burst, then each budget's limit.
 # Returns {0} or {number of the budget, or -1 for the rate, seconds to wait}.
 _ADMIT = """
@@ -103,10 +110,12 @@ local step, burst = tonumber(ARGV[1]), tonumber(ARGV[2])
 if step > 0 then
   local t = redis.call('TIME')
   local now = tonumber(t[1]) + tonumber(t[2]) / 1000000
-  local after = math.max(tonumber(redis.call('GET', KEYS[1]) or '0'), now) + step
-  local wait = after - now - math.max(burst, step)
+  burst = math.max(burst, step)
+  local full = math.min(math.max(tonumber(redis.call('GET', KEYS[1]) or '0'), now), now + burst)
+  local wait = full + step - now - burst
+  if wait <= 0.000002 then full = full + step end
+  redis.call('SET', KEYS[1], string.format('%.6f', full), 'PX', math.ceil((full - now) * 1000) + 1)
   if wait > 0.000002 then return {-1, tostring(wait)} end
-  redis.call('SET', KEYS[1], string.format('%.6f', after), 'PX', math.ceil((after - now) * 1000))
 end
 return {0, '0'}
 """
@@ -124,6 +133,7 @@ class RedisLimits:
         self._client = client
         self._clock = clock
         self._script = client.redis.register_script(_ADMIT)
+        self._is_lost = False
 
     async def admit(self, key: ProxyKey) -> None:
         """See `Limits`."""
@@ -137,8 +147,13 @@ class RedisLimits:
         try:
             verdict, wait_s = await self._client.run(lambda: script(keys=names, args=values))
         except StateError as error:
-            logger.warning(fields("limits_not_checked", key=key.id, reason=error))
+            if not self._is_lost:
+                logger.warning(fields("limits_not_checked", reason=error, effect="all requests are let in meanwhile"))
+            self._is_lost = True
             return
+        if self._is_lost:
+            logger.warning(fields("limits_checked_again"))
+        self._is_lost = False
         if verdict > 0:
             raise budget_error(key, budgets[verdict - 1])
         if verdict < 0:
@@ -156,7 +171,8 @@ class RedisLimits:
         try:
             await self._client.run(pipe.execute)
         except StateError as error:
-            logger.warning(fields("spending_not_noted", key=key.id, reason=error))
+            level = logging.DEBUG if self._is_lost else logging.WARNING  # said once, by `admit`
+            logger.log(level, fields("spending_not_noted", key=key.id, reason=error))
 
 
 def _name(counter: str) -> bytes:

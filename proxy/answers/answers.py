@@ -12,6 +12,7 @@ from sluice.proxy.answers.flight import Flight
 from sluice.proxy.answers.kept import Kept, keep
 from sluice.proxy.answers.store import AnswerStore
 from sluice.proxy.headers import Header
+from sluice.proxy.log import fields, logger, where
 from sluice.proxy.meter.turn import Source
 from sluice.proxy.upstreams import Answer, RoutedAnswer
 from sluice.proxy.wire.types import WireName
@@ -118,9 +119,12 @@ class Answers:
             return Unshared(answer)
 
         async def on_whole(chunks: Sequence[bytes]) -> None:
-            kept = keep(wire, answer.headers, chunks, self._clock())
-            if kept is not None:
-                await self._store.put(key, kept)
+            try:
+                kept = keep(wire, answer.headers, chunks, self._clock())
+                if kept is not None:
+                    await self._store.put(key, kept)
+            except Exception as error:  # whoever reads it has a whole answer all the same
+                logger.error(fields("answer_not_kept", error=where(error)))
 
         flight = self._flights[key] = Flight(answer, self._max_answer_bytes, on_whole, lambda: self._ended(key, flight))
         for _ in range(pending.num_waiting):

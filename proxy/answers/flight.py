@@ -20,7 +20,8 @@ class Flight:
     Args:
         answer: the upstream's; its body not yet read.
         max_bytes: what is held of it at most. Past that nobody may join, and the slowest reader sets the pace.
-        on_whole: given all chunks once they have come to their end; not called for an answer past `max_bytes`.
+        on_whole: given all chunks once they have come to their end; not called for an answer past `max_bytes`. It must
+            not raise: readers that are not at the end yet would take the answer for broken.
         on_end: called when nobody can join any more; perhaps twice.
     """
 

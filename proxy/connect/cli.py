@@ -87,10 +87,21 @@ def _write(agent: Agent, setup: Setup) -> None:
         )
     try:
         files = write(agent.name, setup.changes, Journal.of_user())
-    except (UnreadableSettingsError, OSError) as error:
+    except UnreadableSettingsError as error:
         raise click.ClickException(str(error)) from None
+    except OSError as error:
+        raise click.ClickException(_not_written(error, agent.name)) from None
     click.echo(f"\nwritten: {', '.join(map(str, files))}" if files else "\nit was set up so already", err=True)
     click.echo(f"to put it back: sluice connect {agent.name} --undo", err=True)
+
+
+def _not_written(error: OSError, agent: str) -> str:
+    """What to do where a file cannot be written: each is as it was before or as it is to be, never half."""
+    where = f"{error.filename}: " if error.filename else ""
+    return (
+        f"{where}{error.strerror}: make room, or make the folder writable, and run it again; no file is left half "
+        f"written, and 'sluice connect {agent} --undo' takes back what was changed"
+    )
 
 
 def _undo(agent: str) -> None:
@@ -100,8 +111,10 @@ def _undo(agent: str) -> None:
 
     try:
         done = undo(agent, Journal.of_user())
-    except (UnreadableSettingsError, OSError) as error:
+    except UnreadableSettingsError as error:
         raise click.ClickException(str(error)) from None
+    except OSError as error:
+        raise click.ClickException(_not_written(error, agent)) from None
     if not done:
         click.echo(f"sluice connect {agent} --write was not run here: there is nothing to put back", err=True)
     for one in done:

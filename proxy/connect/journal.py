@@ -5,6 +5,7 @@ One JSON file an agent, in the user's state folder, readable by its owner alone:
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sluice.proxy.connect.documents import Form
+from sluice.proxy.connect.documents import Form, UnreadableSettingsError
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +49,23 @@ class Journal:
         return Journal(Path(base) / "sluice" / "connect")
 
     def read(self, agent: str) -> list[Entry]:
-        """The entries of an agent, in the order of the changes; none where nothing was changed."""
+        """The entries of an agent, in the order of the changes; none where nothing was changed.
+
+        Raises:
+            UnreadableSettingsError: they cannot be read.
+        """
         try:
-            rows = json.loads(self._file(agent).read_text("utf-8"))
+            return self._entries(json.loads(self._file(agent).read_text("utf-8")))
         except FileNotFoundError:
             return []
+        except (ValueError, KeyError, TypeError):
+            raise UnreadableSettingsError(
+                f"what was changed before cannot be read from {self._file(agent)}: put the settings back by hand, and "
+                "delete that file"
+            ) from None
+
+    @staticmethod
+    def _entries(rows: Any) -> list[Entry]:
         return [
             Entry(
                 Path(row["file"]),
@@ -83,9 +96,14 @@ class Journal:
         ]
         file = self._file(agent)
         new = file.with_suffix(".new")
-        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as out:
-            json.dump(rows, out, indent=1)
-        new.replace(file)
+        try:
+            with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as out:
+                json.dump(rows, out, indent=1)
+            new.replace(file)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                new.unlink()
+            raise OSError(error.errno, error.strerror, str(file)) from None  # which file, a full disk does not say
 
     def forget(self, agent: str) -> None:
         """Keep nothing of an agent."""

@@ -142,7 +142,9 @@ def _replace(file: Path, text: str) -> None:
         with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w", encoding="utf-8") as out:
             out.write(text)
         new.replace(file)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             new.unlink()
+        if isinstance(error, OSError):  # a full disk does not say which file
+            raise OSError(error.errno, error.strerror, str(file)) from None
         raise

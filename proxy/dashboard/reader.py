@@ -9,19 +9,21 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
 from sluice.proxy.meter import StatsReader
 from sluice.proxy.meter.holdout import Comparison
 from sluice.proxy.meter.stats import compare_by
-from sluice.proxy.meter.store import MAX_CONVERSATIONS, Conversation, TurnRow
+from sluice.proxy.meter.store import Conversation, TurnRow
 from sluice.proxy.meter.turn import day_of
 
-_SNAPSHOT_LIFE_S = 10.0
 _COMPARISON_LIFE_S = 60.0
 _COMPARISON_WAIT_S = 0.2
 _MAX_GROUPS = 12
+_MAX_COMPARED = 256
+"""Keys whose comparison is remembered."""
 _MAX_REWRITTEN = 20
 """Conversations whose rewrites are listed, of the newest `_NUM_LOOKED_AT`."""
 _NUM_LOOKED_AT = 200
@@ -51,6 +53,11 @@ class Rewritten(msgspec.Struct, frozen=True):
     tokens_after: int
 
 
+class _Compared(NamedTuple):
+    at_s: float
+    groups: dict[str, dict[str, Comparison]]
+
+
 class Reader:
     """Reads the meter for the pages.
 
@@ -62,14 +69,11 @@ class Reader:
     def __init__(self, stats: StatsReader, clock: Callable[[], float] = time.monotonic) -> None:
         self._stats = stats
         self._clock = clock
-        self._reading = asyncio.Lock()
-        self._taken: tuple[float, list[Conversation]] | None = None
-        self._compared_at_s = -_COMPARISON_LIFE_S
-        self._compared: dict[str, dict[str, Comparison]] = {}
-        self._comparing: asyncio.Task[None] | None = None
+        self._compared: dict[str | None, _Compared] = {}
+        self._comparing: dict[str | None, asyncio.Task[None]] = {}
 
     async def page(
-        self, start: int, limit: int, sort: str, query: str, titles: Mapping[str, str]
+        self, start: int, limit: int, sort: str, query: str, titles: Mapping[str, str], key: str | None = None
     ) -> tuple[list[Conversation], int]:
         """Some of the conversations, and how many there are.
 
@@ -79,10 +83,11 @@ class Reader:
             sort: a key of `SORTS`.
             query: words that id, model, key, mode, upstream or title must hold; empty takes all.
             titles: of those conversations whose content may be seen.
+            key: under which they ran; None: any.
         """
-        if sort == "recent" and not query.strip():
+        if key is None and sort == "recent" and not query.strip():
             return await self._stats.conversations(start, limit), await self._stats.num_conversations()
-        found: Sequence[Conversation] = await self._conversations()
+        found: Sequence[Conversation] = await self._stats.recent(key)
         if words := query.lower().split():
             found = [one for one in found if all(word in _haystack(one, titles) for word in words)]
         if sort != "recent":
@@ -94,40 +99,39 @@ class Reader:
         turns = await asyncio.gather(*(self._stats.turns(one.id) for one in conversations))
         return [_thinned(rows) for rows in turns]
 
-    async def measured(self) -> dict[str, dict[str, Comparison]]:
+    async def measured(self, key: str | None = None) -> dict[str, dict[str, Comparison]]:
         """The saving against the holdout by day (of the first turn), model and key, where both arms hold something.
 
         Never waited for: thousands of resamples take a moment, and the next look finds them.
         """
-        is_old = self._clock() - self._compared_at_s >= _COMPARISON_LIFE_S
-        if is_old and (self._comparing is None or self._comparing.done()):
-            self._comparing = asyncio.get_running_loop().create_task(self._compare(), name="sluice-compare")
-            await asyncio.wait((self._comparing,), timeout=_COMPARISON_WAIT_S)
-        return self._compared
+        found = self._compared.get(key, _Compared(-_COMPARISON_LIFE_S, {}))
+        if self._clock() - found.at_s < _COMPARISON_LIFE_S:
+            return found.groups
+        if key not in self._comparing:
+            task = asyncio.get_running_loop().create_task(self._compare(key), name="sluice-compare")
+            self._comparing[key] = task
+            task.add_done_callback(lambda _: self._comparing.pop(key, None))
+        await asyncio.wait((self._comparing[key],), timeout=_COMPARISON_WAIT_S)
+        return self._compared.get(key, found).groups
 
     async def aclose(self) -> None:
         """Wait for what is being compared."""
-        if self._comparing is not None:
-            await asyncio.wait((self._comparing,))
+        if self._comparing:
+            await asyncio.wait(self._comparing.values())
 
-    async def _compare(self) -> None:
-        self._compared = await asyncio.to_thread(_compare, await self._conversations())
-        self._compared_at_s = self._clock()
+    async def _compare(self, key: str | None) -> None:
+        groups = await asyncio.to_thread(_compare, await self._stats.recent(key))
+        self._compared[key] = _Compared(self._clock(), groups)
+        while len(self._compared) > _MAX_COMPARED:
+            del self._compared[next(iter(self._compared))]
 
-    async def rewritten(self) -> list[Rewritten]:
+    async def rewritten(self, key: str | None = None) -> list[Rewritten]:
         """The latest rewrites, newest first."""
-        newest = await self._stats.conversations(0, _NUM_LOOKED_AT)
+        newest = await self._stats.conversations(0, _NUM_LOOKED_AT, key)
         found = [one for one in newest if one.sums.get("epochs", 0) > 0][:_MAX_REWRITTEN]
         turns = await asyncio.gather(*(self._stats.turns(one.id) for one in found))
         all_of_them = [each for one, rows in zip(found, turns, strict=True) for each in rewrites_of(one.id, rows)]
         return sorted(all_of_them, key=lambda each: -each.at_s)[:_MAX_REWRITTEN]
-
-    async def _conversations(self) -> list[Conversation]:
-        async with self._reading:
-            now_s = self._clock()
-            if self._taken is None or now_s - self._taken[0] > _SNAPSHOT_LIFE_S:
-                self._taken = now_s, await self._stats.conversations(0, MAX_CONVERSATIONS)
-            return self._taken[1]
 
 
 def rewrites_of(conversation: str, rows: Sequence[TurnRow]) -> list[Rewritten]:

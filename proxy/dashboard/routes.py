@@ -93,12 +93,12 @@ async def overview(request: Request) -> Response:
     """Figures of the last `days` days: what `/v1/stats` tells, the saving by group, rewrites, the largest files."""
     viewer, services = await viewer_of(request), _services(request)
     reader = _reader(request)
-    stats = await services.stats.stats(number_of(request, "days", 30, 1, MAX_DAYS))
+    stats = await services.stats.stats(number_of(request, "days", 30, 1, MAX_DAYS), viewer.key_id)
     return _json(
         {
             **msgspec.to_builtins(stats),
-            "measured": await reader.measured(),
-            "rewritten": await reader.rewritten(),
+            "measured": await reader.measured(viewer.key_id),
+            "rewritten": await reader.rewritten(viewer.key_id),
             "files": _files(await _visible(services, viewer)),
         }
     )
@@ -119,7 +119,7 @@ async def conversations(request: Request) -> Response:
     titles = {summary.conversation: summary.title for summary in await _visible(services, viewer)}
     reader = _reader(request)
     query = request.query_params.get("q", "")[:_MAX_QUERY_CHARS]
-    found, total = await reader.page(start, limit, sort, query, titles)
+    found, total = await reader.page(start, limit, sort, query, titles, viewer.key_id)
     sizes = await reader.sizes(found)
     return _json(
         {
@@ -140,8 +140,8 @@ async def conversation(request: Request) -> Response:
     """
     viewer, services = await viewer_of(request), _services(request)
     name: str = request.path_params["conversation_id"]
+    found = await services.stats.conversation(name, viewer.key_id)
     rows = await services.stats.turns(name)
-    found = await services.stats.conversation(name)
     if not rows or found is None:
         raise UnknownConversationError(name)
     title = next((one.title for one in await _visible(services, viewer) if one.conversation == name), None)
@@ -230,6 +230,7 @@ async def searches(request: Request) -> Response:
             "searches": [
                 {**fields_of(one, "tenant", "query"), "query": one.query if viewer.may_read(one.tenant) else None}
                 for one in found
+                if viewer.key_id is None or viewer.may_read(one.tenant)
             ]
         }
     )

@@ -1,7 +1,7 @@
 """Who looks at the dashboard, and what that person may see.
 
-Figures are for whoever the proxy serves: on loopback without keys everybody on this machine, else who has a key.
-Content is for the key that a conversation ran under, and for the proxy's owner, who has the dashboard's own key.
+Without proxy keys, figures are for everybody on this machine. With them, each key is shown its own figures and content,
+and the proxy's owner, who has the dashboard's own key, all.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ class Viewer:
     """Of the key."""
     tenant: bytes = b""
     """Whose content this is; empty for others than holders of a key."""
+    key_id: str | None = None
+    """Whose figures may be shown; None: everybody's."""
 
     def may_read(self, tenant: bytes) -> bool:
         """Whether the content of a tenant may be shown."""
@@ -45,13 +47,13 @@ async def viewer_of(request: Request) -> Viewer:
     services: Services = request.app.state.services
     settings = services.settings
     text = find(request.scope["headers"], HEADER)
-    owners = settings.dashboard_key
-    if text and owners is not None and hmac.compare_digest(text.encode(), owners.get_secret_value().encode()):
+    if services.access.is_owners(text):
         return Viewer("owner", "owner")
     if settings.wants_keys:
         key = await services.access.identify(text)
         assert key is not None, "keys are wanted"
-        return Viewer("key", key.name, tenant_of(request.scope["headers"], await services.store.secret()))
+        tenant = tenant_of(request.scope["headers"], await services.store.secret())
+        return Viewer("key", key.name, tenant, key.id)
     if text:
         raise UnknownKeyError
     return Viewer("guest")

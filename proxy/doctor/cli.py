@@ -39,8 +39,9 @@ async def _examine(config: Path | None, *, is_offline: bool, is_json: bool) -> i
 
     from sluice.proxy.doctor.configuration import examine_environment, examine_settings, read_settings
     from sluice.proxy.doctor.finding import Verdict
-    from sluice.proxy.doctor.installation import examine_installation
+    from sluice.proxy.doctor.installation import examine_installation, examine_needs
     from sluice.proxy.doctor.reach import examine_reach
+    from sluice.proxy.doctor.scoring import examine_model
 
     num_bad = 0
 
@@ -56,7 +57,12 @@ async def _examine(config: Path | None, *, is_offline: bool, is_json: bool) -> i
         show(finding)
     if settings is None:
         return num_bad
-    for finding in (*examine_settings(settings), *examine_environment(os.environ, settings)):
+    for finding in (
+        *examine_settings(settings),
+        *examine_environment(os.environ, settings),
+        *examine_needs(settings),
+        *examine_model(settings),
+    ):
         show(finding)
     if not is_offline:
         async for finding in examine_reach(settings):

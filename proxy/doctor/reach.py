@@ -1,4 +1,7 @@
-"""What answers: the port, a proxy that runs there already, the state store, the upstreams. The only part that waits."""
+"""What answers: the port, a proxy that runs there already, the state store, the scorer, the upstreams.
+
+The only part that waits, with `scoring.examine_server`.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import httpx
 
 from sluice.compressor import StateError
 from sluice.proxy.doctor.finding import Finding, bad, good, note
+from sluice.proxy.doctor.scoring import examine_server
 from sluice.proxy.settings import Settings
 from sluice.proxy.upstreams.settings import UpstreamSettings
 
@@ -25,8 +29,10 @@ async def examine_reach(settings: Settings) -> AsyncIterator[Finding]:
     if settings.redis_url is not None:
         for finding in await examine_redis(settings):
             yield finding
-    for finding in await asyncio.gather(*(examine_upstream(one) for one in settings.all_upstreams)):
-        yield finding
+    asked = [examine_server(settings, TIMEOUT_S), *(examine_upstream(one) for one in settings.all_upstreams)]
+    for answered in await asyncio.gather(*asked):
+        if answered is not None:
+            yield answered
 
 
 async def examine_port(host: str, port: int) -> Finding:
@@ -94,8 +100,7 @@ async def examine_upstream(upstream: UpstreamSettings) -> Finding:
     """Ask an upstream for its health, or for its models: that a credential is wanted is an answer."""
     subject = f"upstream {upstream.name}"
     known = upstream.known
-    named = upstream.origin or (upstream.replicas[0] if upstream.replicas else known.origin) or ""
-    origin = named.removesuffix(known.base)
+    origin = upstream.address
     path = known.health if known.health is not None else known.base + "/models"
     try:
         async with httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False) as client:

@@ -19,7 +19,9 @@ _MAX_ROWS = 20
 
 @click.command()
 @click.option("--url", default="http://127.0.0.1:8790", show_default=True, envvar="SLUICE_URL", help="The proxy's.")
-@click.option("--key", envvar="SLUICE_KEY", help="A proxy key, where the proxy asks for one.")
+@click.option(
+    "--key", envvar="SLUICE_KEY", help="A proxy key, where the proxy asks for one: its figures; dashboard_key: all."
+)
 @click.option("--days", type=click.IntRange(1, 400), default=30, show_default=True, help="So many, until today (UTC).")
 @click.option("--json", "is_json", is_flag=True, help="All figures, as one JSON object.")
 def stats(url: str, key: str | None, days: int, is_json: bool) -> None:

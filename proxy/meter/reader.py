@@ -24,6 +24,8 @@ _EVENT_END = re.compile(b"|".join(_EVENT_ENDS))
 _KEY = b'"usage"'
 _NO_USAGE = b'"usage":null'
 """In all events of a chat stream but the last."""
+_REFUSED = re.compile(rb";\s*q\s*=\s*0(?:\.0*)?\s*$")
+"""Behind an encoding that the client does not take (RFC 9110, 12.4.2)."""
 
 
 class _Holder(msgspec.Struct):
@@ -159,7 +161,8 @@ def readable(headers: Sequence[Header]) -> list[Header]:
 
 
 def _readable(accepted: bytes) -> bytes:
-    names = [part.partition(b";")[0].strip().lower() for part in accepted.split(b",") if b"q=0" not in part]
+    taken = (part for part in accepted.split(b",") if _REFUSED.search(part) is None)
+    names = [part.partition(b";")[0].strip().lower() for part in taken]
     return b", ".join(name for name in names if name in (b"gzip", b"deflate")) or accepted
 
 

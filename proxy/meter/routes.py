@@ -1,4 +1,7 @@
-"""`GET /v1/stats` and the recent conversations behind it, as JSON. Counts and ids, never content."""
+"""`GET /v1/stats` and the recent conversations behind it, as JSON. Counts and ids, never content.
+
+Where proxy keys are asked for, each is told of what ran under it; the proxy's owner, by the dashboard key, of all.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from sluice.proxy.access.guard import STATE_KEY
+from sluice.proxy.access.keys import ProxyKey
 from sluice.proxy.backend_stats import read_backends
 from sluice.proxy.errors import InvalidFieldError, UnknownConversationError
 from sluice.proxy.meter.stats_reader import StatsReader
@@ -18,7 +23,7 @@ async def stats(request: Request) -> Response:
     Raises:
         InvalidFieldError: `days` is no whole number in range.
     """
-    found = await _reader(request).stats(number_of(request, "days", 30, 1, MAX_DAYS))
+    found = await _reader(request).stats(number_of(request, "days", 30, 1, MAX_DAYS), _key(request))
     backends = await read_backends(request.app.state.services.upstreams.local_urls)
     return _json(
         {**msgspec.to_builtins(found), "backends": {name: figures.as_json() for name, figures in backends.items()}}
@@ -33,7 +38,7 @@ async def conversations(request: Request) -> Response:
     """
     start = number_of(request, "start", 0, 0, MAX_CONVERSATIONS)
     limit = number_of(request, "limit", 100, 1, MAX_CONVERSATIONS)
-    found = await _reader(request).conversations(start, limit)
+    found = await _reader(request).conversations(start, limit, _key(request))
     return _json(
         {"conversations": [{"id": one.id, **fields_of(one.about), **fields_of(one, "id", "about")} for one in found]}
     )
@@ -43,10 +48,10 @@ async def conversation(request: Request) -> Response:
     """`GET /v1/stats/conversations/{id}`: the turns of one.
 
     Raises:
-        UnknownConversationError: none is kept under this id.
+        UnknownConversationError: none is kept under this id, or it is another key's.
     """
     name: str = request.path_params["conversation_id"]
-    rows: list[TurnRow] = [*await _reader(request).turns(name)]
+    rows: list[TurnRow] = [*await _reader(request).turns(name, _key(request))]
     if not rows:
         raise UnknownConversationError(name)
     return _json({"id": name, "turns": [fields_of(row) for row in rows]})
@@ -55,6 +60,12 @@ async def conversation(request: Request) -> Response:
 def _reader(request: Request) -> StatsReader:
     reader: StatsReader = request.app.state.services.stats
     return reader
+
+
+def _key(request: Request) -> str | None:
+    """Whose figures may be told; None: everybody's."""
+    key: ProxyKey | None = request.scope["state"].get(STATE_KEY)
+    return key.id if key is not None else None
 
 
 def number_of(request: Request, name: str, default: int, low: int, high: int) -> int:

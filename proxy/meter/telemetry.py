@@ -6,6 +6,7 @@ The only module that imports OpenTelemetry; it is imported where an endpoint is 
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
 
 from sluice.proxy.errors import ConfigError
@@ -97,6 +98,21 @@ class Telemetry:
         self._meters.shutdown(timeout_millis=_TIMEOUT_S * 1000)
 
 
+def check_installed(endpoint: str) -> None:
+    """Check that what sends there can be made.
+
+    Raises:
+        ConfigError: OpenTelemetry is not installed.
+    """
+    for module in ("opentelemetry.sdk.trace", "opentelemetry.exporter.otlp.proto.http.trace_exporter"):
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                f"otlp_endpoint = {endpoint!r} needs the module {error.name!r}: pip install 'sluicegate[otel]'"
+            ) from None
+
+
 def make_telemetry(endpoint: str) -> Telemetry:
     """Make what sends to a collector.
 
@@ -106,18 +122,15 @@ def make_telemetry(endpoint: str) -> Telemetry:
     Raises:
         ConfigError: OpenTelemetry is not installed.
     """
-    try:
-        from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-        from opentelemetry.sdk.metrics import MeterProvider
-        from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
-        from opentelemetry.sdk.resources import Resource
-        from opentelemetry.sdk.trace import TracerProvider
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"otlp_endpoint = {endpoint!r} needs the module {error.name!r}: pip install 'sluicegate[otel]'"
-        ) from None
+    check_installed(endpoint)
+    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
     base = endpoint.rstrip("/")
     resource = Resource.create({"service.name": "sluice"})
     tracers = TracerProvider(resource=resource, shutdown_on_exit=False)

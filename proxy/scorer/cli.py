@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import click
@@ -35,6 +36,10 @@ def serve(host: str, port: int, model: Path | None, device: str, allow_public: b
     """
     import uvicorn
 
+    from sluice.proxy.doctor.installation import EXTRAS, is_installed
+
+    if missing := [module for module in EXTRAS["scorer"][0] if not is_installed(module)]:
+        raise click.ClickException(f"{', '.join(missing)}: not installed; run: pip install 'sluicegate[scorer]'")
     from sluice.compressor.scoring import ModelFileError
     from sluice.compressor.scoring.neural.batcher import Batcher
     from sluice.compressor.scoring.neural.card import read_card
@@ -63,7 +68,8 @@ def serve(host: str, port: int, model: Path | None, device: str, allow_public: b
         config = uvicorn.Config(
             ScorerApp(batcher, address), http="httptools", ws="none", log_config=None, access_log=False, lifespan="on"
         )
-        uvicorn.Server(config).run(sockets=[listener])
+        with contextlib.suppress(KeyboardInterrupt):  # told to end, and it has
+            uvicorn.Server(config).run(sockets=[listener])
 
 
 @scorer.command()
@@ -73,13 +79,13 @@ def export(to: Path, model: Path | None) -> None:
     """Write a model's base into the folder TO, for vLLM, and say how it is served."""
     from sluice.backend.errors import BackendError
     from sluice.compressor.scoring import ModelFileError
-    from sluice.compressor.scoring.neural.card import read_card
-    from sluice.compressor.scoring.neural.loading import default_folder
-    from sluice.proxy.scorer.bases import folders_for
-    from sluice.proxy.scorer.vllm import served_name
 
     try:
+        from sluice.compressor.scoring.neural.card import read_card
         from sluice.compressor.scoring.neural.export import export_base
+        from sluice.compressor.scoring.neural.loading import default_folder
+        from sluice.proxy.scorer.bases import folders_for
+        from sluice.proxy.scorer.vllm import served_name
 
         folder = model or default_folder()
         card = read_card(folder)

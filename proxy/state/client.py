@@ -22,7 +22,8 @@ _LATE_S = 0.02
 """Where a timer comes later than this, the process had no time, and nothing is said about Redis."""
 _MAX_WAITS = 4
 KEY_PREFIX = b"sluice:1:"
-"""The number is the version of what is stored: a change of form gets another, and old state expires unread."""
+"""The number is the version of the layout. Proxy keys and the tenants' secret, which never expire, stand under it, too:
+what changes its form changes its own version (`ledger.RECORD_VERSION`), and what cannot be read counts as lost."""
 
 
 class RedisClient:

@@ -25,7 +25,8 @@ _BATCH = 500
 _MAX_TICKS = 16
 """A store that stays lost, or full, is tried more and more seldom, down to once in so many ticks."""
 _MAX_TOUCHED = 100_000
-"""Keys whose last slide is remembered; one that is forgotten is slid again, which does no harm."""
+"""Keys whose last slide is remembered, and keys that are to be slid: one that is forgotten of the former is slid again,
+which does no harm, and one that finds no room among the latter is noted when it is next used."""
 
 
 class FrontedStore:
@@ -128,7 +129,8 @@ class FrontedStore:
                 secret = await self._ask(self._remote.secret())
             except StateError as error:
                 secret = await self._local.secret()
-                logger.warning(fields("state_secret_is_local", reason=error))
+                effect = "until it is started again, other processes do not find what this one keeps"
+                logger.warning(fields("state_secret_is_local", reason=error, effect=effect))
             self._secret = self._secret or secret
         return self._secret
 
@@ -168,6 +170,8 @@ class FrontedStore:
 
     def _used(self, keys: Iterable[bytes]) -> None:
         """Note that records were served from here alone, so that they do not expire there under a live conversation."""
+        if len(self._to_touch) >= _MAX_TOUCHED:
+            return  # the store has been lost for long
         due = self._clock() - self._touch_after_s
         num_before = len(self._to_touch)
         self._to_touch.update(key for key in keys if self._touched_at.get(key, due) <= due)

@@ -6,7 +6,7 @@ Knows no sockets, and not in which order upstreams are asked.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from sluice.proxy.errors import ForeignCredentialError, RequestError
@@ -96,12 +96,14 @@ class Addressing:
             body = self._translator.cleaned(wire, body, settings.known.name)
         if outgoing.model in settings.rename and body:
             body = rename_model(body, settings.rename)
-        headers = self._headers(upstream, outgoing, spoken or wire, primary, translated_to)
+        family = spoken or wire
+        if path.startswith(_MESSAGES_PATH) or settings.known.wires == {MESSAGES}:
+            family = MESSAGES  # of its other routes, too, such as files and batches
+        headers = self._headers(upstream, outgoing, family, primary, translated_to)
         if headers is None:
             return None
         if upstream.target.origin != primary.target.origin:
             path = path_without_credential(path)
-        family = MESSAGES if path.startswith(_MESSAGES_PATH) else spoken or wire
         path = settings.known.base_of(family) + path.removeprefix("/v1")
         return Addressed(path, headers, body, translated_to)
 
@@ -113,15 +115,10 @@ class Addressing:
         """
         request = self.address(upstream, Outgoing("GET", path, headers), upstream)
         assert request is not None, "only fallbacks are passed over"
-        known, secret = upstream.settings.known, upstream.settings.secret
-        if known.wires != {MESSAGES}:
+        if upstream.settings.known.wires != {MESSAGES}:
             return request
-        # Anthropic gives twenty at a time unless it is asked for more, and takes no bearer token for a key.
-        headers = list(request.headers)
-        if secret is not None:
-            headers = with_credential(headers, secret.get_secret_value(), known.auth_of(MESSAGES))
-        headers = [*(header for header in headers if header[0] != _VERSION[0]), _VERSION]
-        return Addressed(request.path + "?limit=1000", headers, b"", None)
+        # Anthropic gives twenty at a time unless it is asked for more.
+        return replace(request, path=request.path + "?limit=1000")
 
     def _spoken(self, upstream: Addressee, wire: WireName | None, path: str) -> WireName | None:
         """The format in which an upstream is spoken to; None where it knows none that the request can be put in."""
@@ -138,18 +135,26 @@ class Addressing:
         self,
         upstream: Addressee,
         outgoing: Outgoing,
-        wire: WireName | None,
+        family: WireName | None,
         primary: Addressee,
         translated_to: WireName | None,
     ) -> list[Header] | None:
-        """Headers for an upstream, with the credential that is meant for it; None where there is none to be had."""
+        """Headers for an upstream, with the credential that is meant for it; None where there is none to be had.
+
+        Args:
+            upstream: who gets them.
+            outgoing: the request as it is to be forwarded.
+            family: the format whose route is asked for; None where it belongs to none.
+            primary: the upstream that the request is meant for.
+            translated_to: see `Addressed`.
+        """
         settings, known = upstream.settings, upstream.settings.known
         headers = list(outgoing.headers)
         if translated_to is not None:
             assert self._translator is not None
             headers = self._translator.headers(translated_to, headers)
         if settings.secret is not None:
-            headers = with_credential(headers, settings.secret.get_secret_value(), known.auth_of(wire))
+            headers = with_credential(headers, settings.secret.get_secret_value(), known.auth_of(family))
         elif not settings.takes_clients_credential:
             headers = without_credential(headers)
         elif upstream.target.origin != primary.target.origin:
@@ -159,7 +164,7 @@ class Addressing:
             if owner is not None and not known.is_local and known is not ANY and owner != known.name:
                 raise ForeignCredentialError(owner, settings.name)
             if translated_to is not None:
-                headers = with_credential(headers, token, known.auth_of(wire))
-        if wire is MESSAGES and all(name != _VERSION[0] for name, _ in headers):
+                headers = with_credential(headers, token, known.auth_of(family))
+        if family is MESSAGES and all(name != _VERSION[0] for name, _ in headers):
             headers.append(_VERSION)
         return headers

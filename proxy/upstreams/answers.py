@@ -11,10 +11,14 @@ from sluice.proxy.upstreams.types import Answer
 
 _MAX_HELD_BYTES = 64 * 1024
 _HOLD_TIMEOUT_S = 2.0
+_OF_BODY = (b"content-length", b"content-encoding", b"transfer-encoding")
 
 
 class HeldAnswer:
     """An answer whose body is in memory; see `Answer`."""
+
+    is_whole = True
+    """Whether it is all that the upstream said; else its head is all that is left of it."""
 
     def __init__(self, status: int, headers: Sequence[Header], body: bytes) -> None:
         self.status = status
@@ -32,9 +36,15 @@ class HeldAnswer:
         """See `Answer`."""
 
 
-async def hold(answer: Answer, *, max_bytes: int = _MAX_HELD_BYTES) -> HeldAnswer | None:
-    """Read a short answer into memory and release its connection; None where it is long, slow or broken off."""
+async def hold(answer: Answer, *, max_bytes: int = _MAX_HELD_BYTES) -> HeldAnswer:
+    """Read a short answer into memory and release its connection.
+
+    One that is long, slow or broken off becomes an answer without a body, and is not whole.
+    """
     parts: list[bytes] = []
+    headers = [(name, value) for name, value in answer.headers if name.lower() not in _OF_BODY]
+    held = HeldAnswer(answer.status, [*headers, (b"content-length", b"0")], b"")
+    held.is_whole = False
     num_bytes = 0
     try:
         async with asyncio.timeout(_HOLD_TIMEOUT_S):
@@ -42,9 +52,9 @@ async def hold(answer: Answer, *, max_bytes: int = _MAX_HELD_BYTES) -> HeldAnswe
                 parts.append(part)
                 num_bytes += len(part)
                 if num_bytes > max_bytes:
-                    return None
+                    return held
     except (UpstreamError, TimeoutError):
-        return None
+        return held
     finally:
         answer.close()
     headers = [(name, value) for name, value in answer.headers if name.lower() != b"transfer-encoding"]

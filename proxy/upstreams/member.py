@@ -46,8 +46,6 @@ def make_member(
         placements: where conversations were sent, shared with other proxies; None: there are none.
     """
     preset = settings.known
-    named = settings.origin or (settings.replicas[0] if settings.replicas else preset.origin)
-    origin = (named or "").removesuffix(preset.base)
     profile: Profile = PROFILES[settings.profile_name]
     if cache_ttl_s is not None:
         profile = replace(profile, ttl_s=cache_ttl_s)
@@ -56,24 +54,24 @@ def make_member(
         settings,
         Target(
             settings.name,
-            origin,
+            settings.address,
             profile,
             settings.wires if settings.wires is not None else preset.wires,
             settings.is_local if settings.is_local is not None else preset.is_local,
             settings.rename,
         ),
-        _connect(settings, origin, replace(limits, **own), placements),
+        _connect(settings, replace(limits, **own), placements),
         Breaker(max_failures=policy.breaker_failures, retry_s=policy.breaker_retry_s),
         policy.max_retries if settings.max_retries is None else settings.max_retries,
     )
 
 
-def _connect(settings: UpstreamSettings, origin: str, limits: HttpLimits, placements: Placements | None) -> Upstream:
+def _connect(settings: UpstreamSettings, limits: HttpLimits, placements: Placements | None) -> Upstream:
     if not settings.replicas:
-        return HttpUpstream(origin, limits)
+        return HttpUpstream(settings.address, limits)
     base = settings.known.base
     return ReplicaUpstream(
-        origin,
+        settings.address,
         [replica.removesuffix(base) for replica in settings.replicas],
         limits,
         kv_events=settings.kv_events,

@@ -36,7 +36,8 @@ class Pool:
         self._limits = limits
         self._host, self._port = url.raw_host or "", url.port or 80
         self._tls = _tls() if url.scheme == "https" else None
-        self._idle: list[Connection] = []
+        self._idle: dict[Connection, None] = {}
+        """In the order in which they came free."""
         self._open: set[Connection] = set()
         self._sweeping: asyncio.TimerHandle | None = None
 
@@ -48,7 +49,7 @@ class Pool:
             UpstreamUnreachableError: there is none to be had.
         """
         while self._idle:
-            connection = self._idle.pop()
+            connection, _ = self._idle.popitem()
             if connection.is_open and connection.idle_since_s + KEEP_ALIVE_S > asyncio.get_running_loop().time():
                 return connection
             connection.abort()
@@ -88,21 +89,19 @@ class Pool:
         return connection
 
     def _came_free(self, connection: Connection) -> None:
-        self._idle.append(connection)
+        self._idle[connection] = None
         if self._sweeping is None:
             self._sweeping = asyncio.get_running_loop().call_later(KEEP_ALIVE_S, self._sweep)
 
     def _was_lost(self, connection: Connection) -> None:
         self._open.discard(connection)
-        if connection in self._idle:
-            self._idle.remove(connection)
+        self._idle.pop(connection, None)
 
     def _sweep(self) -> None:
         """Close what nobody has used for a while."""
         loop = asyncio.get_running_loop()
-        old = [one for one in self._idle if one.idle_since_s + KEEP_ALIVE_S <= loop.time()]
-        self._idle = [one for one in self._idle if one not in old]
-        for connection in old:
+        for connection in [one for one in self._idle if one.idle_since_s + KEEP_ALIVE_S <= loop.time()]:
+            del self._idle[connection]
             connection.abort()
         self._sweeping = loop.call_later(KEEP_ALIVE_S, self._sweep) if self._idle else None
 

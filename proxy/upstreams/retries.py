@@ -97,8 +97,9 @@ def may_fall_back(error: UpstreamError) -> bool:
 
 
 def speaks_against_upstream(error: UpstreamError) -> bool:
-    """Whether an error counts for the circuit breaker; one of our own limits does not."""
-    return not isinstance(error, UpstreamPoolTimeoutError)
+    """Whether an error counts for the circuit breaker; others say nothing of it, neither good nor bad."""
+    was_stale = isinstance(error, UpstreamDisconnectedError) and error.was_stale
+    return not (was_stale or isinstance(error, UpstreamPoolTimeoutError))
 
 
 def forbids_retry(headers: Iterable[Header], body: bytes) -> bool:

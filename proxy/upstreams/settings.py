@@ -29,7 +29,10 @@ def check_origin(url: str) -> str:
         raise ValueError("must hold no credential")
     if parts.query or parts.fragment:
         raise ValueError("must have no query and no fragment")
-    _ = parts.port  # raises ValueError where it is no number
+    try:
+        _ = parts.port
+    except ValueError:  # whose text quotes it: behind a user's name it would be a password
+        raise ValueError("must have a number up to 65535 for its port") from None
     return url.rstrip("/").removesuffix("/v1").rstrip("/")
 
 
@@ -92,6 +95,12 @@ class UpstreamSettings(BaseModel):
     def known(self) -> Preset:
         """What is known of it."""
         return PRESETS[self.preset] if self.preset is not None else ANY
+
+    @property
+    def address(self) -> str:
+        """Where it is: `origin`, else its first replica, else what the preset knows; less what stands for `/v1`."""
+        named = self.origin or (self.replicas[0] if self.replicas else self.known.origin) or ""
+        return named.removesuffix(self.known.base)
 
     @property
     def profile_name(self) -> str:
@@ -173,8 +182,7 @@ def check_upstreams(upstreams: Sequence[UpstreamSettings]) -> None:
             other = by_name.get(name)
             if other is None or other is upstream:
                 raise ValueError(f"upstream {upstream.name!r} has the fallback {name!r}, which is no other upstream")
-            is_elsewhere = (other.origin or other.known.origin) != (upstream.origin or upstream.known.origin)
-            if other.takes_clients_credential and is_elsewhere:
+            if other.takes_clients_credential and other.address != upstream.address:
                 raise ValueError(
                     f"upstream {name!r} needs a credential of its own to be a fallback of {upstream.name!r}: "
                     "the client's is not sent there"

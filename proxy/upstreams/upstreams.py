@@ -13,15 +13,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sluice.proxy.errors import ForeignCredentialError, UpstreamError, rendering_of
+from sluice.proxy.error_table import rendering_of
+from sluice.proxy.errors import UpstreamError
 from sluice.proxy.headers import Header
 from sluice.proxy.log import fields, logger
 from sluice.proxy.upstreams.addressing import Addressed, Addressing
-from sluice.proxy.upstreams.answers import HeldAnswer, RoutedAnswer, hold
+from sluice.proxy.upstreams.answers import RoutedAnswer, hold
 from sluice.proxy.upstreams.limits import HttpLimits
+from sluice.proxy.upstreams.listing import list_models
 from sluice.proxy.upstreams.member import Member, make_member
 from sluice.proxy.upstreams.metrics import UpstreamMetrics
-from sluice.proxy.upstreams.models import Routing, merge_lists
+from sluice.proxy.upstreams.models import Routing
 from sluice.proxy.upstreams.retries import (
     FAILED_STATUSES,
     RETRIED_STATUSES,
@@ -39,9 +41,6 @@ from sluice.proxy.wire import Outgoing, WireName
 
 if TYPE_CHECKING:
     from sluice.backend.router.placements import Placements
-
-_LIST_TIMEOUT_S = 10.0
-_MAX_LIST_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,22 +186,7 @@ class Upstreams:
         everyone = list(self._upstreams.values())
         if len(everyone) == 1:
             return await self.send(everyone[0].target, Outgoing("GET", path, headers))
-        plain = [(name, value) for name, value in headers if name != b"accept-encoding"]
-        asked = [*plain, (b"accept-encoding", b"identity")]
-        answers = await asyncio.gather(*(self._list(upstream, asked) for upstream in everyone))
-        held = [answer for answer in answers if isinstance(answer, HeldAnswer)]
-        if not held:
-            raise next(answer for answer in answers if isinstance(answer, UpstreamError))
-        if all(answer.status != 200 for answer in held):
-            return held[0]
-        listed = [
-            (upstream.settings, answer.body if answer.status == 200 else b"")
-            for upstream, answer in zip(everyone, answers, strict=True)
-            if isinstance(answer, HeldAnswer)
-        ]
-        body = merge_lists(listed, self._routing)
-        length = (b"content-length", b"%d" % len(body))
-        return HeldAnswer(200, [(b"content-type", b"application/json"), length], body)
+        return await list_models(everyone, headers, self._addressing, self._routing)
 
     async def ping(self, name: str) -> None:
         """Return once an upstream can serve.
@@ -256,7 +240,8 @@ class Upstreams:
                 answer = await upstream.http.send(method, request.path, request.headers, request.body)
             except UpstreamError as caught:
                 error = caught
-                self._note(upstream, is_good=not speaks_against_upstream(error))
+                if speaks_against_upstream(error):
+                    self._note(upstream, is_good=False)
                 reason = rendering_of(error).code
                 goes_on = may_fall_back(error)
                 wait_s = None if is_last or not is_retried_error(error) else self._wait_s(num_retries, error=error)
@@ -266,12 +251,8 @@ class Upstreams:
                 goes_on = answer.status in RETRIED_STATUSES
                 if not goes_on or (is_last and not has_fallback):
                     return _Outcome(upstream, request, num_retries + 1, answer, None, may_fall_back=goes_on)
-                held = await hold(answer)
-                headers = [(name.lower(), value) for name, value in answer.headers]
-                if held is None:  # its connection is closed; what it said is lost but for its head
-                    length = (b"content-length", b"0")
-                    held = HeldAnswer(answer.status, [*(h for h in headers if h[0] != length[0]), length], b"")
-                answer = held
+                answer = held = await hold(answer)
+                headers = [(name.lower(), value) for name, value in held.headers]
                 wait_s = None
                 if not is_last and not forbids_retry(headers, held.body):
                     wait_s = self._wait_s(num_retries, headers=headers)
@@ -300,20 +281,3 @@ class Upstreams:
         if breaker.is_open != was_open:
             self._metrics.set_open(name, is_open=breaker.is_open)
             logger.warning(fields("upstream_passed_over" if breaker.is_open else "upstream_is_back", upstream=name))
-
-    async def _list(self, upstream: Member, headers: Sequence[Header]) -> HeldAnswer | UpstreamError:
-        """Ask one upstream for its models."""
-        try:
-            request = self._addressing.address_list(upstream, "/v1/models", headers)
-        except ForeignCredentialError as error:
-            return UpstreamError(str(error))
-        try:
-            async with asyncio.timeout(_LIST_TIMEOUT_S):
-                answer = await hold(
-                    await upstream.http.send("GET", request.path, request.headers), max_bytes=_MAX_LIST_BYTES
-                )
-        except TimeoutError:
-            return UpstreamError(f"upstream {upstream.target.origin} lists no models within {_LIST_TIMEOUT_S:g} s")
-        except UpstreamError as error:
-            return error
-        return answer or UpstreamError(f"upstream {upstream.target.origin} gives no usable list of models")

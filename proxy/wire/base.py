@@ -13,6 +13,8 @@ from sluice.proxy.body import Body, Shape, parse_body
 from sluice.proxy.wire.types import WireName
 
 _RESERVES = ("max_completion_tokens", "max_output_tokens", "max_tokens")
+_MAX_DIGITS = 12
+"""Of a number of tokens; what is longer is no such number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,6 @@ class Wire:
     def num_reserved(self, body: Body) -> int:
         """Tokens that a request reserves for its answer."""
         for name in _RESERVES:
-            if (value := body.field(name)).isdigit():
+            if (value := body.field(name)).isdigit() and len(value) <= _MAX_DIGITS:
                 return int(value)
         return 0

@@ -6,7 +6,8 @@ import math
 
 import msgspec
 
-from sluice.proxy.errors import ProxyError, describe, error_json
+from sluice.proxy.error_table import ErrorDetails, describe
+from sluice.proxy.errors import ProxyError
 from sluice.proxy.headers import Header
 
 _ANTHROPIC_TYPES = {
@@ -22,6 +23,16 @@ _ANTHROPIC_TYPES = {
     529: "overloaded_error",
 }
 """Anthropic's error types by status."""
+
+
+def openai_error(error: Exception) -> tuple[int, bytes]:
+    """Render an exception as status and OpenAI's error JSON: `{"error": {message, type, param, code}}`."""
+    told = describe(error)
+    return told.status, msgspec.json.encode({"error": _openai_fields(told)})
+
+
+def _openai_fields(told: ErrorDetails) -> dict[str, str | None]:
+    return {"message": told.message, "type": told.type, "param": told.param, "code": told.code}
 
 
 def anthropic_form(status: int, message: str, **more: str) -> dict[str, object]:
@@ -44,7 +55,7 @@ def anthropic_error(error: Exception) -> tuple[int, bytes]:
 
 def error_for_path(error: Exception, path: str) -> tuple[int, bytes]:
     """Render an exception in the form that the clients of a path read."""
-    return anthropic_error(error) if path.startswith("/v1/messages") else error_json(error)
+    return anthropic_error(error) if path.startswith("/v1/messages") else openai_error(error)
 
 
 def error_headers(error: Exception) -> list[Header]:
@@ -56,7 +67,7 @@ def error_headers(error: Exception) -> list[Header]:
 
 def chat_event(error: Exception) -> bytes:
     """Render an exception as an event of OpenAI's chat and completions streams."""
-    return b"data: " + error_json(error)[1] + b"\n\n"
+    return b"data: " + openai_error(error)[1] + b"\n\n"
 
 
 def anthropic_event(error: Exception) -> bytes:
@@ -66,7 +77,6 @@ def anthropic_event(error: Exception) -> bytes:
 
 def responses_event(error: Exception) -> bytes:
     """Render an exception as an event of OpenAI's responses streams."""
-    told = describe(error)
-    fields = {"message": told.message, "type": told.type, "param": told.param, "code": told.code}
+    fields = _openai_fields(describe(error))
     event = {"type": "error", **{key: fields[key] for key in ("code", "message", "param")}, "error": fields}
     return b"event: error\ndata: " + msgspec.json.encode(event) + b"\n\n"

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from sluice.compressor import ANTHROPIC_MESSAGES, OPENAI_CHAT, OPENAI_RESPONSES
 from sluice.proxy.body import Body, Shape
-from sluice.proxy.errors import error_json
 from sluice.proxy.wire.base import Wire
-from sluice.proxy.wire.render_errors import anthropic_error, anthropic_event, chat_event, responses_event
+from sluice.proxy.wire.render_errors import anthropic_error, anthropic_event, chat_event, openai_error, responses_event
 from sluice.proxy.wire.types import WireName
 from sluice.proxy.wire.volatile import without_billing_line
 
@@ -31,7 +30,7 @@ CHAT = Wire(
     Shape("messages", required=frozenset({"model", "messages"})),
     OPENAI_CHAT,
     context_fields=("tools",),
-    render_error=error_json,
+    render_error=openai_error,
     render_event=chat_event,
 )
 
@@ -41,7 +40,7 @@ COMPLETIONS = Wire(
     Shape(None, required=frozenset({"model"})),
     None,
     context_fields=(),
-    render_error=error_json,
+    render_error=openai_error,
     render_event=chat_event,
 )
 
@@ -51,7 +50,7 @@ RESPONSES = Wire(
     Shape("input", takes_text=True),
     OPENAI_RESPONSES,
     context_fields=("tools", "instructions"),
-    render_error=error_json,
+    render_error=openai_error,
     render_event=responses_event,
     edits_history=_is_kept_upstream,
 )

@@ -6,6 +6,7 @@ while writing leaves the last commit; what is missing is built again. Knows noth
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sluice.search.errors import StoreError
+
+logger = logging.getLogger(__name__)
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS segments (key BLOB PRIMARY KEY, data BLOB NOT NULL);
@@ -25,29 +28,27 @@ _MAX_VARIABLES = 500
 class SegmentStore:
     """Key-value tables for segments, their vectors, and manifests. Safe to use from several threads and processes.
 
+    What cannot be written (a full disk, a folder that may only be read) is not kept and is made anew when it is wanted.
+
     Args:
         path: the database file; None keeps everything in memory.
         max_bytes: when the file has grown past this at opening, the oldest half of the segments goes.
 
     Raises:
-        StoreError: from any method, when the file cannot be opened, read or written.
+        StoreError: from any method, when the file cannot be opened or read.
     """
 
     def __init__(self, path: Path | None, max_bytes: int = 2 * 2**30) -> None:
         self._lock = threading.Lock()
+        self._said = ""
         try:
-            if path is not None:
-                path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(
-                ":memory:" if path is None else path, timeout=10.0, check_same_thread=False, isolation_level=None
-            )
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.executescript(_SCHEMA)
+            self._db = _open(path)
             if path is not None and path.stat().st_size > max_bytes:
                 self._drop_oldest_half()
         except (sqlite3.Error, OSError) as error:
-            hint = "; it holds nothing that is not made anew, and may be deleted"
+            hint = (
+                "; make room there, or name another folder. It holds nothing that is not made anew, and may be deleted"
+            )
             raise StoreError(f"cannot open the search index at {str(path)!r}: {error}{hint}") from error
 
     def get_segments(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
@@ -69,8 +70,7 @@ class SegmentStore:
 
     def delete_segment(self, key: bytes) -> None:
         """Forget a segment (one that turned out to be unreadable)."""
-        with self._using() as db:
-            db.execute("DELETE FROM segments WHERE key = ?", (key,))
+        self._write("DELETE FROM segments WHERE key = ?", [(key,)])
 
     def get_manifest(self, root: str) -> bytes | None:
         """What was last known of the tree at this root."""
@@ -80,8 +80,7 @@ class SegmentStore:
 
     def put_manifest(self, root: str, data: bytes) -> None:
         """Replace what is known of the tree at this root."""
-        with self._using() as db:
-            db.execute("INSERT OR REPLACE INTO manifests VALUES (?, ?)", (root, data))
+        self._write("INSERT OR REPLACE INTO manifests VALUES (?, ?)", [(root, data)])
 
     def close(self) -> None:
         """Release the file. The store is not used afterwards."""
@@ -98,14 +97,24 @@ class SegmentStore:
         return found
 
     def _write(self, statement: str, rows: Iterable[tuple[object, ...]]) -> None:
-        with self._using() as db:
-            db.execute("BEGIN IMMEDIATE")
+        with self._lock:
             try:
-                db.executemany(statement, rows)
-                db.execute("COMMIT")
-            except sqlite3.Error:
-                db.execute("ROLLBACK")
-                raise
+                self._db.execute("BEGIN IMMEDIATE")
+                self._db.executemany(statement, rows)
+                self._db.execute("COMMIT")
+            except sqlite3.OperationalError as error:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                self._say(f"the search index is not kept on disk and made anew where it is wanted: {error}")
+            except sqlite3.Error as error:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise StoreError(f"the search index on disk failed: {error}") from error
+
+    def _say(self, what: str) -> None:
+        if what != self._said:
+            logger.warning("%s", what)
+        self._said = what
 
     @contextmanager
     def _using(self) -> Iterator[sqlite3.Connection]:
@@ -122,3 +131,19 @@ class SegmentStore:
         )
         self._db.execute("DELETE FROM vectors WHERE key NOT IN (SELECT key FROM segments)")
         self._db.execute("VACUUM")
+
+
+def _open(path: Path | None) -> sqlite3.Connection:
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    db = sqlite3.connect(
+        ":memory:" if path is None else path, timeout=10.0, check_same_thread=False, isolation_level=None
+    )
+    try:
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=NORMAL")
+        db.executescript(_SCHEMA)
+    except sqlite3.Error:
+        db.close()
+        raise
+    return db

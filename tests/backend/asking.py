@@ -42,5 +42,9 @@ TOOLS = [
     }
 ]
 
-WIDE: dict[str, Any] = {"type": "object", "properties": {f"p{number}": {"type": "integer"} for number in range(3000)}}
-"""More ways to go on than the grammar's library follows, which shows once the first name has begun."""
+WIDE: dict[str, Any] = {
+    "type": "object",
+    "properties": {f"p{number}": {"type": "integer"} for number in range(3000)},
+    "required": ["p2999"],
+}
+"""More ways to go on than the grammar's library follows, which shows once it has begun."""

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from sluice.backend.cli import engine
 from sluice.backend.settings import default_cache_dir
+from sluice.backend.weights import ModelFolder
 
 
 def test_a_port_that_is_taken_is_named() -> None:
@@ -16,6 +17,24 @@ def test_a_port_that_is_taken_is_named() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         result = CliRunner().invoke(engine, ["serve", "--port", str(port)])
+    assert result.exit_code == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in result.output
+
+
+def test_a_port_that_is_taken_while_the_model_loads_is_named(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", 0))  # as another engine does that loads at the same time
+
+        def resolve(*_: object) -> ModelFolder:
+            other.listen()
+            return ModelFolder("tiny", tiny_folder)
+
+        monkeypatch.setattr("sluice.backend.weights.resolve_model", resolve)
+        port = other.getsockname()[1]
+        result = CliRunner().invoke(engine, ["serve", "--port", str(port), "--kv-cache-gib", "0.01"])
     assert result.exit_code == 1
     assert f"cannot listen on 127.0.0.1:{port}" in result.output
 

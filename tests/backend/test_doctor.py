@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -167,6 +168,24 @@ def test_this_machine_is_described(tmp_path: Path) -> None:
     assert "not installed (sluice backend install vllm)" in shown.output
     as_json = CliRunner().invoke(backend, ["doctor", "--params", "8", "--json", "--env-dir", str(tmp_path)])
     assert json.loads(as_json.output)["advice"]["kv_bytes_per_token"] > 0
+
+
+@pytest.mark.parametrize(("status", "num_gpus"), [(0, 2), (9, 0)])
+def test_nvidias_program_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, num_gpus: int) -> None:
+    program = tmp_path / "nvidia-smi"
+    line = "NVIDIA H100 80GB HBM3, 81559, 81004, 580.65.06, 9.0"
+    program.write_text(f'#!/bin/sh\necho "{line}"\necho "{line}"\nexit {status}\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    found = inspect_machine(tmp_path)
+    assert len(found.gpus) == num_gpus
+    lines = describe(found, advise(found, shape_of_size(8), 32_768))
+    if num_gpus:
+        assert lines[0] == "NVIDIA H100 80GB HBM3: 80 GiB, 79 GiB free, driver 580.65.06, compute capability 9"
+        assert any("on 1 GPU, 2 copies behind the router" in line for line in lines)
+    else:
+        assert lines[0] == "no NVIDIA GPU"
+    assert describe(found, None)[-1].startswith("give --params")
 
 
 def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import gzip
 import math
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -140,3 +143,26 @@ async def test_a_backend_is_asked() -> None:
     upstream.answer = answer
     async with serving(upstream) as url:
         assert (await read_metrics(url)).output_tokens == 32
+
+
+async def test_a_backend_that_says_too_much_is_not_read_to_the_end() -> None:
+    async def endless(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            for _ in range(100):
+                await send({"type": "http.response.body", "body": b"x 1\n" * 65_536, "more_body": True})
+
+    async with serving(endless) as url:
+        with pytest.raises(httpx.HTTPError, match="more than"):
+            await read_metrics(url, timeout_s=30)
+
+
+async def test_what_is_packed_unasked_is_not_unpacked() -> None:
+    async def packed(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            headers = [(b"content-encoding", b"gzip")]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": gzip.compress(b"vllm:num_requests_running 1\n")})
+
+    async with serving(packed) as url:
+        assert await read_metrics(url, timeout_s=30) == BackendMetrics()

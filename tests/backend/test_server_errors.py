@@ -129,7 +129,13 @@ async def test_after_each_error_the_engine_serves_on(
 async def test_an_answer_whose_form_cannot_be_held_any_further_is_an_error(
     http: httpx.AsyncClient, stream: bool
 ) -> None:
-    form = {"type": "json_schema", "json_schema": {"schema": WIDE | {"required": ["p1"]}}}
+    schema = {
+        "type": "object",
+        "properties": {"a": {"enum": ["x", "y"]}, "w": WIDE},
+        "required": ["a", "w"],
+        "additionalProperties": False,
+    }
+    form = {"type": "json_schema", "json_schema": {"schema": schema}}
     body = {"model": "tiny", "messages": HI, "max_tokens": 50, "n": 2}
     other = asyncio.create_task(http.post("/v1/chat/completions", json=body | {"ignore_eos": True}))
     response = await http.post("/v1/chat/completions", json=body | {"response_format": form, "stream": stream})

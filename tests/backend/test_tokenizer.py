@@ -44,6 +44,13 @@ def test_a_template_cannot_reach_python(tiny_folder: Path, tmp_path: Path) -> No
         Tokenizer(folder).render_chat([{"role": "user", "content": "hi"}])
 
 
+def test_of_several_templates_the_default_is_taken(tiny_folder: Path, tmp_path: Path) -> None:
+    templates = [{"name": "rag", "template": "no"}, {"name": "default", "template": "yes {{ tools }}"}]
+    tokenizer = Tokenizer(_with_config(tiny_folder, tmp_path / "m", chat_template=templates))
+    assert tokenizer.render_chat([], []) == "yes []"
+    assert tokenizer.knows_tools
+
+
 def test_no_template_is_a_clear_error(tiny_folder: Path, tmp_path: Path) -> None:
     folder = _with_config(tiny_folder, tmp_path / "m", chat_template=None)
     with pytest.raises(InvalidRequestError, match="no chat template"):

@@ -9,8 +9,14 @@ from pathlib import Path
 import pytest
 
 from sluice.backend import weights
-from sluice.backend.errors import CorruptWeightsError, MissingWeightsError, ModelUnavailableError
+from sluice.backend.errors import (
+    CorruptWeightsError,
+    MissingWeightsError,
+    ModelUnavailableError,
+    UnwritableCacheError,
+)
 from sluice.backend.weights import DEFAULT_MODEL, default_weights, resolve_model, verify
+from tests.full_disk import files_end_at
 
 
 def quiet(_: str) -> None:
@@ -117,3 +123,15 @@ def test_a_corrupt_cache_is_rebuilt_once_by_two_at_a_time(default_folder: Path, 
     assert sum(line.startswith("converting again") for line in lines) == 1
     assert (folder / "model.safetensors").read_bytes() == (default_folder / "model.safetensors").read_bytes()
     assert [path.name for path in folder.parent.iterdir() if path.is_dir()] == [folder.name]
+
+
+def test_a_cache_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UnwritableCacheError, match="SLUICE_CACHE_DIR"):
+        default_weights(tmp_path / "file" / "cache", quiet)
+
+
+def test_a_disk_that_fills_up_while_converting_leaves_no_half_model(tmp_path: Path) -> None:
+    with files_end_at(20_000_000), pytest.raises(UnwritableCacheError, match="too large"):
+        default_weights(tmp_path, quiet)
+    assert [path.name for path in (tmp_path / "models").iterdir() if not path.name.endswith(".lock")] == []

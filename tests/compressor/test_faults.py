@@ -7,16 +7,21 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
 from sluice.compressor import (
+    OPENAI_CHAT,
     Compressor,
     CompressorSettings,
     MemoryStore,
     Mode,
     StateError,
+    ledger,
 )
 from sluice.compressor import advance as advance_module
+from sluice.eval.data import read_traces
+from sluice.eval.traces import AGENTS, trace_file
 from tests.compressor.conversations import call, encode, file_lines, numbered, result
 from tests.compressor.sending import reread, send
 
@@ -160,3 +165,48 @@ async def test_a_decision_that_takes_too_long_replays_what_is_known_and_leaves_t
     assert compressed.messages == [*before.messages, *(encode(message) for message in longer[5:])]
     again = await send(patient, longer)
     assert (again.messages, again.bypass) == (compressed.messages, None)
+
+
+def damage(store: MemoryStore) -> int:
+    """Make all renditions those of another version; how many there were."""
+    num = 0
+    for key, (expires_at, data) in list(store._entries.items()):
+        if key.startswith(b"r:") and ledger.decode(data) is not None:
+            fields = msgspec.msgpack.decode(data)
+            store._entries[key] = (expires_at, msgspec.msgpack.encode([ledger.RECORD_VERSION + 1, *fields[1:]]))
+            num += 1
+    return num
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+async def test_records_that_cannot_be_read_are_decided_anew_and_stay_as_they_were_decided(
+    agent: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    trace = next(iter(read_traces(trace_file(agent))))
+    turns = [[trace.messages[index].raw for index in turn.history] for turn in trace.turns()]
+    store, num_told = MemoryStore(), 0
+
+    def told() -> None:
+        nonlocal num_told
+        num_told += 1
+
+    async def forward(compressor: Compressor, messages: list[bytes]) -> list[bytes]:
+        compressed = await compressor.compress(
+            messages, dialect=OPENAI_CHAT, mode=Mode.BALANCED, tenant=b"t", upstream="http://up"
+        )
+        assert compressed.bypass is None
+        return list(compressed.messages)
+
+    older = Compressor(store, on_unreadable=told)
+    middle = len(turns) // 2
+    for messages in turns[:middle]:
+        before = await forward(older, messages)
+    assert (num_told, caplog.records) == (0, [])
+    assert damage(store) > 3
+    for messages in turns[middle:]:  # each by another process
+        after = await forward(Compressor(store, on_unreadable=told), messages)
+        assert after[: len(before)] == before
+        before = after
+    assert num_told > 3
+    assert {"cannot be read, and counts as lost" in record.getMessage() for record in caplog.records} == {True}
+    assert len(caplog.records) == len(turns) - middle  # once in each

@@ -121,8 +121,9 @@ async def test_a_key_sees_its_own_content_and_no_other() -> None:
         assert (await client.get("/dashboard")).status_code == 200, "a page that asks for a key has to be served"
         assert (await client.get("/v1/stats")).status_code == 401
         assert (await api(client, "/session", bens))["name"] == "ben"
-        name = (await api(client, "/conversations", bens))["conversations"][0]["id"]
-        assert (await api(client, "/conversations", bens))["conversations"][0]["title"] is None
+        assert (await api(client, "/conversations", bens))["conversations"] == []
+        name = (await api(client, "/conversations", anns))["conversations"][0]["id"]
+        await api(client, f"/conversations/{name}", bens, 404)
         hidden = await api(client, f"/conversations/{name}/request", bens, 404)
         assert hidden["error"]["code"] == "content_not_kept"
         for key in (anns, OWNER):

@@ -92,3 +92,20 @@ def test_a_start_that_fails_says_why(
     assert done.returncode == 1, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_backend_that_ends_for_good_is_said(config: Path) -> None:
+    config.write_text(config.read_text().replace("[vllm]\n", "[vllm]\nmax_restarts = 0\n"))
+    arguments = ["--backend", "vllm", "--model", "some/model", "--config", str(config)]
+    with subprocess.Popen([*COMMAND, *arguments], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "sluice listens on " in line:
+                break
+        os.kill(pids(config)[0], signal.SIGKILL)
+        said = next(line for line in process.stderr if "backend_ended" in line)
+        process.send_signal(signal.SIGTERM)
+        process.stderr.read()
+    assert "backend=vllm" in said
+    assert "given up" in said
+    assert "502 until sluice serve is started again" in said

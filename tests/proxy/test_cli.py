@@ -105,7 +105,71 @@ def test_a_port_in_use_is_one_clear_line() -> None:
         port = listener.getsockname()[1]
         done = run_serve("--upstream", "http://127.0.0.1:9", "--port", str(port))
     assert done.returncode == 1
-    assert done.stderr == f"Error: cannot listen on 127.0.0.1:{port}: Address already in use\n"
+    assert done.stderr.startswith(f"Error: cannot listen on 127.0.0.1:{port}: Address already in use; another program")
+    assert "--port" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_an_upstream_that_is_the_proxy_itself_stops_the_start() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    done = run_serve("--upstream", f"http://localhost:{port}/v1", "--port", str(port))
+    assert done.returncode == 1
+    assert "is this proxy itself" in done.stderr
+
+
+def test_what_is_not_as_somebody_meant_it_is_said_at_the_start() -> None:
+    command = [sys.executable, "-m", "sluice.proxy.cli", "serve", "--upstream", "http://127.0.0.1:9", "--port", "0"]
+    environment = {**os.environ, "SLUICE_UPSTRAM": "x"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stderr is not None
+        lines = [process.stderr.readline() for _ in range(2)]
+        process.kill()
+    assert "sluice listens on" in lines[0]
+    assert (
+        lines[1]
+        == "warning: environment: SLUICE_UPSTRAM is no setting and does nothing; did you mean SLUICE_UPSTREAM?\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("SLUICE_PRICES_FILE", "price = 3", "bad value for prices_file"),
+        ("SLUICE_KEYS_FILE", "{}", "is no list of keys"),
+    ],
+)
+def test_a_file_that_cannot_be_used_stops_the_start_before_it_listens(
+    tmp_path: Path, name: str, text: str, said: str
+) -> None:
+    (tmp_path / "file").write_text(text)
+    done = run_serve("--upstream", "http://127.0.0.1:9", "--port", "0", **{name: str(tmp_path / "file")})
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no device that is full")
+def test_a_log_that_cannot_be_written_costs_no_request() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    command = [sys.executable, "-m", "sluice.proxy.cli", "serve", "--upstream", "http://127.0.0.1:9"]
+    with open("/dev/full", "w") as full, subprocess.Popen([*command, "--port", str(port)], stderr=full) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while True:
+                try:
+                    answer = httpx.get(f"http://127.0.0.1:{port}/v1/models", trust_env=False, timeout=60)
+                    break
+                except httpx.TransportError:
+                    assert process.poll() is None
+                    assert time.monotonic() < deadline
+                    time.sleep(0.05)
+            assert answer.status_code == 502
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) in (0, 120)  # Python's own, for a stderr that it cannot flush
+        finally:
+            process.kill()
 
 
 def test_a_bad_setting_stops_the_start() -> None:
@@ -179,8 +243,9 @@ def test_it_serves_says_where_logs_a_line_and_ends(served: tuple[subprocess.Pope
     assert process.wait(20) == 0
     assert process.stderr is not None
     log = process.stderr.read()
-    assert len(log.splitlines()) == 1, log
-    assert "chat status=502 mode=balanced" in log
+    served_line, ending = log.splitlines()
+    assert "chat status=502 mode=balanced" in served_line
+    assert ending.startswith("ending: ")
     assert "hush" not in log
 
 

@@ -8,7 +8,9 @@ import pytest
 from sluice.compressor import errors as compressor_errors
 from sluice.compressor.errors import AmbiguousRecallError
 from sluice.proxy import errors as proxy_errors
-from sluice.proxy.errors import ERROR_TABLE, InvalidFieldError, UpstreamReadTimeoutError, error_json, rendering_of
+from sluice.proxy.error_table import ERROR_TABLE, rendering_of
+from sluice.proxy.errors import InvalidFieldError, UpstreamReadTimeoutError
+from sluice.proxy.wire.render_errors import openai_error
 from sluice.search import errors as search_errors
 from tests.proxy.servers import ScriptedUpstream, proxy
 
@@ -42,7 +44,7 @@ def test_the_tree_is_drawn_in_the_docstring(module: object) -> None:
 
 
 def test_an_error_is_rendered_in_openais_form() -> None:
-    status, body = error_json(InvalidFieldError("x must be 1", param="x"))
+    status, body = openai_error(InvalidFieldError("x must be 1", param="x"))
     assert status == 400
     assert json.loads(body) == {
         "error": {"message": "x must be 1", "type": "invalid_request_error", "param": "x", "code": "invalid_value"}
@@ -59,7 +61,7 @@ def test_a_subclass_is_rendered_as_its_base() -> None:
 
 
 def test_a_fault_of_ours_says_nothing_of_its_text() -> None:
-    status, body = error_json(RuntimeError("Bearer sk-secret"))
+    status, body = openai_error(RuntimeError("Bearer sk-secret"))
     assert (status, json.loads(body)["error"]["code"]) == (500, "internal_error")
     assert b"secret" not in body
 

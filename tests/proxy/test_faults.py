@@ -15,6 +15,7 @@ import pytest
 from openai import APIError, AsyncOpenAI
 
 from sluice.compressor import Compressor, MemoryStore, StateError
+from sluice.proxy.access.keys import make_key
 from tests.proxy.servers import Exchange, ScriptedUpstream, chunk, completion, proxy, reading_twice
 from tests.redis_server import RedisServer
 
@@ -332,3 +333,38 @@ async def test_a_proxy_that_starts_without_its_redis_serves(
         assert ready.status_code == 503
         assert ready.json()["store"].startswith("Redis")
     assert len(first) == 3
+
+
+async def test_what_is_lost_is_said_once_and_that_it_is_back_once(
+    upstream: ScriptedUpstream, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "sluice")
+    key, text = make_key("ann", requests_per_minute=6_000)
+    async with proxy(upstream.url, redis_url=redis_server.url, redis_timeout_s=0.2, keys=(key,)) as client:
+
+        async def ask(said: str) -> None:
+            body = {"model": "gpt-4o", "messages": [{"role": "user", "content": said}]}
+            assert (await client.post("/v1/chat/completions", json=body, headers={"x-sluice-key": text})).is_success
+
+        await ask("first")
+        redis_server.kill()
+        for number in range(12):
+            await ask(f"while it is lost, {number}")
+        redis_server.start()
+        async with asyncio.timeout(30):
+            while "state store answers again" not in caplog.text or "limits_checked_again" not in caplog.text:
+                await ask("back?")
+                await asyncio.sleep(0.1)
+    # Three that are lost (records, limits, keys' spending), each at most once, and their coming back.
+    assert len(caplog.records) <= 6, caplog.text
+
+
+async def test_a_dead_upstream_is_a_warning_that_says_which_and_why(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "sluice")
+    async with proxy("http://127.0.0.1:1", max_retries=0) as client:
+        body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "my words"}]}
+        await client.post("/v1/chat/completions", json=body)
+    [record] = [record for record in caplog.records if record.getMessage().startswith("chat ")]
+    assert record.levelno == logging.WARNING
+    assert "http://127.0.0.1:1" in record.getMessage()
+    assert "my words" not in caplog.text

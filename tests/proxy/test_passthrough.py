@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from tests.proxy.servers import Exchange, ScriptedUpstream, proxy
@@ -103,3 +105,17 @@ async def test_a_draft_goes_to_self_hosted_upstreams_alone(
         )
     assert upstream.last.header("x-sluice-draft") == seen
     assert upstream.last.header("x-sluice-mode") is None
+
+
+@pytest.mark.parametrize(
+    "target", ["/v1/../admin", "/v1/files/..", "/v1/%2e%2e/admin", "/v1/a/..%2f..%2fadmin", "/v1/..%5cadmin"]
+)
+async def test_a_path_that_leads_out_of_v1_goes_nowhere(upstream: ScriptedUpstream, target: str) -> None:
+    async with proxy(upstream.url) as client:
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.base_url.port)
+        writer.write(f"GET {target} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n".encode())
+        answer = await reader.read()
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"must not hold" in answer
+    assert not upstream.exchanges

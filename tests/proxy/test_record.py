@@ -13,8 +13,9 @@ import pytest
 from sluice.eval.readers import read_conversations
 from sluice.proxy.app import create_app
 from sluice.proxy.errors import ConfigError
-from sluice.proxy.record import usage_of
+from sluice.proxy.record import append_whole, usage_of
 from sluice.proxy.settings import Settings
+from tests.full_disk import files_end_at
 from tests.proxy.servers import ScriptedUpstream, completion, proxy, reading_twice
 
 ASKED = [{"role": "user", "content": "hi"}]
@@ -93,3 +94,30 @@ async def test_a_folder_that_cannot_be_made_stops_the_start(tmp_path: Path) -> N
 )
 def test_usage_is_read_from_whole_answers_and_from_events(answer: bytes, usage: dict[str, int] | None) -> None:
     assert usage_of(answer) == usage
+
+
+def test_a_line_for_which_there_is_no_room_leaves_nothing_of_itself(tmp_path: Path) -> None:
+    file = tmp_path / "record.jsonl"
+    append_whole(file, b"1" * 100_000 + b"\n")
+    with files_end_at(150_000):
+        with pytest.raises(OSError, match="File too large"):
+            append_whole(file, b"2" * 100_000 + b"\n")
+        append_whole(file, b"3\n")
+    assert file.read_bytes() == b"1" * 100_000 + b"\n3\n"
+
+
+async def test_that_there_is_no_room_is_said_once_and_that_there_is_again(
+    upstream: ScriptedUpstream, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with proxy(upstream.url, record=tmp_path / "log") as client:
+        (tmp_path / "log").rename(tmp_path / "away")
+        for _ in range(3):
+            await client.post("/v1/chat/completions", json={"model": "gpt-4o", "messages": ASKED})
+        (tmp_path / "away").rename(tmp_path / "log")
+        await client.post("/v1/chat/completions", json={"model": "gpt-4o", "messages": ASKED})
+    said = [record.getMessage() for record in caplog.records if "record_" in record.getMessage()]
+    assert [line.split(" ")[0] for line in said] == ["record_failed", "record_goes_on"]
+    assert "requests are served and not written down" in said[0]
+    assert "num_not_written=3" in said[1]
+    [file] = (tmp_path / "log").iterdir()
+    assert len(file.read_text().splitlines()) == 1

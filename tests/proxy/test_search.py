@@ -175,3 +175,17 @@ def test_the_flag_may_be_repeated(root: Path) -> None:
     assert result.exit_code != 0
     assert "search_roots" in result.output
     assert "none" in result.output
+
+
+async def test_an_index_that_cannot_be_kept_on_disk_is_kept_in_memory(
+    upstream: ScriptedUpstream, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "a.py").write_text("def retry_policy():\n    return 3\n")
+    (tmp_path / "file").write_text("")
+    async with proxy(
+        upstream.url, search_roots=(tmp_path / "tree",), search_cache_dir=tmp_path / "file" / "cache"
+    ) as client:
+        answer = await client.post("/v1/search", json={"query": "retry policy"})
+    assert answer.json()["results"][0]["path"] == "a.py"
+    assert len([record for record in caplog.records if "kept in memory" in record.getMessage()]) == 1

@@ -176,6 +176,8 @@ def test_several_upstreams_are_tables(monkeypatch: pytest.MonkeyPatch, tmp_path:
     [
         ('name = "a"', "upstream 'a' needs an origin"),
         ('name = "a"\norigin = "h"', "upstreams[0].origin: 'h'"),
+        ('name = "a"\norigin = "http://h:99999"', "number up to 65535"),
+        ('name = "a"\norigin = "http://me:hush/x@h"', "number up to 65535"),
         ('name = "a b"\norigin = "http://h"', "upstreams[0].name: 'a b'"),
         ('name = "a"\npreset = "wllm"', "upstreams[0].preset: 'wllm': must be one of"),
         ('name = "a"\norigin = "http://h"\nwires = ["chat", "morse"]', "morse"),
@@ -188,6 +190,11 @@ def test_several_upstreams_are_tables(monkeypatch: pytest.MonkeyPatch, tmp_path:
         ('name = "a"\npreset = "openai"\ncredential = "file:/no/such"', "cannot read the credential of upstream 'a'"),
         ('name = "a"\npreset = "openai"\ncredential = "sk-hush"', "never the credential itself"),
         (
+            'name = "a"\npreset = "vllm"\nreplicas = ["http://h"]\ncredential = "client"\nfallback = ["b"]\n'
+            '[[upstreams]]\nname = "b"\npreset = "vllm"\ncredential = "client"',
+            "needs a credential of its own",
+        ),
+        (
             'name = "a"\npreset = "openai"\nfallback = ["b"]\n[[upstreams]]\nname = "b"\npreset = "anthropic"',
             "upstream 'b' needs a credential of its own",
         ),
@@ -199,3 +206,62 @@ def test_a_table_that_cannot_be_used_says_where(tmp_path: Path, table: str, said
         load_settings()
     assert said in str(caught.value)
     assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('upstreem = "x"', "unknown setting 'upstreem' in sluice.toml: did you mean 'upstream'?"),
+        ('[[upstreams]]\nname = "a"\norigin = "http://h"\nmodel = "x"', "'upstreams[0].model'"),
+        ('[[upstreams]]\nname = "a"\norigin = "http://h"\nmodel = "x"', "did you mean 'models'?"),
+        ("[proxy]\nport = 1", "'proxy' in sluice.toml: settings stand in no table"),
+        ('[upstreams]\nname = "a"', "bad value for upstreams: it is a list of tables, each under [[upstreams]]"),
+        ("holdout = 1.5", "bad value for holdout: 1.5: input should be less than or equal to 1 (from sluice.toml)"),
+    ],
+)
+def test_what_was_perhaps_meant_is_said(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "sluice.toml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_settings()
+    assert said in str(caught.value)
+
+
+def test_a_bad_value_is_named_with_the_source_that_won(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "sluice.toml").write_text('port = "a"\nmode = "b"\nholdout = 2\n')
+    monkeypatch.setenv("SLUICE_MODE", "c")
+    with pytest.raises(ConfigError) as caught:
+        load_settings({"port": "d"})
+    said = str(caught.value)
+    assert "port: 'd': " in said
+    assert "(from the command line)" in said
+    assert "mode: 'c': " in said
+    assert "(from SLUICE_MODE)" in said
+    assert "holdout: 2: " in said
+    assert "(from sluice.toml)" in said
+
+
+def test_lists_in_the_environment_are_json_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLUICE_ALLOWED_HOSTS", "a,b")
+    with pytest.raises(ConfigError, match=r'SLUICE_ALLOWED_HOSTS: .* JSON there: \["a", "b"\]'):
+        load_settings()
+
+
+def test_what_kubernetes_sets_for_a_service_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLUICE_PORT", "tcp://10.0.0.1:8790")
+    with pytest.raises(ConfigError, match="enableServiceLinks: false"):
+        load_settings()
+
+
+@pytest.mark.parametrize("url", ["redis://h:port/0", "redis://h:6379/mine", "redis://h?colour=1", "redis://:p/w@h"])
+def test_a_redis_url_that_the_client_would_misread_stops_the_start(url: str) -> None:
+    with pytest.raises(ConfigError, match="cannot be read: write redis://"):
+        load_settings({"redis_url": url})
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://h", "rediss://u:p%2Fw@h:6380/3", "unix:///run/redis.sock?db=2", "redis://h?db=1"]
+)
+def test_a_redis_url_of_any_form_that_the_client_reads_is_taken(url: str) -> None:
+    found = load_settings({"redis_url": url}).redis_url
+    assert found is not None
+    assert found.get_secret_value() == url

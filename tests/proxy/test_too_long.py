@@ -51,6 +51,17 @@ async def test_a_refused_request_is_made_shorter_and_stays_so(upstream: Scripted
     assert [m["role"] for m in upstream.last.json["messages"]] == [m["role"] for m in messages]
 
 
+async def test_a_refusal_that_breaks_off_stays_a_refusal(upstream: ScriptedUpstream) -> None:
+    async def break_off(exchange: Exchange) -> None:
+        await exchange.start("application/json", 400, (b"content-length", b"100"))
+        await exchange.part(b'{"error"')
+
+    upstream.answer = break_off
+    async with proxy(upstream.url, mode="balanced") as client:
+        answer = await client.post("/v1/chat/completions", json={"model": "m", "messages": reads(2)})
+    assert (answer.status_code, answer.content) == (400, b"")
+
+
 async def test_what_cannot_be_made_shorter_is_the_models_refusal(upstream: ScriptedUpstream) -> None:
     upstream.answer = refuse_long_ones
     messages = [{"role": "user", "content": "the words of a person " * 4_000}]

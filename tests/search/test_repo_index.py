@@ -281,3 +281,16 @@ def test_segments_survive_packing():
         assert np.array_equal(getattr(copy, name), getattr(segment, name))
     with pytest.raises(ValueError, match="not a segment"):
         unpack(b"\xc1nonsense")
+
+
+def test_a_store_without_room_costs_work_and_no_answer(tmp_path, caplog):
+    store = SegmentStore(tmp_path / "cache" / "segments.db")
+    store._db.execute("PRAGMA max_page_count = 8")  # what sqlite makes of a full disk
+    write_tree(tmp_path / "tree", {"big.py": "\n".join(f"value_{n * n} = call_{n * 7919}()" for n in range(3_000))})
+    index = RepoIndex(write_tree(tmp_path / "tree"), store)
+    assert {"big.py", "src/retry.py"} <= paths_of(index.view())
+    (tmp_path / "tree" / "src" / "new.py").write_text("x = 1\n")
+    assert {"src/new.py", "src/retry.py"} <= paths_of(index.view())
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 1
+    assert "not kept on disk" in said[0]

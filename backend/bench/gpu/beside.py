@@ -22,7 +22,6 @@ from sluice.backend.bench.gpu.shapes import Shape
 from sluice.backend.bench.gpu.streams import random_prompts
 from sluice.backend.errors import BackendError
 
-_PAGE_TOKENS = 256
 _CPU_BATCH_TOKENS = 512
 _END_S = 5.0
 
@@ -66,9 +65,8 @@ def transformers_batches(shape: Shape, lengths: Sequence[int], device: str, limi
 
 def _measure(sender: Connection, shape: Shape, lengths: Sequence[int], device: str) -> None:
     """The process."""
-    # Sized by hand: left alone it takes nearly all memory for its cache, and a mask as wide as that.
-    num_pages = -(-(shape.num_prompt_tokens + max(lengths)) // _PAGE_TOKENS)
-    sizes = {"num_blocks": 2 * shape.num_streams * num_pages, "page_size": _PAGE_TOKENS}
+    # Sized by hand, with room for twice as much: left alone it takes nearly all memory, and a mask as wide as that.
+    sizes = {"num_blocks": 2 * shape.num_streams * -(-(shape.num_prompt_tokens + max(lengths)) // _page_tokens())}
     if device == "cpu":
         sizes["max_batch_tokens"] = _CPU_BATCH_TOKENS
     batching = ContinuousBatching(_model(shape, torch.device(device)), **sizes)
@@ -79,6 +77,15 @@ def _measure(sender: Connection, shape: Shape, lengths: Sequence[int], device: s
         if number:
             sender.send(Batch(num_tokens, tokens_per_s))
     sender.close()
+
+
+def _page_tokens() -> int:
+    """Tokens of what transformers counts its cache in."""
+    import transformers
+
+    make_config: Any = transformers.ContinuousBatchingConfig
+    config = make_config()
+    return int(getattr(config, "page_size", None) or config.block_size)  # the older name, before 5.17
 
 
 def _model(shape: Shape, device: torch.device) -> Any:

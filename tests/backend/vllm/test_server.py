@@ -147,7 +147,41 @@ async def test_one_that_keeps_crashing_is_given_up(installed: Environment, tmp_p
             VllmProcessError, match=r"ended 3 times within 600 s and is given up(.*\n)*.*exit status -9"
         ):
             await asyncio.wait_for(vllm.wait(), 30)
-        assert vllm.failure is not None
+
+
+async def test_a_restart_that_fails_counts_as_a_crash(installed: Environment, tmp_path: Path) -> None:
+    events: list[str] = []
+    marker = tmp_path / "pids"
+    async with server(installed, events, env={"STANDIN_PID_FILE": str(marker)}, max_restarts=2) as vllm:
+        installed.program.write_text("#!/bin/sh\necho no memory left\nexit 3\n")
+        os.kill(pids(marker)[0], signal.SIGKILL)
+        with pytest.raises(
+            VllmProcessError, match=r"ended 3 times within 600 s and is given up(.*\n)*.*no memory left"
+        ):
+            await asyncio.wait_for(vllm.wait(), 30)
+        assert vllm.num_restarts == 0
+    assert sum("ended with exit status 3 before it was ready" in event for event in events) == 2
+
+
+async def test_the_command_serves_until_it_is_told_to_end(installed: Environment, tmp_path: Path) -> None:
+    config, marker = tmp_path / "sluice.toml", tmp_path / "pids"
+    config.write_text(
+        f'[vllm]\nmodel = "{MODEL}"\nenv_dir = "{installed.folder}"\nenv = {{STANDIN_PID_FILE = "{marker}"}}\n'
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "sluice.backend.vllm.cli", "serve", "vllm", "--config", str(config), "--", "--seed", "7",
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None
+    async with asyncio.timeout(60):
+        url = (await process.stdout.readline()).decode().strip()
+        assert (await chat(url)).status_code == 200
+        process.terminate()
+        _, told = await process.communicate()
+    assert process.returncode == 0
+    assert b"--seed 7" in told
+    assert told.decode().splitlines()[-1] == "draining"
+    assert not [pid for pid in pids(marker) if is_alive(pid)]
 
 
 async def test_an_answer_in_progress_is_finished_at_the_end(installed: Environment) -> None:

@@ -241,3 +241,60 @@ def test_a_keys_record_is_frozen() -> None:
     assert isinstance(key, ProxyKey)
     with pytest.raises(Exception, match="frozen"):
         key.name = "bob"
+
+
+# --- what browsers fetch without saying from where -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+@pytest.mark.parametrize("mode", ["no-cors", "cors", None])
+async def test_what_another_sites_page_embeds_is_turned_away(
+    upstream: ScriptedUpstream, site: str, mode: str | None
+) -> None:
+    headers = {"sec-fetch-site": site} | ({"sec-fetch-mode": mode} if mode else {})
+    async with proxy(upstream.url) as client:
+        for path in ("/v1/models", "/v1/files", "/dashboard", "/metrics"):
+            assert error_of(await client.get(path, headers=headers)) == (403, "forbidden_origin")
+    assert not upstream.exchanges
+
+
+async def test_its_own_page_and_a_person_may_look(upstream: ScriptedUpstream) -> None:
+    async with proxy(upstream.url) as client:
+        for site, mode in (("same-origin", "cors"), ("none", "navigate"), ("cross-site", "navigate")):
+            headers = {"sec-fetch-site": site, "sec-fetch-mode": mode}
+            assert (await client.get("/healthz", headers=headers)).status_code == 200
+            assert (await client.get("/dashboard", headers=headers)).status_code == 200
+
+
+async def test_an_upstreams_page_runs_nothing_as_one_of_the_proxys_own(upstream: ScriptedUpstream) -> None:
+    async def a_page(exchange: Exchange) -> None:
+        own = (b"content-security-policy", b"default-src *")
+        await exchange.start("text/html", 200, own)
+        await exchange.part(b"<script>fetch('/v1/stats')</script>")
+        await exchange.end()
+
+    upstream.answer = a_page
+    navigating = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
+    async with proxy(upstream.url) as client:
+        shown = await client.get("/v1/files/evil", headers=navigating)
+        assert shown.headers.get_list("content-security-policy") == ["sandbox"]
+        assert shown.headers["x-content-type-options"] == "nosniff"
+        by_an_agent = await client.get("/v1/files/evil")
+        assert by_an_agent.headers["content-security-policy"] == "default-src *"
+        page = await client.get("/dashboard", headers=navigating)
+        assert "script-src 'self'" in page.headers["content-security-policy"]
+
+
+async def test_what_was_turned_away_says_what_and_from_where(
+    upstream: ScriptedUpstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "sluice")
+    _, text = make_key("ann")
+    async with proxy(upstream.url, keys=(make_key("ben")[0],)) as client:
+        await client.get("/v1/models", headers={"host": "evil.example"})
+        await client.get("/v1/models?secret=1", headers={"x-sluice-key": text})
+    lines = [record.getMessage() for record in caplog.records if record.getMessage().startswith("turned_away")]
+    assert lines == [
+        "turned_away status=403 reason=forbidden_host path=/v1/models peer=127.0.0.1 named=evil.example",
+        "turned_away status=401 reason=unknown_proxy_key path=/v1/models peer=127.0.0.1",
+    ]

@@ -14,6 +14,7 @@ from sluice.proxy.access.keys import is_genuine, make_key, parse_key, take_key
 from sluice.proxy.access.redis import RedisKeys
 from sluice.proxy.errors import ConfigError, KeysUnavailableError
 from sluice.proxy.state.client import RedisClient
+from tests.full_disk import files_end_at
 from tests.redis_server import RedisServer
 
 
@@ -138,3 +139,41 @@ def test_the_command_says_what_it_lacks(tmp_path: Path, monkeypatch: pytest.Monk
     assert (bad.exit_code, "max-concurrent" in bad.output) == (2, True)
     lost = run.invoke(keys, ["--redis", "redis://:hush@127.0.0.1:9/0", "list"])
     assert (lost.exit_code, "Redis" in lost.output, "hush" in lost.output) == (1, True, False)
+
+
+async def test_a_file_that_cannot_be_read_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "keys.json"
+    path.write_text("{")
+    source = FileKeys(path, check_s=0.0)
+    for _ in range(3):
+        with pytest.raises(KeysUnavailableError):
+            await source.find("0" * 12)
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 1
+    assert "keys.json is no list of keys" in said[0]
+    assert "nobody is let in" in said[0]
+
+
+def test_keys_for_which_there_is_no_room_leave_the_file_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    source = FileKeys(path)
+    source.add(make_key("ann")[0])
+    before = path.read_bytes()
+    many = [make_key("x" * 100)[0] for _ in range(300)]
+    with files_end_at(50_000), pytest.raises(ConfigError, match="as it was: File too large; make room"):
+        source._write(many)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["keys.json"]
+
+
+@pytest.mark.redis
+async def test_a_key_of_another_version_is_passed_over(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    client = RedisClient(redis_url, timeout_s=5.0)
+    ring = RedisKeys(client)
+    key, _ = make_key("ann")
+    await ring.add(key)
+    await client.redis.hset("sluice:1:keys", "0123456789ab", '{"id": "0123456789ab", "colour": "red"}')  # type: ignore[misc]
+    assert await ring.list() == [key]
+    assert await ring.find("0123456789ab") is None
+    await client.aclose()
+    assert "key_not_readable key=0123456789ab" in caplog.text

@@ -146,3 +146,17 @@ class TestRedisLimits(LimitsContract):
         for _ in range(3):
             await limits.admit(key)
             await limits.spend(key, tokens=5, dollars=1.0)
+
+
+async def test_a_clock_that_is_set_back_locks_no_key_out() -> None:
+    now_s = 1e9
+    limits = MemoryLimits(clock=lambda: now_s)
+    key = key_of(requests_per_minute=6)
+    for _ in range(6):
+        await limits.admit(key)
+    now_s -= 3600
+    with pytest.raises(RateLimitError) as caught:  # its minute's worth is still taken
+        await limits.admit(key)
+    assert caught.value.retry_after_s == pytest.approx(10.0)
+    now_s += 10.0
+    await limits.admit(key)

@@ -226,6 +226,19 @@ async def test_an_answer_that_breaks_off_fails_for_all_and_is_not_kept(answers: 
     await settle()
 
 
+async def test_an_answer_that_cannot_be_kept_is_whole_to_those_who_read_it(
+    answers: Answers, upstream: Upstream
+) -> None:
+    odd = b'{"choices": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    task = asking(answers, upstream)
+    await settle()
+    call = Call(chunks=[odd])
+    call.headers = [(b"content-type", b"application/json")]
+    call.go_on(9)
+    upstream.calls[0].set_result(call)
+    assert await task == (odd, Source.UPSTREAM)
+
+
 async def test_no_cache_asks_anew_and_replaces_what_was_kept(answers: Answers, upstream: Upstream) -> None:
     for number, text in enumerate((b"data: old\n\n", b"data: new\n\n")):
         task = asking(answers, upstream, may_take=False)

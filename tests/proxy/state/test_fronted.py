@@ -72,6 +72,22 @@ async def test_what_could_not_be_written_is_written_when_redis_is_back(redis_ser
     await other.aclose()
 
 
+async def test_what_is_to_be_slid_is_bounded_while_redis_is_lost(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sluice.proxy.state.fronted._MAX_TOUCHED", 3)
+    now_s = 0.0
+    store = make(redis_server, clock=lambda: now_s)
+    keys = [b"%d" % number for number in range(10)]
+    await store.put_new(dict.fromkeys(keys, b"x"))
+    redis_server.kill()
+    now_s = 300.0
+    for key in keys:
+        await store.get_many([key])
+    assert len(store._to_touch) == 3
+    await store.aclose()
+
+
 async def test_what_another_process_wrote_meanwhile_stays_there_and_ours_here(redis_server: RedisServer) -> None:
     store, other = make(redis_server), RedisStore(redis_server.url, timeout_s=5.0)
     redis_server.kill()

@@ -8,11 +8,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from sluice.proxy.errors import RequestError, error_json
+from sluice.proxy.errors import RequestError
 from sluice.proxy.headers import Header
 from sluice.proxy.relay import relay
 from sluice.proxy.translation import Translation
 from sluice.proxy.wire import WireName
+from sluice.proxy.wire.render_errors import openai_error
 from tests.proxy.servers import serving
 
 Json = dict[str, Any]
@@ -177,7 +178,7 @@ class Translating:
         try:
             self.forwarded.append(json.loads(translation.request(source, self.target, body)))
         except RequestError as error:
-            status, content = error_json(error)
+            status, content = openai_error(error)
             head = [(b"content-type", b"application/json")]
             await send({"type": "http.response.start", "status": status, "headers": head})
             await send({"type": "http.response.body", "body": content})

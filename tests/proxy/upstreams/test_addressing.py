@@ -59,6 +59,19 @@ async def test_a_configured_credential_takes_the_place_of_the_clients(
     assert fleet.first.last.header("cookie") is None
 
 
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/files", "/v1/messages/batches/batch_1"])
+async def test_anthropics_other_routes_get_its_key_as_it_takes_keys(
+    fleet: Fleet, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("A_KEY", "configured")
+    upstreams = fleet.make(settings("a", fleet.first.url, preset="anthropic", credential="env:A_KEY"))
+    await read(await ask(upstreams, Outgoing("GET", path, CLIENTS)))
+    assert fleet.first.last.path == path
+    assert fleet.first.last.header("x-api-key") == b"configured"
+    assert fleet.first.last.header("authorization") is None
+    assert fleet.first.last.header("anthropic-version") is not None
+
+
 async def test_another_providers_key_is_not_sent(fleet: Fleet) -> None:
     upstreams = fleet.make(settings("a", fleet.first.url, preset="openai"))
     with pytest.raises(ForeignCredentialError, match="anthropic") as caught:

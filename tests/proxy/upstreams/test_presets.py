@@ -7,20 +7,13 @@ import json
 import pytest
 
 from sluice.proxy.errors import UpstreamError
-from sluice.proxy.upstreams import PRESETS, Answer, Upstreams, UpstreamSettings, is_context_overflow
+from sluice.proxy.upstreams import PRESETS, Upstreams, UpstreamSettings, is_context_overflow
 from sluice.proxy.wire import Outgoing, WireName
 from tests.proxy.servers import ScriptedUpstream
+from tests.proxy.upstreams.fleet import read
 from tests.proxy.upstreams.standins import ANSWERS, STAND_INS, V1
 
 NAMES = sorted(STAND_INS)
-
-
-async def read(answer: Answer) -> bytes:
-    parts = []
-    while part := await answer.read():
-        parts.append(part)
-    answer.close()
-    return b"".join(parts)
 
 
 def upstreams_at(upstream: ScriptedUpstream, name: str, monkeypatch: pytest.MonkeyPatch) -> Upstreams:

@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sluice.proxy.upstreams.retries import BASE_S, CAP_S, asked_wait_s, forbids_retry, retry_wait_s
+from sluice.proxy.errors import UpstreamDisconnectedError, UpstreamReadTimeoutError
+from sluice.proxy.upstreams.retries import (
+    BASE_S,
+    CAP_S,
+    asked_wait_s,
+    forbids_retry,
+    retry_wait_s,
+    speaks_against_upstream,
+)
 from tests.effort import examples
 
 DRAWS = st.floats(0, 1, exclude_max=True)
@@ -49,3 +57,11 @@ def test_a_used_up_quota_is_not_asked_again() -> None:
     assert forbids_retry([], b'{"error": {"code": "insufficient_quota"}}')
     assert forbids_retry([(b"x-should-retry", b"false")], b"")
     assert not forbids_retry([(b"x-should-retry", b"true")], b'{"error": {"code": "rate_limit_exceeded"}}')
+
+
+def test_a_kept_connection_that_was_closed_meanwhile_does_not_speak_against_its_upstream() -> None:
+    broke, stale = UpstreamDisconnectedError("gone"), UpstreamDisconnectedError("gone")
+    stale.was_stale = True
+    assert speaks_against_upstream(broke)
+    assert speaks_against_upstream(UpstreamReadTimeoutError("http://u", 1.0))
+    assert not speaks_against_upstream(stale)

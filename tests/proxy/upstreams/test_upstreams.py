@@ -9,6 +9,7 @@ import pytest
 
 from sluice.proxy.errors import (
     UpstreamDisconnectedError,
+    UpstreamPoolTimeoutError,
     UpstreamReadTimeoutError,
     UpstreamUnreachableError,
 )
@@ -164,6 +165,18 @@ async def test_too_many_requests_of_one_client_do_not_open_it(fleet: Fleet) -> N
     for _ in range(4):
         await read(await ask(upstreams))
     assert fleet.count("sluice_upstream_open", upstream="a") == 0
+
+
+async def test_a_want_of_connections_does_not_close_it(fleet: Fleet) -> None:
+    fleet.first.answer = refusing(503, 99)
+    alone = settings("a", fleet.first.url, max_connections=1, pool_timeout_s=0.05)
+    upstreams = fleet.make(alone, breaker_failures=1, max_retries=0)
+    unread = await ask(upstreams)
+    assert fleet.count("sluice_upstream_open", upstream="a") == 1
+    with pytest.raises(UpstreamPoolTimeoutError):
+        await ask(upstreams)
+    assert fleet.count("sluice_upstream_open", upstream="a") == 1
+    unread.close()
 
 
 async def test_a_hang_up_while_waiting_to_retry_ends_it(fleet: Fleet) -> None:

@@ -1,0 +1,92 @@
+"""Decodes requests from where they go on: a conversation's next request begins with the bytes of its last.
+
+The last messages are read anew each time, as clients move `cache_control` about in them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from sluice.proxy.body.body import Body
+from sluice.proxy.body.parse import parse_body, parse_on
+from sluice.proxy.body.shape import Shape
+
+MAX_BYTES = 64 * 2**20
+"""Bound on what is held of all conversations together."""
+_MIN_BYTES = 16 * 1024
+"""Smaller bodies are decoded as a whole: that takes less than looking for their beginning."""
+_NUM_READ_ANEW = 4
+_MAX_TRIED = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    owner: tuple[bytes, str]
+    head: bytes
+    """The body up to the end of message `num_messages`."""
+    num_messages: int
+    body: Body
+
+
+class KnownBodies:
+    """The bodies that were decoded last.
+
+    Args:
+        max_bytes: bound on what is held; 0 holds nothing.
+    """
+
+    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self.num_bytes = 0
+        """Bytes that are held: of each body its beginning, and its messages."""
+        self._known: OrderedDict[int, _Known] = OrderedDict()
+        self._num_seen = 0
+
+    def parse(self, raw: bytes, shape: Shape, owner: bytes) -> Body:
+        """Decode a body.
+
+        Args:
+            raw: the body.
+            shape: its outer form.
+            owner: whose it is; nothing is shared between owners.
+
+        Raises:
+            RequestError: as `parse_body`.
+        """
+        if len(raw) < _MIN_BYTES or shape.list_field is None:
+            return parse_body(raw, shape)
+        key = (owner, shape.list_field)
+        body: Body | None = None
+        number = self._find(raw, key)
+        if number is not None:
+            known = self._known[number]
+            body = parse_on(raw, shape, known.body, known.num_messages)
+            if body is not None:
+                self._forget(number)  # the longer one takes its place
+        if body is None:
+            body = parse_body(raw, shape)
+        self._keep(body, key)
+        return body
+
+    def _find(self, raw: bytes, owner: tuple[bytes, str]) -> int | None:
+        for number in itertools.islice(reversed(self._known), _MAX_TRIED):
+            known = self._known[number]
+            if known.owner == owner and raw.startswith(known.head):
+                return number
+        return None
+
+    def _keep(self, body: Body, owner: tuple[bytes, str]) -> None:
+        num_messages = len(body.spans or ()) - _NUM_READ_ANEW
+        if body.spans is None or num_messages < 1 or 2 * len(body.raw) > self._max_bytes:
+            return
+        head = body.raw[: body.spans[num_messages - 1][1]]
+        self._num_seen += 1
+        self._known[self._num_seen] = _Known(owner, head, num_messages, body)
+        self.num_bytes += 2 * len(body.raw)
+        while self.num_bytes > self._max_bytes:
+            self._forget(next(iter(self._known)))
+
+    def _forget(self, number: int) -> None:
+        self.num_bytes -= 2 * len(self._known.pop(number).body.raw)

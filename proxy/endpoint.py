@@ -1,0 +1,255 @@
+"""One request of any wire: body in, smaller body out to the upstream, its answer back as it comes.
+
+A bare ASGI endpoint: frameworks decode bodies and wrap streams, which is what costs time here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+
+from starlette.types import Receive, Scope, Send
+
+from sluice.compressor import Mode
+from sluice.proxy.access.guard import STATE_KEY
+from sluice.proxy.answers import SourcedAnswer, Unshared, answer_key, may_keep, may_take
+from sluice.proxy.error_table import rendering_of
+from sluice.proxy.errors import UpstreamError
+from sluice.proxy.exchange import Exchange
+from sluice.proxy.headers import Header, find
+from sluice.proxy.log import fields, logger, where
+from sluice.proxy.meter import CLIENT_GONE_STATUS, reader_for
+from sluice.proxy.meter.breakpoints import breakpoints_of
+from sluice.proxy.metering import arrived_of, turn_of
+from sluice.proxy.outgoing import outgoing_of
+from sluice.proxy.overflow import MAX_ERROR_BYTES, OVERFLOW_STATUSES, overflow_limit
+from sluice.proxy.prepare import Prepared, mode_of, prepare, shrink
+from sluice.proxy.receive import ClientGoneError, read_body
+from sluice.proxy.relay import Relayed, relay, unless_gone
+from sluice.proxy.services import Services
+from sluice.proxy.upstreams import RoutedAnswer, Target
+from sluice.proxy.upstreams.answers import hold
+from sluice.proxy.wire import Outgoing, WireName
+from sluice.proxy.wire.base import Wire
+from sluice.proxy.wire.render_errors import error_headers
+
+_REFUSALS = (400, 422)
+"""Statuses by which an upstream says that it cannot read a request, perhaps for what we put into it."""
+
+
+class Endpoint:
+    """The route of a wire, as an ASGI application."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._counting: set[asyncio.Task[None]] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        services: Services = scope["app"].state.services
+        exchange = Exchange()
+        at_s, started_s = time.time(), time.perf_counter()
+        error: Exception | None = None
+        num_bytes = 0
+        try:
+            relayed = await self._serve(scope, receive, send, services, exchange)
+            status, num_bytes, error = relayed.status, relayed.num_bytes, relayed.error
+        except ClientGoneError:
+            status = CLIENT_GONE_STATUS
+        except Exception as fault:
+            error = fault
+            if exchange.status is None:
+                status = await self._refuse(send, fault, exchange)
+            else:
+                status = exchange.status  # the answer is left without its end: the server cuts the connection
+        total_s = time.perf_counter() - started_s
+        await self._meter(scope, services, exchange, status, at_s, total_s)
+        services.metrics.requests.labels(status).inc()
+        prepared = exchange.prepared
+        if prepared is not None:
+            services.metrics.overhead_s.observe(exchange.own_s)
+            if prepared.bypass is not None:
+                services.metrics.bypasses.labels(prepared.bypass).inc()
+        level = _level_of(error)
+        if logger.isEnabledFor(level):
+            key = scope.get("state", {}).get(STATE_KEY)
+            line = exchange.line(
+                self._wire.name,
+                status=status,
+                total_s=total_s,
+                num_bytes=num_bytes,
+                key_id=key.id if key is not None else None,
+                error=error,
+            )
+            logger.log(level, line)
+
+    async def _refuse(self, send: Send, error: Exception, exchange: Exchange) -> int:
+        """Tell the client what went wrong; the status that says so."""
+        status, body = self._wire.render_error(error)
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        headers += [*error_headers(error), *exchange.headers()]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+        return status
+
+    async def _serve(
+        self, scope: Scope, receive: Receive, send: Send, services: Services, exchange: Exchange
+    ) -> Relayed:
+        settings = services.settings
+        headers: list[Header] = scope["headers"]
+        mode = mode_of(headers, settings.mode)
+        raw = await read_body(receive, find(headers, b"content-length"), settings.max_body_bytes)
+        read_s = time.perf_counter()
+        prepared = exchange.prepared = await prepare(raw, headers, self._wire, mode, services)
+        counting = self._count(prepared, services, exchange)
+        return await unless_gone(receive, self._forward(scope, send, services, exchange, counting, read_s))
+
+    async def _forward(
+        self,
+        scope: Scope,
+        send: Send,
+        services: Services,
+        exchange: Exchange,
+        counting: asyncio.Task[None] | None,
+        read_s: float,
+    ) -> Relayed:
+        prepared = exchange.prepared
+        assert prepared is not None
+        outgoing = outgoing_of(scope, prepared, self._wire)
+        target = prepared.target or services.upstreams.resolve(outgoing.model)
+        exchange.own_s = time.perf_counter() - read_s
+        answer = await _ask(services, target, outgoing, prepared, scope["headers"])
+        if answer.status in OVERFLOW_STATUSES and prepared.compressed is not None:
+            answer = await self._unless_too_long(answer, target, scope, services, exchange)
+        if prepared.searching is not None:
+            answer = await self._with_searches(answer, target, scope, services, exchange)
+        exchange.answer = answer
+        answered_s = time.perf_counter()
+        try:
+            # Counting went on while the upstream worked, so that there is hardly ever anything to wait for.
+            if counting is not None and not counting.done():
+                await asyncio.wait((counting,), timeout=services.settings.tokens_wait_s)
+        except BaseException:
+            answer.close()
+            raise
+        exchange.own_s += time.perf_counter() - answered_s
+        exchange.status = answer.status
+        ours = [*exchange.headers(), *answer.sluice_headers]
+        reader = exchange.usage = reader_for(self._wire.name, answer.headers)
+        return await relay(answer, send, ours, tap=reader.feed, render_event=self._wire.render_event)
+
+    async def _meter(
+        self, scope: Scope, services: Services, exchange: Exchange, status: int, at_s: float, total_s: float
+    ) -> None:
+        """Record the turn, and charge it to its key."""
+        if exchange.prepared is None:
+            return
+        key, answer = scope.get("state", {}).get(STATE_KEY), exchange.answer
+        turn = turn_of(
+            exchange,
+            wire=self._wire.name,
+            key_id=key.id if key is not None else None,
+            at_s=at_s,
+            status=status,
+            total_s=total_s,
+            served_by=services.upstreams.target(answer.upstream) if answer is not None and answer.upstream else None,
+            traceparent=find(scope["headers"], b"traceparent"),
+        )
+        if turn is not None:
+            spent = services.meter.record(turn, arrived_of(exchange.prepared, self._wire.dialect))
+            services.watch.see(exchange.prepared, self._wire.name, at_s)
+            if key is not None and spent.tokens:
+                await services.access.spend(key, tokens=spent.tokens, dollars=spent.dollars)
+
+    async def _unless_too_long(
+        self, answer: SourcedAnswer, target: Target, scope: Scope, services: Services, exchange: Exchange
+    ) -> SourcedAnswer:
+        """Where the upstream refused a request as too long, make it shorter and ask once more."""
+        assert exchange.prepared is not None
+        held = await hold(answer, max_bytes=MAX_ERROR_BYTES)
+        refusal = Unshared(RoutedAnswer(held, answer.upstream, answer.num_retries))
+        limit = overflow_limit(held)
+        if limit is None:
+            return refusal
+        num_counted = exchange.tokens[1] if exchange.tokens is not None else None
+        shorter = await shrink(exchange.prepared, scope["headers"], self._wire, services, limit, num_counted)
+        if shorter is None:
+            return refusal
+        exchange.prepared = shorter
+        return Unshared(await services.upstreams.send(target, outgoing_of(scope, shorter, self._wire)))
+
+    async def _with_searches(
+        self, answer: SourcedAnswer, target: Target, scope: Scope, services: Services, exchange: Exchange
+    ) -> SourcedAnswer:
+        """Answer the calls of the search tool, and ask on; where the upstream refuses the request, ask without it."""
+        prepared = exchange.prepared
+        assert prepared is not None
+        assert prepared.searching is not None
+        assert services.search_tool is not None
+        mode = prepared.mode
+        headers = [header for header in scope["headers"] if header[0] != b"content-encoding"]
+        if answer.status in _REFUSALS:
+            answer.close()
+            logger.warning(fields("search_tool_refused", status=answer.status))
+            exchange.prepared = await prepare(
+                prepared.searching.sent.raw, headers, self._wire, mode, services, searches=False
+            )
+            outgoing = outgoing_of(scope, exchange.prepared, self._wire)
+            return await _ask(services, target, outgoing, exchange.prepared, headers)
+
+        async def send(body: bytes) -> SourcedAnswer:
+            again = await prepare(body, headers, self._wire, mode, services, searches=False)
+            return await _ask(services, target, outgoing_of(scope, again, self._wire), again, headers)
+
+        return await services.search_tool.answer(answer, prepared.searching, send)
+
+    def _count(self, prepared: Prepared, services: Services, exchange: Exchange) -> asyncio.Task[None] | None:
+        """Start counting tokens; the counters get them even where the answer's head does not wait for them.
+
+        In mode `off` nothing is counted: nothing is dropped, and what went out is in the upstream's own usage.
+        """
+        parsed, dialect = prepared.parsed, self._wire.dialect
+        if prepared.mode is Mode.OFF or parsed is None or dialect is None or parsed.spans is None:
+            return None
+
+        async def count() -> None:
+            try:
+                counts = await services.counter.count(parsed.model, dialect, parsed.messages, prepared.messages_out)
+            except Exception as error:  # counts are for show: none are better than no answer
+                logger.error(fields("token_count_failed", error=where(error)))
+                return
+            exchange.tokens = (counts[0], counts[1])
+            if self._wire.name is WireName.MESSAGES:
+                exchange.breakpoints = await asyncio.to_thread(breakpoints_of, prepared.body)
+            services.metrics.tokens_in.inc(counts[0])
+            services.metrics.tokens_out.inc(counts[1])
+
+        task = asyncio.create_task(count())
+        self._counting.add(task)
+        task.add_done_callback(self._counting.discard)
+        return task
+
+
+def _level_of(error: Exception | None) -> int:
+    """How loudly the log tells of a request that this went wrong with."""
+    if error is None:
+        return logging.INFO
+    if isinstance(error, UpstreamError):
+        return logging.WARNING
+    return logging.ERROR if rendering_of(error).status == 500 else logging.INFO
+
+
+async def _ask(
+    services: Services, target: Target, outgoing: Outgoing, prepared: Prepared, headers: Sequence[Header]
+) -> SourcedAnswer:
+    """Get the answer: from the prompt cache where that is on and the request qualifies, else from the upstream."""
+    answers = services.answers
+    if answers is not None and prepared.tenant and may_keep(headers):
+        key = answer_key(outgoing, tenant=prepared.tenant, origin=target.origin)
+        if key is not None and outgoing.wire is not None:
+            return await answers.fetch(
+                key, outgoing.wire, lambda: services.upstreams.send(target, outgoing), may_take=may_take(headers)
+            )
+    return Unshared(await services.upstreams.send(target, outgoing))
