@@ -7,6 +7,8 @@ no wire.
 
 from __future__ import annotations
 
+import functools
+import logging
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,9 +22,11 @@ from sluice.compressor.lines import join, split
 from sluice.compressor.planner import Omission, plan
 from sluice.compressor.relevance import relevance
 from sluice.compressor.renderer import render
-from sluice.compressor.scoring import Moment, Scorer, best_spans
+from sluice.compressor.scoring import ModelFileError, Moment, Scorer, best_spans, load_default
 from sluice.compressor.settings import POLICY_VERSION, CompressorSettings
 from sluice.compressor.types import Message, Text
+
+logger = logging.getLogger(__name__)
 
 _PIECE_LINES = 80
 """A text is looked at in pieces of this many lines, so that a later one may repeat an earlier one."""
@@ -133,6 +137,20 @@ def compact_messages(
         }
         for message, by_text in zip(messages, found, strict=True)
     ]
+
+
+@functools.cache
+def shipped_scorer() -> Scorer | None:
+    """The shipped scorer, loaded once in a process; None, which is logged, where it cannot be loaded.
+
+    Features alone, also where a network scores conversations: it reads what was said before a result, which a text by
+    itself does not have, and whoever shortens a long one would take the agents' place in its queue.
+    """
+    try:
+        return load_default()
+    except (ImportError, ModelFileError) as error:
+        logger.error("no scorer, so that only repeats are dropped: %s", error)
+        return None
 
 
 def whole(text: str) -> Compacted:

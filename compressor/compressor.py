@@ -18,8 +18,8 @@ from sluice.compressor.conversation import Conversation
 from sluice.compressor.dialects.base import Dialect
 from sluice.compressor.errors import AmbiguousRecallError, StateError, TooManyPinsError, UnknownRecallError
 from sluice.compressor.judge import Judge, KeepAll
+from sluice.compressor.judges import Judges
 from sluice.compressor.ledger import Rendition
-from sluice.compressor.line_judge import LineJudge
 from sluice.compressor.lookup import Lookup
 from sluice.compressor.lru import LRU
 from sluice.compressor.outcome import forwarded, trail_of
@@ -27,7 +27,7 @@ from sluice.compressor.pins import Pin
 from sluice.compressor.profiles import PROFILES, Profile
 from sluice.compressor.reading import Reader, Reading
 from sluice.compressor.records import Records, Written
-from sluice.compressor.scoring import ModelFileError, Scorer, load_default
+from sluice.compressor.scoring import Scorer
 from sluice.compressor.settings import CompressorSettings
 from sluice.compressor.state import RECALL_PREFIX_CHARS, StateStore
 from sluice.compressor.trail import Trails
@@ -70,8 +70,7 @@ class Compressor:
         self._records = Records(store, limits.state_timeout_s, limits.max_renditions, on_unreadable)
         self._lookup = Lookup(self._records, clock, has_pins=self._settings.max_pins > 0)
         self._conversations: LRU[tuple[Judge, bytes], Conversation] = LRU(self._settings.max_conversations)
-        self._scorer = scorer
-        self._judges: dict[Mode, Judge] = {Mode.SAFE: KeepAll(), **(judges or {})}
+        self._judges = Judges(self._settings, scorer, judges or {})
 
     async def compress(
         self,
@@ -131,14 +130,14 @@ class Compressor:
             turn.pins = await self.pins(turn.hashes[0])
         is_settled = not is_lost and not turn.moved
         if turn.new:
-            judge = self._judge(mode)
+            judge = self._judges.of(mode)
             turn = await self._decide(turn, judge, profile)
             written = await self._records.freeze(turn, tenant)
             is_settled &= written is Written.OURS
             if written is Written.THEIRS:
                 self._conversations.pop((judge, turn.hashes[-1]))
         elif is_refused and max_tokens is not None and not turn.is_holdout:
-            await self._shed(turn, self._judge(mode), tenant, profile)
+            await self._shed(turn, self._judges.of(mode), tenant, profile)
             is_settled = False
         compressed = forwarded(turn, reading, as_sent)
         if is_settled and turn.bypass is None:
@@ -218,20 +217,7 @@ class Compressor:
     def load(self, mode: Mode) -> None:
         """Load what a mode needs, so that its first request does not wait for it. Takes a fraction of a second."""
         if mode is not Mode.OFF:
-            self._judge(mode)
-
-    def _judge(self, mode: Mode) -> Judge:
-        """The judge of a mode; its model is loaded when it is first asked for."""
-        judge = self._judges.get(mode)
-        if judge is None:
-            prices = self._settings.balanced if mode is Mode.BALANCED else self._settings.aggressive
-            try:
-                judge = LineJudge(self._scorer or load_default(), prices, self._settings)
-            except (ImportError, ModelFileError) as error:
-                logger.error("no scorer, so that mode %s drops no more than safe does: %s", mode, error)
-                judge = KeepAll()
-            self._judges[mode] = judge
-        return judge
+            self._judges.of(mode)
 
     async def _decide(self, turn: Turn, judge: Judge, profile: Profile) -> Turn:
         """Decide what the ledger does not hold; the turn, decided."""

@@ -157,30 +157,6 @@ class Evidence:
         name = self._names.get(name_of(path))
         return 0 if name is None else self.name_said[name]
 
-    def last_said(self, word: str) -> int:
-        """The newest message, other than a tool result, that holds this word."""
-        found = self._words.get(word, -1)
-        return 0 if found < 0 else self.word_said[found]
-
-    def is_superseded(self, segment: SegmentEvidence) -> bool:
-        """Whether a newer call changed or read the same file, or ran the same command."""
-        path, command = segment.provenance.path, segment.provenance.command
-        # The call stands in a message before its result.
-        if path is not None and any(at > segment.position for at in (*self.files.edits(path), *self.files.reads(path))):
-            return True
-        return command is not None and any(at > segment.position for at in self.runs(command))
-
-    def is_referenced(self, segment: SegmentEvidence) -> bool:
-        """Whether a newer message other than a tool result names its file, one of its words or one of its lines."""
-        path = segment.provenance.path
-        if path is not None and self.last_named(path) > segment.position:
-            return True
-        words = self.shown_words[self.line_words[segment.start] : self.line_words[segment.stop]]
-        if any(self.word_flags[word] & IS_TELLING and self.word_said[word] > segment.position for word in words):
-            return True
-        keys = self.line_key[segment.start : segment.stop]
-        return any(key >= 0 and self.key_written[key] > segment.position for key in keys)
-
     def _say(self, message: Message, prose: Sequence[str], position: int) -> None:
         calls = [strings(decode_arguments(call)) for call in message.calls]
         arguments = [text for call in calls for text in call]

@@ -11,7 +11,7 @@ _FAILURE = re.compile(
     r"""
       \b(?:error|exception|panic(?:ked)?|fatal|assert(?:ion)?(?:\ failed|error)|traceback)\b   # said in words
     | \b(?:FAIL(?:ED|URE|URES)?|ERROR|FATAL|✗|✕|✖)\b | ^\s*[✗✕✖×]\s                      # test runners
-    | ^\s*(?:File\ ".+",\ line\ \d+ | at\ .+[:(].*\d+\)? | -->\ .+:\d+ | goroutine\ \d+ )        # frames
+    | ^\s*(?:File\ ".+",\ line\ \d+ | at\ .[^:(]*[:(].*\d | -->\ .+:\d+ | goroutine\ \d+ )        # frames
     | ^E\s{2,}\S | ^\S+\.\w+:\d+(?::\d+)?:\s | \b\w+(?:Error|Exception):                         # pytest, compilers
     """,
     re.VERBOSE | re.IGNORECASE,

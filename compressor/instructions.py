@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 
+from sluice.compressor.tags import less
 from sluice.compressor.types import Message
 
 _SUMMARIES = re.compile(
@@ -25,9 +26,7 @@ _SUMMARIES = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 _NOT_SAID = re.compile(
-    r"<(system-reminder|environment_context|environment_details|user_instructions|local-command-\w+|command-\w+)\b[^>]*>"
-    r".*?</\1>",
-    re.DOTALL,
+    r"<(system-reminder|environment_context|environment_details|user_instructions|local-command-\w+|command-\w+)\b[^<>]*>"
 )
 """What agents put into user messages by themselves."""
 _HEADING = "[sluice: the user's own words from before the summary, verbatim]"
@@ -36,7 +35,7 @@ _HEADING = "[sluice: the user's own words from before the summary, verbatim]"
 def is_summary(message: Message) -> bool:
     """Whether a message is what an agent has put in the place of its history."""
     texts = [text.text for text in message.texts if not text.is_result]
-    return message.role == "user" and any(_SUMMARIES.match(_NOT_SAID.sub("", text)) for text in texts)
+    return message.role == "user" and any(_SUMMARIES.match(less(text, _NOT_SAID)) for text in texts)
 
 
 def words_of(message: Message) -> Iterator[str]:
@@ -44,7 +43,7 @@ def words_of(message: Message) -> Iterator[str]:
     if message.role != "user" or is_summary(message):
         return
     for text in message.texts:
-        said = "" if text.is_result else _NOT_SAID.sub("", text.text).strip()
+        said = "" if text.is_result else less(text.text, _NOT_SAID).strip()
         if said:
             yield said
 

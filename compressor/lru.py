@@ -16,9 +16,6 @@ class LRU(Generic[K, V]):
         self._max_items = max_items
         self._items: OrderedDict[K, V] = OrderedDict()
 
-    def __len__(self) -> int:
-        return len(self._items)
-
     def get(self, key: K) -> V | None:
         """The value, which counts as a use."""
         value = self._items.get(key)

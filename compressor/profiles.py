@@ -19,18 +19,16 @@ class Profile:
     """Price of a token that is not in the cache and is written to it."""
     ttl_s: float
     """Seconds after its last use for which an entry lives."""
-    min_tokens: int = 0
-    """Shortest prefix that is cached at all."""
 
 
 PROFILES = {
     profile.name: profile
     for profile in (
-        Profile("anthropic", read=0.1, write=1.25, ttl_s=300.0, min_tokens=1_024),
-        Profile("anthropic-1h", read=0.1, write=2.0, ttl_s=3_600.0, min_tokens=1_024),
-        Profile("openai", read=0.1, write=1.0, ttl_s=300.0, min_tokens=1_024),
-        Profile("gemini", read=0.1, write=1.0, ttl_s=300.0, min_tokens=2_048),
-        Profile("deepseek", read=0.1, write=1.0, ttl_s=3_600.0, min_tokens=64),
+        Profile("anthropic", read=0.1, write=1.25, ttl_s=300.0),
+        Profile("anthropic-1h", read=0.1, write=2.0, ttl_s=3_600.0),
+        Profile("openai", read=0.1, write=1.0, ttl_s=300.0),
+        Profile("gemini", read=0.1, write=1.0, ttl_s=300.0),
+        Profile("deepseek", read=0.1, write=1.0, ttl_s=3_600.0),
         Profile("self-hosted", read=0.0, write=1.0, ttl_s=300.0),
     )
 }

@@ -12,14 +12,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from sluice.compressor import markers
+from sluice.compressor.files import name_of
 from sluice.compressor.lines import Lines
 from sluice.compressor.provenance import Kind, Provenance, same_path
 
 _LINE_REFERENCE = re.compile(
     r"""(?:File\ "(?P<python>[^"\n]+)",\ line\ (?P<python_line>\d+))
-      | (?P<path>[\w./@+-]*\w\.\w+)(?:[:(](?P<line>\d+))""",
+      | \w\.\w+[:(](?P<line>\d+)                                     # the end of a path; see `_named`""",
     re.VERBOSE,
 )
+_PATH = re.compile(r"[\w./@+-]*")
+_MAX_DIGITS = 9
+"""Of a line's number: no file has more lines."""
 _UNCHANGED = re.compile(r"\b(?:file )?(?:is )?unchanged since (?:the )?last read\b", re.IGNORECASE)
 _MIN_QUOTE_CHARS = 16
 """A shorter line says too little to be a quote."""
@@ -74,7 +78,10 @@ def touched(gaps: Iterable[Gap], touch: Touch) -> list[Gap]:
     """The parts of the gaps that the newest messages touch, in order."""
     quotes = {line for text in touch.written for line in _quotable(text)}
     texts = [*touch.written, *(text for text, _ in touch.shown)]
-    references = [reference for text in texts for reference in _named(text)]
+    references: dict[str, list[tuple[str, int]]] = {}
+    for text in texts:
+        for path, number in _named(text):
+            references.setdefault(name_of(path), []).append((path, number))
     unchanged = [p.path for text, p in touch.shown if p.kind is Kind.READ and p.path and _UNCHANGED.search(text)]
     found: list[Gap] = []
     for gap in gaps:
@@ -84,8 +91,8 @@ def touched(gaps: Iterable[Gap], touch: Touch) -> list[Gap]:
         indexes: set[int] = set()
         if not quotes.isdisjoint(gap.quotable):
             indexes = {i for i in range(gap.start, gap.stop) if gap.lines.bodies[i].strip() in quotes}
-        if gap.path is not None and references:
-            numbers = {number for path, number in references if same_path(gap.path, path)}
+        if gap.path is not None and (named := references.get(name_of(gap.path))):
+            numbers = {number for path, number in named if same_path(gap.path, path)}
             indexes |= {index for index in range(gap.start, gap.stop) if numbers and gap.number(index) in numbers}
         if indexes:
             start = max(gap.start, min(indexes) - _NEIGHBOURS)
@@ -146,8 +153,16 @@ def _quotable(text: str) -> Iterator[str]:
 
 def _named(text: str) -> Iterator[tuple[str, int]]:
     """Places that a text names by file and line: stack traces, compilers' messages, search hits."""
+    done = 0
     for match in _LINE_REFERENCE.finditer(text):
-        if match["python"]:
-            yield match["python"], int(match["python_line"])
-        else:
-            yield match["path"], int(match["line"])
+        path, digits = match["python"], match["python_line"] or match["line"]
+        if path is None:
+            # Read backwards from where it ends: a pattern that began with the path would try each character of a
+            # long word, such as an image in base64, as the path's first, and take hours.
+            stop = match.start("line") - 1
+            before = _PATH.match(text[done:stop][::-1])
+            assert before is not None, "it matches nothing, too"
+            path = text[stop - before.end() : stop]
+        if len(digits) <= _MAX_DIGITS:
+            yield path, int(digits)
+        done = match.end()

@@ -55,9 +55,6 @@ class VisibleLines:
         self._source_at: list[Source | None] = []
         self._places: dict[tuple[int, ...], list[int]] = {}
 
-    def __len__(self) -> int:
-        return len(self._lines)
-
     def add(self, lines: Lines, source: Source) -> None:
         """Index a text that is forwarded."""
         base = len(self._lines)

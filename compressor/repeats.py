@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 _BAR = re.compile(r"[#=\-.>*•█▉▊▋▌▍▎▏░▒▓━╸╺─⠀-⣿|/\\\s]+")
-_PROGRESS = re.compile(r"(\d+(?:\.\d+)?)\s?%|(\d+)\s?/\s?(\d+)")
+_PROGRESS = re.compile(r"(?<!\d)(?:(\d+(?:\.\d+)?)\s?%|(\d+)\s?/\s?(\d+))")
+"""Tried where a number begins alone, so that a long one costs its length and not the square of it."""
 _OF = re.compile(r"/\s?\d")
 """What a line without `%` has to hold to show progress: ruled out at a fraction of the time."""
 

@@ -97,8 +97,3 @@ class Compressed:
     """What is in force of each message behind the leading system messages: what was dropped of it, and why."""
     originals: Mapping[str, str] = field(default_factory=dict)
     """Recall id (32 hex digits) → original text of what was shortened in this call."""
-
-    @property
-    def changed(self) -> bool:
-        """Whether any message differs from the client's bytes."""
-        return self.num_markers > 0

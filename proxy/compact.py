@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import json
 import secrets
 import time
@@ -15,13 +14,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sluice.compressor import ANTHROPIC_MESSAGES, OPENAI_CHAT, OPENAI_RESPONSES, Dialect, Mode
-from sluice.compressor.compact import Compacted, Range, compact_messages, compact_text, whole
-from sluice.compressor.scoring import ModelFileError, Scorer, load_default
+from sluice.compressor.compact import Compacted, Range, compact_messages, compact_text, shipped_scorer, whole
+from sluice.compressor.scoring import Scorer
 from sluice.compressor.turn import parse
 from sluice.proxy.encoding import UnreadableBodyError, unpack
 from sluice.proxy.errors import InvalidFieldError, InvalidJsonError
 from sluice.proxy.headers import find
-from sluice.proxy.log import fields, logger, where
 from sluice.proxy.prepare import mode_of
 from sluice.proxy.receive import ClientGoneError, read_body
 from sluice.proxy.services import Services
@@ -178,13 +176,4 @@ def _as_message(text: str) -> list[bytes]:
 
 
 def _scorer(mode: Mode) -> Scorer | None:
-    return None if mode is Mode.SAFE else _load_scorer()
-
-
-@functools.cache
-def _load_scorer() -> Scorer | None:
-    try:
-        return load_default()
-    except (ImportError, ModelFileError) as error:
-        logger.error(fields("no_scorer", error=where(error)))
-        return None
+    return None if mode is Mode.SAFE else shipped_scorer()

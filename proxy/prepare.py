@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from sluice.compressor import Compressed, Mode, StateError
-from sluice.compressor.economics import CHARS_PER_TOKEN, TOKENS_PER_MESSAGE
+from sluice.compressor.economics import CHARS_PER_TOKEN, num_tokens
 from sluice.proxy.apart import compress_apart
 from sluice.proxy.body import Body
 from sluice.proxy.cache_cost import cache_cost
@@ -198,7 +198,7 @@ async def shrink(
         return None
     if wire.edits_history(parsed):
         return None
-    num_estimated = refused.num_chars_out / CHARS_PER_TOKEN + TOKENS_PER_MESSAGE * len(refused.messages)
+    num_estimated = num_tokens(refused.num_chars_out, len(refused.messages))
     num_beside = (len(prepared.body) - sum(map(len, prepared.messages_out))) / CHARS_PER_TOKEN
     max_tokens = messages_bound(num_estimated, num_counted, num_beside + wire.num_reserved(parsed), limit)
     stabilised = wire.stabilised(parsed) if target.is_local else {}

@@ -5,19 +5,14 @@ Nothing is remembered between calls. An agent that sends a growing history wants
 
 from __future__ import annotations
 
-import functools
-import logging
 from collections.abc import Sequence
 from typing import overload
 
-from sluice.compressor.compact import compact_messages, compact_text
+from sluice.compressor.compact import compact_messages, compact_text, shipped_scorer
 from sluice.compressor.dialects import OPENAI_CHAT, Dialect
 from sluice.compressor.dialects.json_message import decode, encode
 from sluice.compressor.middleware.history import Json
-from sluice.compressor.scoring import ModelFileError, Scorer, load_default
 from sluice.compressor.turn import parse
-
-logger = logging.getLogger(__name__)
 
 
 @overload
@@ -62,7 +57,7 @@ def compact(
     """
     if ratio is not None and not 0 < ratio <= 1:
         raise ValueError(f"ratio must be above 0 and at most 1, not {ratio!r}")
-    scorer = _scorer()
+    scorer = shipped_scorer()
     if isinstance(messages, str):
         return compact_text(messages, query=query, ratio=ratio, scorer=scorer).text
     raws = [encode(message) for message in messages]
@@ -72,12 +67,3 @@ def compact(
         decode(dialect.render(raw, {index: done.text for index, done in texts.items()})) if texts else message
         for message, raw, texts in zip(messages, raws, shortened, strict=True)
     ]
-
-
-@functools.cache
-def _scorer() -> Scorer | None:
-    try:
-        return load_default()
-    except (ImportError, ModelFileError) as error:
-        logger.error("no scorer, so that only repeats are dropped: %s", error)
-        return None

@@ -7,7 +7,6 @@ one loop for good.
 from __future__ import annotations
 
 import asyncio
-import functools
 import os
 import threading
 from collections.abc import Coroutine
@@ -17,17 +16,34 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
+class _Worker:
+    """The loop, once it is needed. Several threads may be the first to need it."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Be as in a new process."""
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop, which runs."""
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(target=self._loop.run_forever, name="sluice-middleware", daemon=True).start()
+            return self._loop
+
+
+_worker = _Worker()
+
+
 def submit(work: Coroutine[Any, Any, T]) -> Future[T]:
     """Run a coroutine on the loop; the thread is started by the first one, and goes with the process."""
-    return asyncio.run_coroutine_threadsafe(work, _loop())
-
-
-@functools.cache
-def _loop() -> asyncio.AbstractEventLoop:
-    loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, name="sluice-middleware", daemon=True).start()
-    return loop
+    return asyncio.run_coroutine_threadsafe(work, _worker.loop())
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_loop.cache_clear)  # a child has no thread but the one that forked
+    # A child has no thread but the one that forked, and what another one had locked stays locked there.
+    os.register_at_fork(after_in_child=_worker.forget)

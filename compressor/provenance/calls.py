@@ -62,7 +62,7 @@ _EDITOR_VERBS = {
     "insert": Kind.EDIT,
     "undo_edit": Kind.EDIT,
 }
-_PATCHED = re.compile(r"^\*\*\* (?:Update|Add|Delete) File: (.+?)\s*$|^\+\+\+ (?:b/)?(\S+)", re.MULTILINE)
+_PATCHED = re.compile(r"^\*\*\* (?:Update|Add|Delete) File: (.*\S)|^\+\+\+ (?:b/)?(\S+)", re.MULTILINE)
 _EMBEDDED_COMMAND = re.compile(r"""\b(?:cmd|command)\s*:\s*("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`)""")
 
 

@@ -10,6 +10,7 @@ import re
 
 import msgspec
 
+from sluice.compressor.tags import passages
 from sluice.compressor.types import ToolCall
 
 _FRAMES = (
@@ -26,13 +27,12 @@ _FRAMES = (
     re.compile(r"\A\[[a-z_]+(?: for '[^\n]*')?\] Result:\n.*\Z", re.DOTALL),
 )
 _FENCED = re.compile(r"```(?:bash|sh|shell|mswea_bash_command)?\n(.*?)```", re.DOTALL)
-_FUNCTION = re.compile(r"<function=(\w+)>(.*?)</function>", re.DOTALL)
-_PARAMETER = re.compile(r"<parameter=(\w+)>(.*?)</parameter>", re.DOTALL)
+_FUNCTION = re.compile(r"<function=(\w+)>")
+_PARAMETER = re.compile(r"<parameter=(\w+)>")
 _TAGGED_TOOL = re.compile(
-    r"<(read_file|search_files|list_files|execute_command|write_to_file|replace_in_file|apply_diff)>(.*?)</\1>",
-    re.DOTALL,
+    r"<(read_file|search_files|list_files|execute_command|write_to_file|replace_in_file|apply_diff)>"
 )
-_TAGGED_PARAMETER = re.compile(r"<(path|command|regex)>(.*?)</\1>", re.DOTALL)
+_TAGGED_PARAMETER = re.compile(r"<(path|command|regex)>")
 
 
 def is_observation(text: str) -> bool:
@@ -43,10 +43,14 @@ def is_observation(text: str) -> bool:
 def written_call(text: str) -> ToolCall | None:
     """The last tool call that an assistant message makes in its text, a fenced command as a call of `bash`."""
     calls: list[tuple[int, str, dict[str, str]]] = []
-    for pattern, parameter in ((_FUNCTION, _PARAMETER), (_TAGGED_TOOL, _TAGGED_PARAMETER)):
-        for match in pattern.finditer(text):
-            arguments = {key: value.strip("\n") for key, value in parameter.findall(match[2])}
-            calls.append((match.start(), match[1], arguments))
+    for function, parameter, end, parameter_end in (
+        (_FUNCTION, _PARAMETER, "</function>", "</parameter>"),
+        (_TAGGED_TOOL, _TAGGED_PARAMETER, "</{}>", "</{}>"),
+    ):
+        for call in passages(text, function, end):
+            found = passages(call.text, parameter, parameter_end)
+            arguments = {argument.name: argument.text.strip("\n") for argument in found}
+            calls.append((call.start, call.name, arguments))
     if not calls:
         calls = [(match.start(), "bash", {"command": match[1].strip()}) for match in _FENCED.finditer(text)]
     if not calls:

@@ -12,7 +12,7 @@ from sluice.compressor.provenance.calls import read_call
 from sluice.compressor.provenance.frames import is_observation, written_call
 from sluice.compressor.provenance.heads import num_head_lines
 from sluice.compressor.provenance.types import Kind, Provenance
-from sluice.compressor.types import Message, ToolCall
+from sluice.compressor.types import Message
 
 _UNKNOWN = Provenance(Kind.OTHER)
 
@@ -31,8 +31,9 @@ class Origins:
     """The calls of a conversation so far."""
 
     def __init__(self) -> None:
-        self._calls: dict[str, ToolCall] = {}
-        self._last_call: ToolCall | None = None
+        self._calls: dict[str, Provenance] = {}
+        """By id: what each call shows."""
+        self._last_call: Provenance | None = None
         self._last_role: str | None = None
 
     def segments(self, message: Message) -> list[Segment]:
@@ -41,14 +42,16 @@ class Origins:
 
     def add(self, message: Message) -> list[Provenance]:
         """Remember a message's calls, and give what each of them will show or change."""
-        calls = list(message.calls)
-        if message.role == "assistant":
-            if not calls and (written := written_call("\n".join(text.text for text in message.texts))):
-                calls = [written]
-            self._last_call = calls[-1] if calls else None
-            self._calls.update((call.id, call) for call in calls if call.id)
+        calls, is_reply = message.calls, message.role == "assistant"
+        if is_reply and not calls and (written := written_call("\n".join(text.text for text in message.texts))):
+            calls = (written,)
+        # Read here once: a shell command takes a millisecond for each thousand characters.
+        shown = [read_call(call) for call in calls]
+        if is_reply:
+            self._last_call = shown[-1] if shown else None
+            self._calls.update((call.id, one) for call, one in zip(calls, shown, strict=True) if call.id)
         self._last_role = message.role
-        return [read_call(call) for call in calls]
+        return shown
 
     def _segments(self, message: Message) -> Iterator[Segment]:
         for index, text in enumerate(message.texts):
@@ -58,11 +61,10 @@ class Origins:
                 call = self._last_call
             else:
                 continue
-            yield Segment(index, text.text, _of(text.text, call) if call else _UNKNOWN)
+            yield Segment(index, text.text, _of(text.text, call or _UNKNOWN))
 
 
-def _of(text: str, call: ToolCall) -> Provenance:
-    provenance = read_call(call)
+def _of(text: str, provenance: Provenance) -> Provenance:
     if provenance.kind is Kind.READ and (num_lines := num_head_lines(text)):
         return replace(provenance, num_head_lines=num_lines)
     return provenance

@@ -9,11 +9,13 @@ from __future__ import annotations
 import posixpath
 import re
 import shlex
+from bisect import bisect_left
 from collections.abc import Sequence
 
 from sluice.compressor.provenance.types import Kind, Provenance
 
-_HERE_DOCUMENT = re.compile(r"<<-?\s*(['\"]?)(\w+)\1(.*?)^\s*\2\s*$", re.DOTALL | re.MULTILINE)
+_HERE_DOCUMENT = re.compile(r"<<-?\s*(['\"]?)(\w+)\1")
+_BLANK_LINES = re.compile(r"\s*$", re.MULTILINE)
 _WRAPPERS = frozenset(
     {"sudo", "time", "timeout", "env", "command", "nice", "nohup", "rtk", "xargs", "stdbuf", "builtin"}
 )
@@ -41,8 +43,7 @@ def read_command(command: str) -> Provenance:
     edited: list[str] = []
     shown: Provenance | None = None
     directory = ""
-    for words in _simple_commands(_HERE_DOCUMENT.sub(" ", command)):
-        pipeline_head, targets = words
+    for pipeline_head, targets in _simple_commands(_less_here_documents(command)):
         edited += [_join(directory, target) for target in targets]
         argv = _unwrap(pipeline_head)
         if not argv:
@@ -75,6 +76,33 @@ def read_command(command: str) -> Provenance:
         command=command,
         edited_paths=tuple(dict.fromkeys(edited)),
     )
+
+
+def _less_here_documents(command: str) -> str:
+    """A command with a space in place of each here-document; one that does not end stays.
+
+    Looks for no end twice, so that a long program full of `<<` that was cut off costs its length and not the square
+    of it.
+    """
+    if "<<" not in command:
+        return command
+    lines: dict[str, list[tuple[int, int]]] = {}
+    start = 0
+    for line in command.split("\n"):
+        lines.setdefault(line.strip(), []).append((start, start + len(line)))
+        start += len(line) + 1
+    parts: list[str] = []
+    done = 0
+    for opened in _HERE_DOCUMENT.finditer(command):
+        ends = lines.get(opened[2], [])
+        at = bisect_left(ends, (opened.end(), 0))
+        if opened.start() < done or at == len(ends):
+            continue
+        parts += (command[done : opened.start()], " ")
+        blank = _BLANK_LINES.match(command, ends[at][1])
+        assert blank is not None, "a line ends there"
+        done = blank.end()
+    return "".join([*parts, command[done:]])
 
 
 def _simple_commands(command: str) -> list[tuple[list[str], list[str]]]:

@@ -27,16 +27,6 @@ class Moment(StrEnum):
 class Scorer(Protocol):
     """Scores lines."""
 
-    @property
-    def name(self) -> str:
-        """Which scorer, for reports."""
-        ...
-
-    @property
-    def version(self) -> str:
-        """Changes whenever the same lines could be scored otherwise."""
-        ...
-
     def for_turn(self) -> Scorer:
         """This scorer for one request, so that what takes time can be bounded over all that is scored in it."""
         ...

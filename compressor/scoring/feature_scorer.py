@@ -5,7 +5,7 @@ Knows no plan: it gives each line the facts that its loss would cost.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 
 from sluice.compressor.evidence import Evidence, SegmentEvidence
@@ -18,13 +18,9 @@ from sluice.compressor.scoring.losses import WORD_WEIGHTS, losses
 
 
 class FeatureScorer:
-    """Scores lines with a forest (see `Scorer`)."""
+    """Scores lines with a forest over `FEATURES`, with `HEADS` (see `Scorer`)."""
 
-    name = "features"
-
-    def __init__(self, forest: Forest, version: str, word_weights: Mapping[Moment, float] = WORD_WEIGHTS) -> None:
-        self.version = version
-        self._word_weights = word_weights
+    def __init__(self, forest: Forest) -> None:
         self._forest = forest
         self._reader = FeatureReader()
 
@@ -51,7 +47,7 @@ class FeatureScorer:
 
     def losses(self, table: Table, margins: Floats, moment: Moment) -> list[Sequence[float]]:
         """What `score` gives, from log odds."""
-        return losses(table, margins, self._word_weights[moment])
+        return losses(table, margins, WORD_WEIGHTS[moment])
 
 
 def load_default() -> FeatureScorer:
@@ -61,7 +57,7 @@ def load_default() -> FeatureScorer:
         ModelFileError: the installation lacks it, or it was trained on other features.
     """
     file = files("sluice.compressor.scoring").joinpath("features.npz")
-    forest, note = read_forest(file)
+    forest, _ = read_forest(file)
     if forest.features != FEATURES or forest.heads != HEADS:
         raise ModelFileError(str(file), "it was trained on other features than this version reads")
-    return FeatureScorer(forest, str(note["version"]))
+    return FeatureScorer(forest)

@@ -72,8 +72,6 @@ class Outline:
 
     definitions: tuple[Definition, ...]
     statements: tuple[Statement, ...]
-    has_errors: bool
-    """Whether the grammar found something that is not in its language: a fragment, or a dialect."""
 
 
 def outline(data: bytes, language: Language, *, statements: bool = True) -> Outline | None:
@@ -96,7 +94,7 @@ def outline(data: bytes, language: Language, *, statements: bool = True) -> Outl
     walk = _Walk(language)
     walk.run(tree.root_node, want_statements=statements)
     ordered = sorted(set(walk.statements), key=lambda s: (s.start, -s.end, s.depth))
-    return Outline(walk.definitions(), tuple(ordered), tree.root_node.has_error)
+    return Outline(walk.definitions(), tuple(ordered))
 
 
 class _Walk:

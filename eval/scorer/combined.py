@@ -36,9 +36,6 @@ class CombinedScorer:
         logits: (lines, `HEADS`) of each window that was scored, by the window's key.
     """
 
-    name = "combined"
-    version = "combined"
-
     def __init__(
         self, features: FeatureScorer, combination: Combination, maker: WindowMaker, logits: Mapping[bytes, Halves]
     ) -> None:
@@ -92,8 +89,8 @@ def combined_scorer(folder: Path, logits: Sequence[tuple[Path, str, Path]], base
     if named is None or shape is None:
         raise ValueError("a network's scores are read from a run's logits: none are named")
     maker = WindowMaker(BaseTokenizer(base_named(base or named)), shape)
-    forest, note = read_forest(folder / FEATURES)
-    return CombinedScorer(FeatureScorer(forest, str(note["version"])), read_combination(folder), maker, known)
+    features = FeatureScorer(read_forest(folder / FEATURES)[0])
+    return CombinedScorer(features, read_combination(folder), maker, known)
 
 
 def _by_key(corpus: Corpus, numbers: npt.NDArray[np.int64], logits: Halves) -> dict[bytes, Halves]:

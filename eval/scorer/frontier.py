@@ -120,8 +120,7 @@ class _Replayer:
 def _features(file: Path | None) -> Scorer:
     if file is None:
         return load_default()
-    forest, note = read_forest(file)
-    return FeatureScorer(forest, str(note["version"]))
+    return FeatureScorer(read_forest(file)[0])
 
 
 @click.command()

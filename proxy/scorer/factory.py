@@ -17,7 +17,7 @@ from sluice.proxy.settings import VLLM_PREFIX, Settings
 
 if TYPE_CHECKING:
     from sluice.compressor.scoring.neural.neural_scorer import NeuralScorer
-    from sluice.compressor.scoring.neural.reading import Reading
+    from sluice.compressor.scoring.neural.processor import Processor
     from sluice.compressor.scoring.neural.types import LineModel
 
 _MAX_WAITING = 256
@@ -41,7 +41,7 @@ def make_scorer(settings: Settings, store: StateStore, metrics: ScorerMetrics) -
         folder = settings.scorer_model or default_folder()
         scorer = NeuralScorer(
             load_default(),
-            partial(_reading, folder),
+            partial(_processor, folder),
             _scores(settings, folder, read_card(folder).version),
             deadline_s=settings.scorer_deadline_ms / 1000,
             cache=StoreCache(store, asyncio.get_running_loop()),
@@ -73,11 +73,11 @@ def _scores(settings: Settings, folder: Path, version: str) -> LineScores:
     return RemoteScores(settings.scorer, OwnWire(version))
 
 
-def _reading(folder: Path) -> Reading:
-    from sluice.compressor.scoring.neural.reading import load_reading
+def _processor(folder: Path) -> Processor:
+    from sluice.compressor.scoring.neural.processor import load_processor
     from sluice.proxy.scorer.bases import folders_for
 
-    return load_reading(folder, folders_for(folder))
+    return load_processor(folder, folders_for(folder))
 
 
 def _model(folder: Path, settings: Settings) -> LineModel:

@@ -1,11 +1,16 @@
-"""Generates conversations as agents hold them: reads, re-reads after edits, greps, test runs, in OpenAI chat form."""
+"""Conversations as agents hold them, in OpenAI chat form: some that are written down, and generated ones."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from hypothesis import strategies as st
+
+from sluice.compressor import OPENAI_CHAT
+from sluice.compressor.conversation import Conversation
+from sluice.compressor.evidence import Evidence
 
 Json = dict[str, Any]
 
@@ -38,6 +43,26 @@ def numbered(lines: list[str], first: int = 1) -> str:
 def file_lines(count: int, tag: str = "") -> list[str]:
     """A file whose lines are all different."""
     return [f"    value_{tag}{number} = compute({number}, scale={number * 7})" for number in range(count)]
+
+
+def read_file(call_id: str, path: str, lines: list[str]) -> list[Json]:
+    """A file is read."""
+    return [call(call_id, "Read", file_path=path), result(call_id, numbered(lines))]
+
+
+def evidence_of(messages: Sequence[Json]) -> Evidence:
+    """What a conversation tells, all of it forwarded as it came."""
+    conversation = Conversation(3, with_evidence=True)
+    for message in messages:
+        conversation.receive(OPENAI_CHAT.parse(encode(message)))
+    assert conversation.evidence is not None
+    return conversation.evidence
+
+
+USER: Json = {"role": "user", "content": "please fix load_config in src/config.py"}
+READ = [USER, *read_file("1", "/w/src/config.py", ["def load_config(path):", "    pass"])]
+TASK: Json = {"role": "user", "content": "value_b7 is wrong: make compute return integers"}
+"""Names a line of `file_lines(…, "b")`."""
 
 
 @st.composite

@@ -32,8 +32,6 @@ COLD_S = 301.0
 class CoinScorer:
     """Needs some lines and not others, by their text alone; at arrival it wants more than at an epoch."""
 
-    name, version = "coin", "1"
-
     def for_turn(self) -> CoinScorer:
         return self
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sluice.compressor import ANTHROPIC_MESSAGES, OPENAI_CHAT, OPENAI_RESPONSES, Dialect
-from tests.compressor.conversations import Json
+from tests.compressor.conversations import Json, call, file_lines, numbered, result
 
 EPHEMERAL = {"type": "ephemeral"}
 
@@ -34,10 +34,10 @@ def as_messages(chat: Sequence[Json]) -> list[Json]:
             messages.append({"role": "user", "content": [block]})
         elif message.get("tool_calls"):
             blocks: list[Json] = [{"type": "thinking", "thinking": "hm …", "signature": "c2ln"}]
-            for call in message["tool_calls"]:
-                function = call["function"]
+            for made in message["tool_calls"]:
+                function = made["function"]
                 arguments = json.loads(function["arguments"])
-                blocks.append({"type": "tool_use", "id": call["id"], "name": function["name"], "input": arguments})
+                blocks.append({"type": "tool_use", "id": made["id"], "name": function["name"], "input": arguments})
             messages.append({"role": "assistant", "content": blocks})
         else:
             messages.append({"role": message["role"], "content": message["content"]})
@@ -60,7 +60,7 @@ def as_items(chat: Sequence[Json]) -> list[Json]:
         elif message.get("tool_calls"):
             items.append({"type": "reasoning", "id": f"rs_{index}", "summary": [], "encrypted_content": "gAAA"})
             calls = message["tool_calls"]
-            items += [{"type": "function_call", "call_id": call["id"], **call["function"]} for call in calls]
+            items += [{"type": "function_call", "call_id": made["id"], **made["function"]} for made in calls]
         else:
             part = {"type": "input_text", "text": message["content"]}
             items.append({"type": "message", "role": message["role"], "content": [part]})
@@ -72,3 +72,17 @@ SPOKEN = {
     "messages": Spoken(ANTHROPIC_MESSAGES, as_messages),
     "responses": Spoken(OPENAI_RESPONSES, as_items),
 }
+
+READ_TWICE: list[Json] = [
+    {"role": "user", "content": "fix it"},
+    call("c1", "Read", file_path="a.py"),
+    result("c1", numbered(file_lines(40))),
+    call("c2", "Read", file_path="a.py"),
+    result("c2", numbered(file_lines(40))),
+]
+
+
+def without_cache_control(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: without_cache_control(inner) for key, inner in value.items() if key != "cache_control"}
+    return [without_cache_control(inner) for inner in value] if isinstance(value, list) else value

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sluice.compressor import scoring
 from sluice.compressor.cli import compact
 
 LOG = "\n".join(f"  building module_{number % 30:02d} with option_{number % 30:02d}" for number in range(240)) + "\n"
@@ -54,3 +55,14 @@ def test_bytes_of_any_kind_go_out_as_they_came(data: bytes) -> None:
     assert done.exit_code == 0
     # So short a text holds nothing that it repeats at length.
     assert done.stdout_bytes == data
+
+
+def test_without_a_scorer_it_says_what_can_be_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise ImportError("no numpy")
+
+    monkeypatch.setattr(scoring, "load_default", broken)
+    done = CliRunner().invoke(compact, [], input=LOG)
+    assert done.exit_code == 1
+    assert "no numpy; --mode safe needs no scorer" in done.output
+    assert CliRunner().invoke(compact, ["--mode", "safe"], input=LOG).exit_code == 0

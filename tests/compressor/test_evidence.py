@@ -2,34 +2,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from hypothesis import given
 
-from sluice.compressor.conversation import Conversation
-from sluice.compressor.dialects import OPENAI_CHAT
 from sluice.compressor.evidence import IS_NUMBER, IS_PATH, IS_TELLING, Evidence, SegmentEvidence
-from tests.compressor.conversations import call, encode, result, turns
-
-USER = {"role": "user", "content": "please fix load_config in src/config.py"}
-
-
-def evidence_of(messages: list[dict[str, Any]]) -> Evidence:
-    conversation = Conversation(3, with_evidence=True)
-    for message in messages:
-        conversation.receive(OPENAI_CHAT.parse(encode(message)))
-    assert conversation.evidence is not None
-    return conversation.evidence
+from tests.compressor.conversations import READ, USER, call, evidence_of, result, turns
 
 
 def segment(evidence: Evidence, number: int = 0) -> SegmentEvidence:
     return evidence.segments[number]
-
-
-READ = [
-    USER,
-    call("1", "Read", file_path="/w/src/config.py"),
-    result("1", "     1→def load_config(path):\n     2→    pass"),
-]
 
 
 def test_a_result_is_found_by_its_place_in_the_conversation() -> None:
@@ -41,16 +21,19 @@ def test_a_result_is_found_by_its_place_in_the_conversation() -> None:
     assert (evidence.num_results, evidence.num_messages) == (1, 3)
 
 
+def last_said(evidence: Evidence, word: str) -> int:
+    return evidence.word_said[evidence._words[word]]
+
+
 def test_a_word_knows_who_said_it_last() -> None:
     evidence = evidence_of([*READ, {"role": "assistant", "content": "`load_config` lacks a check_value call"}])
-    assert evidence.last_said("load_config") == 4
-    assert evidence.last_said("src/config.py") == 1
-    assert evidence.last_said("never_said") == 0
+    assert last_said(evidence, "load_config") == 4
+    assert last_said(evidence, "src/config.py") == 1
 
 
 def test_tool_output_says_nothing() -> None:
     evidence = evidence_of([USER, call("1", "Bash", command="ls"), result("1", "hidden_name.py")])
-    assert evidence.last_said("hidden_name.py") == 0
+    assert last_said(evidence, "hidden_name.py") == 0
 
 
 def test_words_are_told_from_prose_numbers_and_paths() -> None:
@@ -64,45 +47,33 @@ def test_words_are_told_from_prose_numbers_and_paths() -> None:
     assert flags["12345"] == IS_TELLING | IS_NUMBER
 
 
-def test_a_quoted_line_counts_as_written_and_its_result_as_referenced() -> None:
+def test_a_quoted_line_counts_as_written() -> None:
     edit = call("2", "Edit", file_path="/w/other.py", old_string="def load_config(path):", new_string="x")
     before, after = evidence_of(READ), evidence_of([*READ, edit])
-    assert not before.is_referenced(segment(before))
-    assert after.is_referenced(segment(after))
-    key = after.line_key[segment(after).start]
-    assert after.key_written[key] == 4
+    assert [each.key_written[each.line_key[segment(each).start]] for each in (before, after)] == [0, 4]
 
 
-def test_naming_its_file_is_a_reference() -> None:
+def test_a_file_is_named_by_its_last_part() -> None:
     evidence = evidence_of([*READ, {"role": "assistant", "content": "now config.py is clear"}])
-    assert evidence.is_referenced(segment(evidence))
+    assert evidence.last_named("/w/src/config.py") == 4
+    assert evidence.last_named("/w/src/else.py") == 0
 
 
-@pytest.mark.parametrize(
-    "later",
-    [
-        call("2", "Edit", file_path="src/config.py", old_string="a", new_string="b"),
-        call("2", "Read", file_path="/w/src/config.py"),
-    ],
-)
-def test_a_read_is_superseded_by_an_edit_or_another_read(later: dict[str, Any]) -> None:
-    assert not evidence_of(READ).is_superseded(segment(evidence_of(READ)))
-    evidence = evidence_of([*READ, later])
-    assert evidence.is_superseded(segment(evidence))
-
-
-def test_another_file_supersedes_nothing() -> None:
-    evidence = evidence_of([*READ, call("2", "Edit", file_path="src/else.py", old_string="a", new_string="b")])
-    assert not evidence.is_superseded(segment(evidence))
-    assert evidence.files.edits("src/else.py") == [4]
-    assert evidence.files.reads("/w/src/config.py") == [2]
-
-
-def test_a_command_that_runs_again_supersedes_its_result() -> None:
-    run = [call("1", "Bash", command="pytest -q"), result("1", "1 failed"), call("2", "Bash", command="pytest -q")]
-    evidence = evidence_of(run)
-    assert evidence.is_superseded(segment(evidence))
-    assert evidence.runs("pytest -q") == [1, 3]
+def test_calls_are_found_by_their_file_and_by_their_command() -> None:
+    evidence = evidence_of(
+        [
+            *READ,
+            call("2", "Edit", file_path="src/config.py", old_string="a", new_string="b"),
+            call("3", "Edit", file_path="src/else.py", old_string="a", new_string="b"),
+            call("4", "Bash", command="pytest -q"),
+            call("5", "Bash", command="pytest -q"),
+        ]
+    )
+    assert evidence.files.edits("/w/src/config.py") == [4], "two spellings of one file"
+    assert evidence.files.edits("src/else.py") == [5]
+    assert evidence.files.reads("src/config.py") == [2]
+    assert evidence.runs("pytest -q") == [6, 7]
+    assert evidence.edit_positions == [4, 5]
 
 
 def test_a_person_is_told_from_an_observation() -> None:

@@ -31,3 +31,8 @@ def test_what_went_wrong(line: str) -> None:
 )
 def test_all_else(line: str) -> None:
     assert not says_failure(line)
+
+
+def test_a_long_line_is_read_once() -> None:
+    assert not says_failure("at x" + "(" * 1_000_000)
+    assert says_failure("at x" + "(" * 1_000_000 + "a.js:1")

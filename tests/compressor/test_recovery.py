@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.compressor.lines import split
 from sluice.compressor.provenance import Kind, Provenance
-from sluice.compressor.recovery import Gap, Touch, less, render, touched
+from sluice.compressor.recovery import Gap, Touch, _named, less, render, touched
 from tests.compressor.conversations import file_lines, numbered
 
 RUN = Provenance(Kind.RUN)
@@ -63,3 +64,15 @@ def test_a_commands_head_is_no_line_of_the_file() -> None:
     assert [read.number(index) for index in (0, 4, 5, 44)] == [None, None, 101, 140]
     assert ranges(Touch([], [("src/a.py:101: error", RUN)]), read) == [(5, 16)]
     assert ranges(Touch([], [("src/a.py:99: error", RUN)]), read) == []
+
+
+def test_a_place_is_read_to_the_beginning_of_its_path() -> None:
+    text = "src/a.py:17: error, lib/src/a.py(12) and a.py:3b.py:4 but .py:5 and a.py: 6"
+    assert list(_named(text)) == [("src/a.py", 17), ("lib/src/a.py", 12), ("a.py", 3), ("b.py", 4)]
+    assert list(_named("src/a.py:" + "1" * 5_000)) == [], "no line has such a number"
+
+
+@pytest.mark.parametrize("word", ["aB3/" * 250_000, "a." * 500_000])
+def test_a_megabyte_in_one_word_is_read_once(word: str) -> None:
+    """An image in base64, say: to begin anew at each of its characters would take days."""
+    assert list(_named(f"{word} at src/a.py:17")) == [("src/a.py", 17)]

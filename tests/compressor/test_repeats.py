@@ -25,3 +25,7 @@ def test_tables_and_lists_of_numbers_are_no_progress() -> None:
 
 def test_empty_lines_are_left_alone() -> None:
     assert repeats("\n" * 30) == []
+
+
+def test_a_number_of_a_million_digits_is_read_once() -> None:
+    assert repeats("\n".join(["7" * 1_000_000 + "a%"] * 2)) == []

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from sluice.compressor import ANTHROPIC_MESSAGES, OPENAI_RESPONSES, Compressed, Compressor, MemoryStore, Mode
 from sluice.compressor.replies import joined, runs
 from tests.compressor.conversations import Json, encode, turns
-from tests.compressor.in_dialects import SPOKEN
-from tests.compressor.test_dialects import READ_TWICE, without_cache_control
+from tests.compressor.in_dialects import READ_TWICE, SPOKEN, without_cache_control
 from tests.effort import examples
 
 

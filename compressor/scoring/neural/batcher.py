@@ -92,7 +92,7 @@ class Batcher:
 
     @property
     def has_failed(self) -> bool:
-        """Whether the model could not be loaded."""
+        """Whether nothing will be scored: the model could not be loaded, or is no longer held."""
         return self._why_not is Fallback.DOWN
 
     @property
@@ -194,16 +194,15 @@ class Batcher:
             return
         started_s = time.perf_counter()
         try:
-            found = model.logits([job.window for job in batch])
+            found = zip(batch, model.logits([job.window for job in batch]), strict=True)
+            num_tokens = sum(job.waiting.num_tokens for job in batch)
+            self._pace = self._pace.adjusted(num_tokens, time.perf_counter() - started_s)
+            for job, logits in found:
+                _settle(job.future, logits)
         except Exception:  # one batch failed: out of memory, perhaps; the next may not
             logger.exception("the line scorer failed on %d windows", len(batch))
             for job in batch:
                 job.fail(Fallback.ERROR)
-            return
-        num_tokens = sum(job.waiting.num_tokens for job in batch)
-        self._pace = self._pace.adjusted(num_tokens, time.perf_counter() - started_s)
-        for job, logits in zip(batch, found, strict=True):
-            _settle(job.future, logits)
 
 
 def measure_pace(model: LineModel, limits: BatchLimits, timer: Callable[[], float]) -> Pace:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-MAX_PADDING = 0.125
+_MAX_PADDING = 0.125
 """Most padding that a group of windows computed as one rectangle carries, as a share of its own tokens."""
 
 
@@ -100,20 +100,19 @@ def num_in_time(num_tokens: Sequence[int], *, num_ahead: int, pace: Pace, within
     return len(num_tokens)
 
 
-def rectangles(num_tokens: Sequence[int], *, max_tokens: int, max_padding: float = MAX_PADDING) -> list[list[int]]:
+def rectangles(num_tokens: Sequence[int], *, max_tokens: int) -> list[list[int]]:
     """Group windows, by index, so that little is padded where each group is filled to its longest.
 
     Args:
         num_tokens: of each window.
         max_tokens: bound on a group's tokens with their padding; a window that is larger goes alone.
-        max_padding: most padding of a group, as a share of its windows' tokens.
     """
     groups: list[list[int]] = []
     total = 0
     for index in sorted(range(len(num_tokens)), key=lambda index: num_tokens[index]):
         total += num_tokens[index]
         num_padded = num_tokens[index] * (len(groups[-1]) + 1) if groups else 0
-        if not groups or num_padded > min(max_tokens, (1 + max_padding) * total):
+        if not groups or num_padded > min(max_tokens, (1 + _MAX_PADDING) * total):
             groups.append([])
             total = num_tokens[index]
         groups[-1].append(index)

@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 
 from sluice.compressor.scoring.base import HEADS
-from sluice.compressor.scoring.features import FEATURES
+from sluice.compressor.scoring.features import FEATURES, Table
 from sluice.compressor.scoring.forest import Forest
 from sluice.compressor.scoring.neural.types import Floats
 
@@ -47,6 +47,23 @@ class Combination:
             bounds: where each segment's lines begin; one more entry than segments.
         """
         return self.forest.margins(np.concatenate([features, logit_features(logits, bounds)], axis=1))
+
+
+def combined(combination: Combination, table: Table, margins: Floats, logits: Sequence[Floats | None]) -> Floats:
+    """(lines, `HEADS`): the log odds of all lines of a table, by network and features where there are logits.
+
+    Args:
+        combination: the last layer.
+        table: of several segments.
+        margins: (lines, `HEADS`), by features alone.
+        logits: of each segment (lines, `HEADS`), of the network; None where it did not score it. At least one.
+    """
+    scored = [(span, found) for span, found in zip(pairwise(table.bounds), logits, strict=True) if found is not None]
+    rows = np.concatenate([np.arange(*span) for span, _ in scored])
+    bounds = [0, *np.cumsum([len(found) for _, found in scored]).tolist()]
+    found = margins.copy()
+    found[rows] = combination.margins(table.features[rows], np.concatenate([found for _, found in scored]), bounds)
+    return found
 
 
 def logit_features(logits: Floats, bounds: Sequence[int]) -> Floats:

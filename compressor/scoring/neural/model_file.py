@@ -20,20 +20,12 @@ from sluice.compressor.scoring.neural.lora import adapters, merge
 from sluice.compressor.scoring.neural.network import LineNetwork, load_network
 
 
-def read_network(
-    folder: Path,
-    *,
-    folders: Mapping[str, Path] | None = None,
-    dtype: torch.dtype = torch.float32,
-    device: str | torch.device = "cpu",
-) -> LineNetwork:
-    """Load base and adapter, folded into one; in evaluation mode.
+def read_network(folder: Path, *, folders: Mapping[str, Path] | None = None) -> LineNetwork:
+    """Load base and adapter, folded into one: on the CPU, as float32, in evaluation mode.
 
     Args:
         folder: the model's.
         folders: see `find_base`.
-        dtype: of the base.
-        device: to put it on.
 
     Raises:
         MissingBaseError: the base is not installed, or is another one.
@@ -50,8 +42,7 @@ def read_network(
         network.load_state_dict(own, strict=False)
     except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise ModelFileError(str(file), str(error)) from error
-    network.base.to(dtype)
-    return network.to(device).eval().requires_grad_(False)
+    return network.eval().requires_grad_(False)
 
 
 def write_adapter(folder: Path, network: LineNetwork) -> None:

@@ -60,13 +60,12 @@ class LineNetwork(nn.Module):
         return self.head(self.norm(hidden[rows, line_ends].float())).float()  # type: ignore[no-any-return]
 
 
-def load_network(base: Base, *, num_layers: int | None = None, dtype: torch.dtype = torch.float32) -> LineNetwork:
-    """Read a base's weights, with a fresh head.
+def load_network(base: Base, *, num_layers: int | None = None) -> LineNetwork:
+    """Read a base's weights, as float32, with a fresh head.
 
     Args:
         base: where they are.
         num_layers: how many of its layers are kept, from below; None: all.
-        dtype: of the base. The head is float32.
 
     Raises:
         MissingBaseError: they cannot be read.
@@ -74,7 +73,9 @@ def load_network(base: Base, *, num_layers: int | None = None, dtype: torch.dtyp
     from transformers import AutoModel
 
     try:
-        module = AutoModel.from_pretrained(base.folder, dtype=dtype, attn_implementation="sdpa", local_files_only=True)
+        module = AutoModel.from_pretrained(
+            base.folder, dtype=torch.float32, attn_implementation="sdpa", local_files_only=True
+        )
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise MissingBaseError(base.name, str(error)) from error
     if module.config.model_type == "bert":

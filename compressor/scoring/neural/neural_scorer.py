@@ -10,22 +10,21 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, Future, wait
-from concurrent.futures import TimeoutError as WaitedTooLongError
-from dataclasses import dataclass, field
-from typing import Protocol
+from concurrent.futures import wait
+from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from sluice.compressor.evidence import Evidence, SegmentEvidence
-from sluice.compressor.scoring.base import HEADS, Moment
+from sluice.compressor.scoring.base import Moment
 from sluice.compressor.scoring.feature_scorer import FeatureScorer
-from sluice.compressor.scoring.features import Table
-from sluice.compressor.scoring.neural.reading import Reading
-from sluice.compressor.scoring.neural.score_cache import Outcome, ScoreCache, decode, encode, key_of, rounded
-from sluice.compressor.scoring.neural.scores import Fallback, LineScores, NotScoredError
-from sluice.compressor.scoring.neural.types import Floats, Window
+from sluice.compressor.scoring.neural.asked import Asked
+from sluice.compressor.scoring.neural.combine import combined
+from sluice.compressor.scoring.neural.processor import Processor
+from sluice.compressor.scoring.neural.score_cache import Outcome, ScoreCache, decode, encode, key_of
+from sluice.compressor.scoring.neural.scores import Fallback, LineScores
+from sluice.compressor.scoring.neural.watch import ScorerWatch
 
 logger = logging.getLogger(__name__)
 
@@ -39,22 +38,6 @@ _PACE_WEIGHT = 0.1
 """What one result counts for in how fast windows are made."""
 
 
-class ScorerWatch(Protocol):
-    """Is told what becomes of the results that are to be scored."""
-
-    def scored(self, num_results: int, num_windows: int, *, is_kept: bool) -> None:
-        """Results were scored by the network, now or (`is_kept`) earlier."""
-        ...
-
-    def fell_back(self, num_results: int, reason: Fallback) -> None:
-        """Results were scored by their features."""
-        ...
-
-    def waited(self, seconds: float) -> None:
-        """Results took so much longer than by their features alone."""
-        ...
-
-
 @dataclass(slots=True)
 class _Allowance:
     """What is left of a request's time."""
@@ -65,47 +48,23 @@ class _Allowance:
         self.left_s -= time.perf_counter() - since_s
 
 
-@dataclass(slots=True)
-class _Asked:
-    """A result that the network was asked about."""
-
-    segment: SegmentEvidence
-    windows: Sequence[Window]
-    keys: Sequence[bytes] = ()
-    futures: Sequence[Future[Floats]] = ()
-    kept: list[Outcome | None] = field(default_factory=list)
-    """What the cache holds of each window."""
-
-    @property
-    def waits_for(self) -> list[Future[Floats]]:
-        """Those futures whose windows were not scored before."""
-        return [future for future, kept in zip(self.futures, self.kept, strict=True) if kept is None]
-
-    def cancel(self) -> None:
-        """Say that nobody waits any more."""
-        for future in self.futures:
-            future.cancel()
-
-
 class NeuralScorer:
     """Scores lines with a network and their features (see `Scorer`).
 
     Args:
         features: scores what the network does not.
-        load: reads what windows are made by, on a thread of its own; what it raises is logged, and lines are scored by
-            their features then.
+        load: reads what windows are made by and combined by, on a thread of its own; what it raises is logged, and
+            lines are scored by their features then.
         scores: the network, wherever it is.
         deadline_s: what it may add to a request.
         cache: where outcomes are kept; None keeps them with the conversation alone.
         watch: is told what becomes of the results.
     """
 
-    name = "neural"
-
     def __init__(
         self,
         features: FeatureScorer,
-        load: Callable[[], Reading],
+        load: Callable[[], Processor],
         scores: LineScores,
         *,
         deadline_s: float = DEADLINE_S,
@@ -118,16 +77,11 @@ class NeuralScorer:
         self._deadline_s = deadline_s
         self._cache = cache
         self._watch = watch
-        self._reading: Reading | None = None
+        self._processor: Processor | None = None
         self._why_not = Fallback.LOADING
         self._chars_per_s = _CHARS_PER_S
         self._outcomes: WeakKeyDictionary[SegmentEvidence, Outcome] = WeakKeyDictionary()
-        self._loader = threading.Thread(target=self._read, name="sluice-scorer-reading", daemon=True)
-
-    @property
-    def version(self) -> str:
-        """See `Scorer`. The network's version is known once it is loaded."""
-        return f"{self._features.version}+{self._reading.version if self._reading else '?'}"
+        self._loader = threading.Thread(target=self._load_processor, name="sluice-scorer-processor", daemon=True)
 
     def start(self) -> None:
         """Begin to load. Until that is done, lines are scored by their features."""
@@ -161,49 +115,51 @@ class NeuralScorer:
         before_s = time.perf_counter()
         self._collect(asked, allowance)
         logits = [outcome.logits if (outcome := self._outcomes.get(segment)) else None for segment in segments]
-        if self._reading is not None and any(found is not None for found in logits):
-            margins = _combined(self._reading, table, margins, logits)
+        if self._processor is not None and any(found is not None for found in logits):
+            margins = combined(self._processor.combination, table, margins, logits)
         allowance.spend(before_s)
         if self._watch is not None:
             self._watch.waited(left_s - allowance.left_s)
         return self._features.losses(table, margins, moment)
 
-    def _read(self) -> None:
+    def _load_processor(self) -> None:
         try:
-            self._reading = self._load()
+            self._processor = self._load()
         # Whatever is wrong with a model's files, requests go on by their features.
         except Exception as error:
             logger.error("the line scorer's model cannot be used; lines are scored by their features: %s", error)
             self._why_not = Fallback.DOWN
 
-    def _ask(self, evidence: Evidence, segments: Sequence[SegmentEvidence], allowance: _Allowance) -> Sequence[_Asked]:
+    def _ask(self, evidence: Evidence, segments: Sequence[SegmentEvidence], allowance: _Allowance) -> Sequence[Asked]:
         """Ask the network about the results of which it has not been asked yet."""
         new = [segment for segment in segments if segment not in self._outcomes]
-        reading = self._reading
-        if reading is None or allowance.left_s <= 0:
-            self._fell_back(len(new), self._why_not if reading is None else Fallback.DEADLINE)
+        processor = self._processor
+        if processor is None or allowance.left_s <= 0:
+            self._fell_back(len(new), self._why_not if processor is None else Fallback.DEADLINE)
             return ()
-        asked: list[_Asked] = []
+        asked: list[Asked] = []
+        num_late = 0
         ends_s = time.perf_counter() + allowance.left_s
         try:
             for segment in new:
                 started_s = time.perf_counter()
                 if started_s + segment.num_chars / self._chars_per_s >= ends_s:
-                    self._fell_back(1, Fallback.DEADLINE)
+                    num_late += 1
                     self._chars_per_s *= 1 + _PACE_WEIGHT  # so that one slow moment does not end all scoring
                     continue
-                asked.append(_Asked(segment, reading.maker.windows(evidence, [segment])))
+                asked.append(Asked(segment, processor.maker.windows(evidence, [segment])))
                 if segment.num_chars >= _MIN_TIMED_CHARS:
                     seen = segment.num_chars / max(time.perf_counter() - started_s, 1e-6)
                     self._chars_per_s += _PACE_WEIGHT * (seen - self._chars_per_s)
-            self._submit(asked, reading.version, allowance.left_s)
+            self._submit(asked, processor.version, allowance.left_s)
         except Exception:
             logger.exception("the line scorer could not be asked")
-            self._fell_back(len(asked), Fallback.ERROR)
-            return ()
+            self._fell_back(len(new) - num_late, Fallback.ERROR)
+            asked = []
+        self._fell_back(num_late, Fallback.DEADLINE)
         return asked
 
-    def _submit(self, asked: Sequence[_Asked], version: str, within_s: float) -> None:
+    def _submit(self, asked: Sequence[Asked], version: str, within_s: float) -> None:
         windows = [window for one in asked for window in one.windows]
         futures = iter(self._scores.submit(windows, within_s) if windows else ())
         for one in asked:
@@ -211,7 +167,7 @@ class NeuralScorer:
             one.keys = [key_of(window, version) for window in one.windows]
             one.kept = [None] * len(one.windows)
 
-    def _collect(self, asked: Sequence[_Asked], allowance: _Allowance) -> None:
+    def _collect(self, asked: Sequence[Asked], allowance: _Allowance) -> None:
         """Wait for the network's answers, and note what became of each result."""
         if not asked:
             return
@@ -225,7 +181,7 @@ class NeuralScorer:
             logger.exception("the line scorer's answers could not be used")
             self._fell_back(sum(one.segment not in self._outcomes for one in asked), Fallback.ERROR)
 
-    def _look_up(self, asked: Sequence[_Asked], ends_s: float) -> None:
+    def _look_up(self, asked: Sequence[Asked], ends_s: float) -> None:
         if self._cache is None:
             return
         found = self._cache.get_many([key for one in asked for key in one.keys])
@@ -240,10 +196,10 @@ class NeuralScorer:
                 if (record := next(records)) is not None:
                     one.kept[index] = decode(record, len(window.line_ends))
 
-    def _settle(self, asked: _Asked) -> None:
+    def _settle(self, asked: Asked) -> None:
         """Note what became of a result: scored where all of its windows are."""
         is_kept = all(asked.kept)
-        outcomes, reason = _outcomes_of(asked)
+        outcomes, reason = asked.outcomes()
         if reason is not None:
             # Also of the windows that were scored: all of a result is decided one way, whoever decides it again.
             outcomes = [Outcome(None)] * len(outcomes)
@@ -267,16 +223,9 @@ class NeuralScorer:
 class _TurnScorer:
     """The scorer in one request (see `Scorer`)."""
 
-    name = NeuralScorer.name
-
     def __init__(self, scorer: NeuralScorer, allowance: _Allowance) -> None:
         self._scorer = scorer
         self._allowance = allowance
-
-    @property
-    def version(self) -> str:
-        """See `Scorer`."""
-        return self._scorer.version
 
     def for_turn(self) -> _TurnScorer:
         """See `Scorer`."""
@@ -285,38 +234,3 @@ class _TurnScorer:
     def score(self, evidence: Evidence, segments: Sequence[SegmentEvidence], moment: Moment) -> list[Sequence[float]]:
         """See `Scorer`."""
         return self._scorer.score_within(evidence, segments, moment, self._allowance)
-
-
-def _outcomes_of(asked: _Asked) -> tuple[list[Outcome], Fallback | None]:
-    """Each window's outcome, and why not all of them were scored."""
-    outcomes: list[Outcome] = []
-    reason: Fallback | None = None
-    for future, kept, window in zip(asked.futures, asked.kept, asked.windows, strict=True):
-        outcome = kept
-        if outcome is None:
-            try:
-                logits = future.result(0)
-                if logits.shape != (len(window.line_ends), len(HEADS)) or not np.isfinite(logits).all():
-                    raise NotScoredError(Fallback.ERROR, f"logits of shape {logits.shape}")
-                outcome = Outcome(rounded(logits))
-            except NotScoredError as error:
-                outcome, reason = Outcome(None), reason or error.reason
-            except (WaitedTooLongError, CancelledError):
-                outcome, reason = Outcome(None), reason or Fallback.DEADLINE
-        elif outcome.logits is None:
-            reason = Fallback.EARLIER
-        outcomes.append(outcome)
-    return outcomes, reason
-
-
-def _combined(reading: Reading, table: Table, margins: Floats, logits: Sequence[Floats | None]) -> Floats:
-    """The log odds of all lines, by network and features where there are logits."""
-    spans = list(zip(table.bounds, table.bounds[1:], strict=False))
-    scored = [(span, found) for span, found in zip(spans, logits, strict=True) if found is not None]
-    rows = np.concatenate([np.arange(*span) for span, _ in scored])
-    bounds = [0, *np.cumsum([len(found) for _, found in scored]).tolist()]
-    combined = margins.copy()
-    combined[rows] = reading.combination.margins(
-        table.features[rows], np.concatenate([found for _, found in scored]), bounds
-    )
-    return combined

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -35,34 +35,6 @@ class Window:
         digest = blake2b(self.token_ids.astype("<i4").tobytes(), digest_size=16)
         digest.update(self.line_ends.astype("<i4").tobytes())
         return digest.digest()
-
-    def to_json(self) -> dict[str, Any]:
-        """The window as JSON values."""
-        return {
-            "token_ids": self.token_ids.tolist(),
-            "line_ends": self.line_ends.tolist(),
-            "num_context_tokens": self.num_context_tokens,
-            "segment": self.segment,
-            "first_line": self.first_line,
-        }
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Window:
-        """What `to_json` gave.
-
-        Raises:
-            ValueError: it is no window, or its lines do not lie within its tokens in order.
-        """
-        try:
-            token_ids = np.array(value["token_ids"], dtype=np.int32).reshape(-1)
-            line_ends = np.array(value["line_ends"], dtype=np.int32).reshape(-1)
-            numbers = [int(value[name]) for name in ("num_context_tokens", "segment", "first_line")]
-        except (KeyError, TypeError, OverflowError) as error:
-            raise ValueError(f"no window: {error!r}") from error
-        ends = [numbers[0] - 1, *line_ends.tolist()]
-        if min(numbers) < 0 or sorted(set(ends)) != ends or ends[-1] >= len(token_ids):
-            raise ValueError(f"line_ends {ends[1:6]}… do not lie in order among {len(token_ids)} tokens")
-        return cls(token_ids, line_ends, *numbers)
 
 
 class LineModel(Protocol):

@@ -69,6 +69,16 @@ def test_without_its_store_it_sends_all() -> None:
     assert History(LostStore(), timeout_s=60).shorten_sync(messages) == messages
 
 
+def test_a_decision_that_takes_too_long_costs_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    class HangingStore(MemoryStore):
+        async def get_many(self, keys: Any) -> Any:
+            await asyncio.sleep(60)
+
+    messages = reading_twice()
+    assert History(HangingStore(), timeout_s=0.05).shorten_sync(messages) == messages
+    assert "no decision in 0.1 s" in caplog.text
+
+
 def test_what_is_no_json_goes_out_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
     messages = [{"role": "user", "content": object()}]
     assert shared_history().shorten_sync(messages) == messages

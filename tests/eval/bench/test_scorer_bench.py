@@ -8,7 +8,7 @@ import pytest
 from sluice.compressor.scoring.feature_scorer import load_default
 from sluice.eval.bench.scorer import features
 from sluice.eval.data import read_traces
-from tests.compressor.neural.doubles import SHAPE, Coins
+from tests.compressor.scoring.neural.doubles import SHAPE, Coins
 
 TRACES = Path(__file__).parents[3] / "eval" / "traces"
 

@@ -12,7 +12,7 @@ import uvicorn
 from sluice.compressor.scoring.neural.batcher import Batcher
 from sluice.compressor.scoring.neural.types import Floats, Window
 from sluice.proxy.scorer.server import ScorerApp
-from tests.compressor.neural.doubles import Coins
+from tests.compressor.scoring.neural.doubles import Coins
 
 
 class Slow(Coins):

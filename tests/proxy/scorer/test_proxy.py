@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from sluice.proxy.errors import ConfigError
 from sluice.proxy.scorer.cli import scorer
 from sluice.proxy.settings import load_settings
-from tests.compressor.neural.tiny import write_model, write_reading
+from tests.compressor.scoring.neural.tiny import write_model, write_processor
 from tests.proxy.scorer.test_remote import Process
 from tests.proxy.servers import ScriptedUpstream, proxy
 
@@ -78,7 +78,7 @@ async def test_lines_are_scored_elsewhere_and_a_lost_scorer_costs_no_request(
 ) -> None:
     process.start()
     async with proxy(
-        upstream.url, scorer=process.url, scorer_model=write_reading(tmp_path), scorer_deadline_ms=10_000
+        upstream.url, scorer=process.url, scorer_model=write_processor(tmp_path), scorer_deadline_ms=10_000
     ) as client:
         num = await until_scored(client, 0)
         process.kill()
@@ -93,7 +93,7 @@ async def test_lines_are_scored_elsewhere_and_a_lost_scorer_costs_no_request(
 
 
 async def test_a_proxy_whose_scorer_never_was_there_serves(upstream: ScriptedUpstream, tmp_path: Path) -> None:
-    async with proxy(upstream.url, scorer="http://127.0.0.1:9", scorer_model=write_reading(tmp_path)) as client:
+    async with proxy(upstream.url, scorer="http://127.0.0.1:9", scorer_model=write_processor(tmp_path)) as client:
         await send(client, 2)
         assert set(await counted(client)) == {"loading"}
 
@@ -112,7 +112,7 @@ async def test_without_a_model_features_score(
 async def test_with_a_broken_adapter_features_score(
     upstream: ScriptedUpstream, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    folder = write_reading(tmp_path)
+    folder = write_processor(tmp_path)
     (folder / "adapter.safetensors").write_bytes(b"nonsense")
     async with proxy(upstream.url, scorer="neural", scorer_model=folder) as client:
         ends_s = time.monotonic() + LONG_S

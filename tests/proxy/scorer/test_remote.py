@@ -22,7 +22,7 @@ from sluice.compressor.scoring.neural.scores import Fallback, NotScoredError
 from sluice.compressor.scoring.neural.types import Floats, Window
 from sluice.proxy.scorer.client import RemoteScores
 from sluice.proxy.scorer.wire import OwnWire
-from tests.compressor.neural.doubles import wanted
+from tests.compressor.scoring.neural.doubles import wanted
 from tests.proxy.servers import Exchange, ScriptedUpstream, serving
 
 LONG_S = 20.0

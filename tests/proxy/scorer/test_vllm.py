@@ -15,7 +15,7 @@ from sluice.compressor.scoring.neural.head import Head
 from sluice.compressor.scoring.neural.scores import Fallback
 from sluice.proxy.scorer.client import RemoteScores
 from sluice.proxy.scorer.vllm import VllmWire
-from tests.compressor.neural.tiny import write_model
+from tests.compressor.scoring.neural.tiny import write_model
 from tests.proxy.scorer.test_remote import ask, until, window
 from tests.proxy.servers import Exchange, ScriptedUpstream, serving
 

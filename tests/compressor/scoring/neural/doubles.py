@@ -1,4 +1,4 @@
-"""Models that need no torch, and a way of reading that needs no base."""
+"""Models that need no torch, and a processor that needs no base."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import numpy as np
 from sluice.compressor.scoring.base import HEADS
 from sluice.compressor.scoring.forest import Forest
 from sluice.compressor.scoring.neural.combine import COLUMNS, LOGIT_FEATURES, Combination
-from sluice.compressor.scoring.neural.reading import Reading
+from sluice.compressor.scoring.neural.processor import Processor
 from sluice.compressor.scoring.neural.scores import Fallback, NotScoredError
-from sluice.compressor.scoring.neural.types import Floats, Window
+from sluice.compressor.scoring.neural.types import Floats, LineModel, Window
 from sluice.compressor.scoring.neural.windows import WindowMaker, WindowShape
 
 SHAPE = WindowShape(
@@ -31,7 +31,7 @@ class Bytes:
         return [[byte + 10 for byte in text.encode("utf-8", "surrogatepass")] for text in texts]
 
 
-def reading(version: str = "7") -> Reading:
+def processor(version: str = "7") -> Processor:
     """Chances by the logits alone: what the network wants is wanted, what it does not want is not."""
     every = 0xFFFFFFFF
     columns = [COLUMNS.index(LOGIT_FEATURES[0]), COLUMNS.index(LOGIT_FEATURES[4])]
@@ -44,7 +44,7 @@ def reading(version: str = "7") -> Reading:
         clears=np.full((1, 2), every & ~1, dtype=np.uint32),
         leaf=np.array([[-9, 9], [-9, 9]], dtype=np.float32),
     )
-    return Reading(version, WindowMaker(Bytes(), SHAPE), Combination(forest))
+    return Processor(version, WindowMaker(Bytes(), SHAPE), Combination(forest))
 
 
 class Coins:
@@ -72,6 +72,26 @@ def wanted(window: Window) -> Floats:
     """The logits that `Coins` gives."""
     draw = np.random.default_rng(int.from_bytes(window.key[:8], "little"))
     return draw.normal(0, 3, (len(window.line_ends), len(HEADS))).astype(np.float32)
+
+
+class Direct:
+    """Scores windows at once, where it is asked (see `LineScores`)."""
+
+    def __init__(self, model: LineModel) -> None:
+        self._model = model
+
+    def start(self) -> None:
+        pass
+
+    def submit(self, windows: Sequence[Window], within_s: float) -> Sequence[Future[Floats]]:
+        futures: list[Future[Floats]] = []
+        for logits in self._model.logits(windows):
+            futures.append(Future())
+            futures[-1].set_result(logits)
+        return futures
+
+    async def aclose(self) -> None:
+        pass
 
 
 class Moody:

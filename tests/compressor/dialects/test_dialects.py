@@ -11,17 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.compressor import Compressed, Compressor, Dialect, MemoryStore, Mode
-from tests.compressor.conversations import Json, call, encode, file_lines, numbered, result, turns
-from tests.compressor.in_dialects import SPOKEN, Spoken
+from tests.compressor.conversations import Json, encode, file_lines, numbered, turns
+from tests.compressor.in_dialects import READ_TWICE, SPOKEN, Spoken, without_cache_control
 from tests.effort import examples
-
-READ_TWICE: list[Json] = [
-    {"role": "user", "content": "fix it"},
-    call("c1", "Read", file_path="a.py"),
-    result("c1", numbered(file_lines(40))),
-    call("c2", "Read", file_path="a.py"),
-    result("c2", numbered(file_lines(40))),
-]
 
 
 async def send(compressor: Compressor, spoken: Spoken, chat: list[Json], mode: Mode = Mode.SAFE) -> Compressed:
@@ -31,12 +23,6 @@ async def send(compressor: Compressor, spoken: Spoken, chat: list[Json], mode: M
 
 def results_of(messages: list[bytes], dialect: Dialect) -> list[str]:
     return [text.text for raw in messages for text in dialect.parse(raw).texts if text.is_result]
-
-
-def without_cache_control(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: without_cache_control(inner) for key, inner in value.items() if key != "cache_control"}
-    return [without_cache_control(inner) for inner in value] if isinstance(value, list) else value
 
 
 def prompt_of(messages: list[bytes]) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Models small enough to be made on the spot: a way of reading, which needs no torch, and a whole random one."""
+"""Models small enough to be made on the spot: a processor, which needs no torch, and a whole random model."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from sluice.compressor.scoring.forest import write_forest
 from sluice.compressor.scoring.neural.card import CARD, COMBINATION
-from tests.compressor.neural.doubles import SHAPE, reading
+from tests.compressor.scoring.neural.doubles import SHAPE, processor
 
 
-def write_reading(folder: Path, version: str = "7") -> Path:
+def write_processor(folder: Path, version: str = "7") -> Path:
     """A model's folder without weights: enough to ask for scores elsewhere."""
     base = folder / "base"
     base.mkdir(parents=True)
     _tokenizer().save(str(base / "tokenizer.json"))
-    write_forest(folder / COMBINATION, reading().combination.forest, {})
+    write_forest(folder / COMBINATION, processor().combination.forest, {})
     card = {
         "name": "tiny",
         "version": version,
@@ -43,7 +43,7 @@ def write_model(folder: Path) -> Path:
     from sluice.compressor.scoring.neural.model_file import base_digest, write_adapter
     from sluice.compressor.scoring.neural.network import load_network
 
-    write_reading(folder)
+    write_processor(folder)
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=300, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2

@@ -1,4 +1,4 @@
-"""What it takes to ask a model and to use its answer, its network excepted: windows and the last layer. No torch."""
+"""What stands before and behind a network: windows are made, logits are combined with features. Needs no torch."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from sluice.compressor.scoring.neural.windows import WindowMaker
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """One model's way of reading."""
+class Processor:
+    """What it takes to ask one model and to use its answer."""
 
     version: str
     """Of the model."""
@@ -22,7 +22,7 @@ class Reading:
     combination: Combination
 
 
-def load_reading(folder: Path, folders: Mapping[str, Path] | None = None) -> Reading:
+def load_processor(folder: Path, folders: Mapping[str, Path] | None = None) -> Processor:
     """Read it from a model's folder, and its tokenizer from its base.
 
     Args:
@@ -35,4 +35,4 @@ def load_reading(folder: Path, folders: Mapping[str, Path] | None = None) -> Rea
     """
     card = read_card(folder)
     tokenizer = BaseTokenizer(find_base(card.base, folders))
-    return Reading(card.version, WindowMaker(tokenizer, card.shape), read_combination(folder))
+    return Processor(card.version, WindowMaker(tokenizer, card.shape), read_combination(folder))

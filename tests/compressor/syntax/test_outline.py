@@ -98,10 +98,6 @@ def test_finds_definitions_in_each_language(path, source, expected):
     assert set(expected) <= places
 
 
-def test_at_least_fifteen_languages():
-    assert len({language_of(path).name for path, _, _ in SAMPLES}) >= 15
-
-
 def test_nesting_signature_and_comments_above():
     source = "class A:\n    # why\n    # so\n    def f(\n        self,\n    ):\n        return 1\n"
     found = outline(source.encode(), language_of("a.py"))
@@ -128,7 +124,6 @@ def test_a_fragment_is_read_without_its_common_indentation():
 def test_a_fragment_that_begins_in_the_middle_still_gives_what_it_holds():
     fragment = "\treturn x\n}\n\nfunc G() int {\n\treturn 1\n}\n"
     found = outline(fragment.encode(), language_of("a.go"))
-    assert found.has_errors
     assert ("G", 4, 6) in {(d.name, d.start, d.end) for d in found.definitions}
 
 

@@ -11,7 +11,7 @@ import pytest
 from sluice.compressor.scoring.neural.batcher import Batcher, BatchLimits
 from sluice.compressor.scoring.neural.scores import Fallback, NotScoredError
 from sluice.compressor.scoring.neural.types import Floats, Window
-from tests.compressor.neural.doubles import Coins, wanted
+from tests.compressor.scoring.neural.doubles import Coins, wanted
 
 LONG_S = 20.0
 
@@ -125,6 +125,18 @@ def test_a_batch_that_fails_costs_itself_alone(
     assert why(future) is Fallback.ERROR
     assert "out of memory" in caplog.text
     model.error = None
+    (future,) = batcher.submit([window(0)], LONG_S)
+    assert np.array_equal(future.result(LONG_S), wanted(window(0)))
+
+
+def test_a_model_that_answers_too_little_fails_on_that_batch_alone(
+    started: Callable[..., tuple[Batcher, Coins]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batcher, model = started()
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "logits", lambda windows: [])
+        (future,) = batcher.submit([window(0)], LONG_S)
+        assert why(future) is Fallback.ERROR
     (future,) = batcher.submit([window(0)], LONG_S)
     assert np.array_equal(future.result(LONG_S), wanted(window(0)))
 

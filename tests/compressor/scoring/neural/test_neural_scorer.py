@@ -9,29 +9,23 @@ import numpy as np
 import pytest
 
 from sluice.compressor.errors import StateError
-from sluice.compressor.evidence import Evidence
+from sluice.compressor.evidence import Evidence, SegmentEvidence
 from sluice.compressor.scoring import Moment
 from sluice.compressor.scoring.feature_scorer import load_default
-from sluice.compressor.scoring.neural.direct import Direct
 from sluice.compressor.scoring.neural.neural_scorer import NeuralScorer
-from sluice.compressor.scoring.neural.reading import Reading
+from sluice.compressor.scoring.neural.processor import Processor
 from sluice.compressor.scoring.neural.score_cache import ScoreCache
 from sluice.compressor.scoring.neural.scores import Fallback, LineScores, NotScoredError
 from sluice.compressor.scoring.neural.types import Floats, Window
-from tests.compressor.conversations import call, file_lines, numbered, result
-from tests.compressor.neural.doubles import Coins, Watch, reading
-from tests.compressor.test_evidence import evidence_of
-
-TASK = {"role": "user", "content": "value_b7 is wrong: make compute return integers"}
+from sluice.compressor.scoring.neural.windows import WindowMaker
+from tests.compressor.conversations import TASK, evidence_of, file_lines, read_file
+from tests.compressor.scoring.neural.doubles import Coins, Direct, Watch, processor
 
 
 def conversation(num_lines: int = 12) -> Evidence:
     messages = [TASK]
     for number, name in enumerate(("a", "b")):
-        messages += [
-            call(str(number), "Read", file_path=f"{name}.py"),
-            result(str(number), numbered(file_lines(num_lines, name))),
-        ]
+        messages += read_file(str(number), f"{name}.py", file_lines(num_lines, name))
     return evidence_of(messages)
 
 
@@ -78,12 +72,9 @@ class Never:
 def make(
     scores: LineScores, *, cache: ScoreCache | None = None, watch: Watch | None = None, deadline_s: float = 20.0
 ) -> NeuralScorer:
-    scorer = NeuralScorer(load_default(), reading, scores, deadline_s=deadline_s, cache=cache, watch=watch)
+    scorer = NeuralScorer(load_default(), processor, scores, deadline_s=deadline_s, cache=cache, watch=watch)
     scorer.start()
-    ends_s = time.monotonic() + 20
-    while "?" in scorer.version:
-        assert time.monotonic() < ends_s
-        time.sleep(0.001)
+    scorer._loader.join(20)
     return scorer
 
 
@@ -144,10 +135,8 @@ def test_a_result_whose_windows_alone_would_take_too_long_is_not_begun() -> None
     watch, model = Watch(), Coins()
     messages = [
         TASK,
-        call("1", "Read", file_path="a.py"),
-        result("1", numbered(file_lines(9_000, "a"))),
-        call("2", "Read", file_path="b.py"),
-        result("2", numbered(file_lines(3, "b"))),
+        *read_file("1", "a.py", file_lines(9_000, "a")),
+        *read_file("2", "b.py", file_lines(3, "b")),
     ]
     evidence = evidence_of(messages)
     scorer = make(Direct(model), watch=watch, deadline_s=0.1)
@@ -176,6 +165,24 @@ def test_whatever_breaks_the_features_are_there(caplog: pytest.LogCaptureFixture
     assert scorer.score(evidence, evidence.segments, Moment.ARRIVAL) == by_features(evidence)
     assert watch.counts == {"error": 2}
     assert "no sockets left" in caplog.text
+
+
+def test_a_result_that_cannot_be_read_leaves_all_of_the_request_to_the_features(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, watch, evidence = Coins(), Watch(), conversation()
+    scorer = make(Direct(model), watch=watch)
+    make_windows = WindowMaker.windows
+
+    def broken(self: WindowMaker, evidence: Evidence, segments: Sequence[SegmentEvidence]) -> list[Window]:
+        if segments[0] is evidence.segments[1]:
+            raise ValueError("a tokenizer's fault")
+        return make_windows(self, evidence, segments)
+
+    monkeypatch.setattr(WindowMaker, "windows", broken)
+    assert scorer.score(evidence, evidence.segments, Moment.ARRIVAL) == by_features(evidence)
+    assert model.batches == []
+    assert watch.counts == {"error": 2}, "both are counted, the one that could be read, too"
 
 
 def test_a_rewrite_of_the_history_asks_nothing_again() -> None:
@@ -245,7 +252,7 @@ def test_a_cache_that_is_lost_or_slow_costs_no_more_than_the_deadline() -> None:
 def test_while_it_loads_and_where_it_cannot_be_read_features_score(caplog: pytest.LogCaptureFixture) -> None:
     gate = threading.Event()
 
-    def load() -> Reading:
+    def load() -> Processor:
         assert gate.wait(20)
         raise OSError("no such folder")
 

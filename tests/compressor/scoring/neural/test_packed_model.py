@@ -19,7 +19,7 @@ from sluice.compressor.scoring.neural.network import LineNetwork
 from sluice.compressor.scoring.neural.packed_model import Form, PackedModel
 from sluice.compressor.scoring.neural.torch_model import TorchModel
 from sluice.compressor.scoring.neural.types import Window
-from tests.compressor.neural.doubles import SHAPE
+from tests.compressor.scoring.neural.doubles import SHAPE
 
 pytestmark = pytest.mark.engine
 
@@ -88,3 +88,13 @@ def test_other_bases_are_not_taken_for_what_they_are_not() -> None:
 
 def test_no_windows_are_fine(tmp_path: Path) -> None:
     assert PackedModel(CARD, network("bert")).logits([]) == []
+
+
+def test_a_window_that_would_make_a_gpu_fail_is_refused_before() -> None:
+    model = PackedModel(CARD, network("bert"))
+    end = np.array([2], np.int32)
+    for token_id in (-1, 99):
+        with pytest.raises(ValueError, match="none of the 99 tokens"):
+            model.logits([Window(np.array([1, token_id, 2], np.int32), end, 0, 0, 0)])
+    with pytest.raises(ValueError, match=f"longer than {SHAPE.max_tokens} tokens"):
+        model.logits([Window(np.ones(SHAPE.max_tokens + 1, np.int32), end, 0, 0, 0)])

@@ -13,12 +13,12 @@ from sluice.compressor import OPENAI_CHAT, Compressed, Compressor, CompressorSet
 from sluice.compressor.scoring.feature_scorer import load_default
 from sluice.compressor.scoring.neural.neural_scorer import NeuralScorer
 from tests.compressor.conversations import Json, encode, turns
-from tests.compressor.neural.doubles import Moody, reading
+from tests.compressor.scoring.neural.doubles import Moody, processor
 from tests.effort import examples
 
 
 def make(store: MemoryStore, seed: int) -> Compressor:
-    scorer = NeuralScorer(load_default(), reading, Moody(seed), deadline_s=0.002)
+    scorer = NeuralScorer(load_default(), processor, Moody(seed), deadline_s=0.002)
     scorer.start()
     scorer._loader.join(20)
     return Compressor(store, CompressorSettings(max_conversations=2), scorer=scorer)

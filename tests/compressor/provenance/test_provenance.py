@@ -87,11 +87,28 @@ def test_files_that_a_command_changes(command: str, edited: tuple[str, ...]) -> 
     assert read_command(command).edited_paths == edited
 
 
+def test_here_documents_are_no_part_of_the_command() -> None:
+    written = "cat > a.py <<'EOF'\nx << 1\nrm c.py\n  EOF\n\ncat > b.py <<-\"END\"\nEOF\nEND\ncat a.py"
+    assert (read_command(written).edited_paths, read_command(written).kind) == (("a.py", "b.py"), Kind.READ)
+    assert read_command("echo $((1 << bits)) > a.txt\nb").edited_paths == ("a.txt",), "nothing ends it"
+
+
+@pytest.mark.parametrize("cut_off", ["cout << endl;\n", "\n"])
+def test_a_here_document_that_was_cut_off_is_read_once(cut_off: str) -> None:
+    assert read_command("cat > a.cpp <<EOF\n" + cut_off * 20_000).edited_paths == ("a.cpp",)
+
+
 def test_patches_name_their_files() -> None:
     patch = "*** Begin Patch\n*** Update File: a.py\n@@\n-x\n+y\n*** Add File: b.py\n+z\n*** End Patch"
     assert of("apply_patch", input=patch).edited_paths == ("a.py", "b.py")
     assert of("shell", command=["apply_patch", patch]).kind is Kind.EDIT
     assert read_call(ToolCall("c", "apply_patch", patch)).edited_paths == ("a.py", "b.py")
+
+
+def test_a_path_is_read_to_its_last_letter_once() -> None:
+    path = "a" + " " * 100_000 + "b.py"
+    patch = f"*** Begin Patch\n*** Update File: {path} \n@@\n+x\n*** End Patch"
+    assert of("apply_patch", input=patch).edited_paths == (path,)
 
 
 def test_commands_in_codex_scripts() -> None:

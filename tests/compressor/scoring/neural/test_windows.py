@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,13 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sluice.compressor.dialects import OPENAI_CHAT
-from sluice.compressor.evidence import Evidence
-from sluice.compressor.files import FileHistory
-from sluice.compressor.provenance import Origins
 from sluice.compressor.said import MAX_CHARS, clipped
-from sluice.compressor.scoring.neural.types import Window
 from sluice.compressor.scoring.neural.windows import WindowMaker, WindowShape
+from tests.compressor.conversations import Json, call, evidence_of, result
+from tests.compressor.scoring.neural.doubles import Bytes
 
 BEGIN, END, FEED = 1, 2, 3
 SHAPE = WindowShape(
@@ -23,33 +19,15 @@ SHAPE = WindowShape(
 )  # fmt: skip
 
 
-class Bytes:
-    """One token for each byte."""
-
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        return [[byte + 10 for byte in text.encode("utf-8", "surrogatepass")] for text in texts]
-
-
 def text_of(token_ids: Sequence[int]) -> str:
     return bytes(one - 10 for one in token_ids if one >= 10).decode("utf-8", "replace")
 
 
-def evidence_of(messages: Sequence[dict[str, object]]) -> Evidence:
-    files, origins = FileHistory(), Origins()
-    evidence = Evidence(files)
-    for message in messages:
-        parsed = OPENAI_CHAT.parse(json.dumps(message).encode())
-        segments, called = origins.segments(parsed), origins.add(parsed)
-        evidence.add(parsed, segments, called)
-    return evidence
-
-
-def conversation(result: str, task: str = "fix the bug") -> list[dict[str, object]]:
-    call = {"id": "1", "type": "function", "function": {"name": "Bash", "arguments": '{"command": "make test"}'}}
+def conversation(output: str) -> list[Json]:
     return [
-        {"role": "user", "content": task},
-        {"role": "assistant", "content": "I run the tests.", "tool_calls": [call]},
-        {"role": "tool", "tool_call_id": "1", "content": result},
+        {"role": "user", "content": "fix the bug"},
+        {**call("1", "Bash", command="make test"), "content": "I run the tests."},
+        result("1", output),
     ]
 
 
@@ -65,8 +43,6 @@ def test_every_line_is_scored_in_one_window_in_order(lines: list[str]) -> None:
         assert window.line_ends[-1] == len(window.token_ids) - 1
         assert (window.token_ids[window.line_ends] == FEED).all()
         assert np.diff(np.concatenate([[window.num_context_tokens - 1], window.line_ends])).max() <= SHAPE.line
-        again = Window.from_json(json.loads(json.dumps(window.to_json())))
-        assert again.key == window.key
 
 
 def test_a_window_holds_task_and_call_and_the_lines_above() -> None:
@@ -91,13 +67,6 @@ def test_what_is_said_later_changes_no_window() -> None:
 def test_a_shape_that_has_no_room_for_a_line_is_refused() -> None:
     with pytest.raises(ValueError, match="does not hold"):
         WindowShape.from_json({**SHAPE.to_json(), "max_tokens": 20})
-
-
-@pytest.mark.parametrize("change", [{"line_ends": [5, 5]}, {"line_ends": [500]}, {"token_ids": "x"}, {"segment": -1}])
-def test_what_is_no_window_is_refused(change: dict[str, object]) -> None:
-    window = Window(np.arange(10, dtype=np.int32), np.array([4, 9], np.int32), 2, 0, 0)
-    with pytest.raises(ValueError, match=r"window|line_ends|literal"):
-        Window.from_json({**window.to_json(), **change})
 
 
 def test_little_is_kept_of_what_was_said() -> None:
