@@ -185,25 +185,29 @@ class Compressor:
         return next(iter(found.values()))
 
     async def pin(self, conversation: bytes, pin: Pin) -> None:
-        """Have lines kept from now on, and given back with the next tool result where they were dropped.
+        """Have lines kept from now on, and given back with the next tool result where they were dropped; or no longer.
 
         Args:
             conversation: chain hash of its first message: `Compressed.conversation`, as bytes.
-            pin: the lines; a pin that is there already stays one.
+            pin: the lines. Where they are pinned, or not pinned, already, nothing is written.
 
         Raises:
             TooManyPinsError: the conversation may have no more.
             StateError: the store did not answer.
         """
+        slots = [pins.slot(conversation, number) for number in range(self._settings.max_pins)]
+        held = await self._store.get_many(slots)
+        known = (pins.decode(record) for record in held if record is not None)
+        if pins.says((one for one in known if one is not None), pin):
+            return
         record = pins.encode(pin)
-        for number in range(self._settings.max_pins):
-            key = pins.slot(conversation, number)
+        for key in (key for key, taken in zip(slots, held, strict=True) if taken is None):
             if (await self._store.put_new({key: record}))[key] == record:
                 return
         raise TooManyPinsError(self._settings.max_pins)
 
     async def pins(self, conversation: bytes) -> list[Pin]:
-        """The pins of a conversation, in the order in which they were set; none where the store does not answer."""
+        """What was pinned in a conversation and what was taken back, in order; none where the store does not answer."""
         slots, _ = await self._records.look_up(
             [pins.slot(conversation, number) for number in range(self._settings.max_pins)]
         )

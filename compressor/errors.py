@@ -62,4 +62,4 @@ class TooManyPinsError(CompressorError):
     """A conversation has as many pins as it may have."""
 
     def __init__(self, max_pins: int) -> None:
-        super().__init__(f"this conversation has {max_pins} pins, which is as many as one may have")
+        super().__init__(f"this conversation's pins were changed {max_pins} times, which is as often as they may be")

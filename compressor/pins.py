@@ -1,8 +1,9 @@
 """Lines that a person wants kept, whatever the judge says: a list for each conversation that only grows.
 
 A store writes each record once, so that a list of them is kept in numbered slots: the first that is free takes the
-next pin. A pin acts on decisions from then on: an epoch keeps its lines where they stand, and what was dropped of them
-is given back at the end of the newest tool result. History is never rewritten for it. Plain functions; knows no store.
+next pin, or takes an earlier one back. A pin acts on decisions from then on: an epoch keeps its lines where they stand,
+and what was dropped of them is given back at the end of the newest tool result. History is never rewritten for it, nor
+for its end. Plain functions; knows no store.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from sluice.compressor.recovery import Gap
 
 
 class Pin(msgspec.Struct, array_like=True, frozen=True):
-    """Lines of one tool result."""
+    """Lines of one tool result that are to be kept, or are to be kept no longer."""
 
     recall_id: str
     """Of the result: 32 hex digits."""
@@ -25,6 +26,8 @@ class Pin(msgspec.Struct, array_like=True, frozen=True):
     """First line, from 0 in the result."""
     stop: int
     """Line after the last."""
+    is_set: bool = True
+    """False takes back what earlier pins say of these lines."""
 
 
 def slot(root: bytes, number: int) -> bytes:
@@ -51,8 +54,19 @@ def decode(record: bytes) -> Pin | None:
 
 
 def pinned_lines(pins: Iterable[Pin], recall_id: str) -> set[int]:
-    """Indexes of the pinned lines of one result."""
-    return {index for pin in pins if pin.recall_id == recall_id for index in range(pin.start, pin.stop)}
+    """Indexes of the pinned lines of one result; of each line the latest pin counts."""
+    pinned: set[int] = set()
+    for pin in pins:
+        if pin.recall_id == recall_id:
+            lines = range(pin.start, pin.stop)
+            pinned = pinned.union(lines) if pin.is_set else pinned.difference(lines)
+    return pinned
+
+
+def says(pins: Iterable[Pin], pin: Pin) -> bool:
+    """Whether a list says already what a pin would have it say."""
+    pinned, lines = pinned_lines(pins, pin.recall_id), range(pin.start, pin.stop)
+    return pinned.issuperset(lines) if pin.is_set else pinned.isdisjoint(lines)
 
 
 def pinned_gaps(gaps: Iterable[Gap], pins: Sequence[Pin]) -> list[Gap]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import platform
 import shlex
 import sys
 import time
@@ -23,6 +21,7 @@ from sluice.eval.errors import EvalError
 from sluice.eval.fidelity.cli import fidelity
 from sluice.eval.html.page import Run, render
 from sluice.eval.http import Agreement, Target, replay_over_http
+from sluice.eval.machine import hardware
 from sluice.eval.options import Shared, shared_options
 from sluice.eval.policies import FRAMES, KNOWN, is_equal_cost
 from sluice.eval.policies.untouched import Untouched
@@ -206,18 +205,6 @@ def _publish(
         shared.json_file.write_text(json.dumps(data, indent=1) + "\n")
     if shared.html_file:
         shared.html_file.write_text(render(result, run), "utf-8")
-
-
-def hardware() -> str:
-    """What this runs on, in a few words."""
-    model = ""
-    try:
-        with open("/proc/cpuinfo") as file:
-            model = next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), "")
-    except OSError:
-        model = platform.processor()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{cores} × {model or platform.machine()}, {platform.system()}, Python {platform.python_version()}"
 
 
 def _print(result: Report, options: Options, agreement: Agreement | None, started: Sequence[Started]) -> None:

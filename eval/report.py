@@ -191,7 +191,9 @@ def _turn_costs(scores: Sequence[Score], prices: Prices) -> list[float]:
 
 def _measured(scores: Sequence[Score], *, is_untouched: bool) -> Measured | None:
     overhead = _percentiles([time for score in scores for time in score.overhead_ms])
-    if is_untouched or (overhead is None and not any(score.round_trip_ms for score in scores)):
+    # One that failed every request has no times, and must not pass for a frame that changes nothing.
+    has_run = overhead is not None or any(score.round_trip_ms or score.bypasses for score in scores)
+    if is_untouched or not has_run:
         return None
     return Measured(
         num_markers=sum(s.num_markers for s in scores),

@@ -91,7 +91,8 @@ def _of_dashboard() -> _Json:
         "schema": {"type": "string", "minLength": 1},
     }
     span = {name: {"type": "integer", "minimum": 0} for name in ("message", "text", "start", "stop")}
-    pin = {"type": "object", "required": sorted(span), "properties": span, "additionalProperties": False}
+    properties = {**span, "pinned": {"type": "boolean", "default": True}}
+    pin = {"type": "object", "required": sorted(span), "properties": properties, "additionalProperties": False}
     no_key = {"s401": "A key is wanted, or the one that was sent is not known."}
     not_kept = {**no_key, "s404": "Nothing is kept under this id, or not for this key."}
 
@@ -126,13 +127,13 @@ def _of_dashboard() -> _Json:
         f"{one}/request": get("Its last request, as it came and as it went.", ["messages"], conversation, **not_kept),
         f"{one}/pins": {
             "post": {
-                "summary": "Lines of a tool result that are never to be dropped.",
+                "summary": "Have lines of a tool result dropped never, or again.",
                 "parameters": [conversation],
                 "requestBody": _body(pin),
                 "responses": _answers(
-                    {"type": "object", "required": ["pinned"]},
+                    {"type": "object", "required": ["start", "stop", "pinned"]},
                     **not_kept,
-                    s409="The conversation may have no more pins.",
+                    s409="The pins of the conversation may be changed no more.",
                     s413="The body is too large.",
                 ),
             }

@@ -84,7 +84,10 @@ class SearchRoutes:
 
     @asynccontextmanager
     async def running(self, recall: Recall, note: Note) -> AsyncIterator[None]:
-        """Open the service (not the indexes: a tree is read when it is first asked about), and close it at the end.
+        """Open the service, and close it at the end.
+
+        A tree is read when it is first asked about. Where models get the search as a tool it is read ahead of that, in
+        the background: in the middle of an answer nobody should wait for it.
 
         Args:
             recall: what the MCP tool `recall` fetches originals with.
@@ -99,6 +102,8 @@ class SearchRoutes:
         async with AsyncExitStack() as stack:
             self._service = await asyncio.to_thread(_make_service, self._settings, note)
             stack.push_async_callback(self._service.aclose)
+            if self._settings.search_tool != "off":
+                self._service.warm_up()
             try:
                 self._mcp = await stack.enter_async_context(_mcp_app(self._service, recall))
             except MissingExtraError as error:  # the other route needs no package for it

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from sluice.proxy.access.hosts import is_loopback
+from sluice.proxy.access.hosts import authority, is_loopback
 from sluice.proxy.app import create_app
 from sluice.proxy.backends import Backend, make_backend, start_backend
 from sluice.proxy.doctor.configuration import doubts
@@ -256,8 +256,7 @@ def _say_where(settings: Settings, listener: socket.socket) -> None:
 
 
 def _where(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return authority(*listener.getsockname()[:2])
 
 
 def _allow_many_connections() -> None:

@@ -1,7 +1,7 @@
 """Search as one object: configured roots in, answers out; what the CLI, the MCP server and the proxy's route call.
 
-Every tree is indexed when it is first asked about, refreshed before it is answered from, and worked on in a thread, so
-that an event loop is never held up. Knows no HTTP.
+Every tree is indexed when it is first asked about, or ahead of that (`warm_up`), refreshed before it is answered from,
+and worked on in a thread, so that an event loop is never held up. Knows no HTTP.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from sluice.search.deep.agent import DeepAgent
 from sluice.search.deep.model import ChatModel, HTTPChatModel
 from sluice.search.dense import DenseIndex, SharedModel
-from sluice.search.errors import BackendError, QueryError, StoreError, UnknownRootError
+from sluice.search.errors import BackendError, QueryError, SearchError, StoreError, UnknownRootError
 from sluice.search.index.repo_index import RepoIndex
 from sluice.search.index.store import SegmentStore
 from sluice.search.ranking.fast import MIN_BUDGET_TOKENS, answer
@@ -75,6 +75,11 @@ class SearchService:
     def roots(self) -> tuple[Path, ...]:
         """The roots that can be asked about, resolved."""
         return tuple(self._indexes)
+
+    def warm_up(self) -> None:
+        """Index the roots in the background, so that the first question does not wait for it. Returns at once."""
+        for index in self._indexes.values():
+            self._threads.submit(self._warm, index)
 
     async def search(
         self,
@@ -136,10 +141,21 @@ class SearchService:
         """Release the cache and connections. The service is not used afterwards."""
         if self._own_model is not None:
             await self._own_model.aclose()
+        for index in self._indexes.values():
+            index.close()
         await asyncio.to_thread(self._threads.shutdown)
         for dense in self._dense.values():
             await asyncio.to_thread(dense.close)
         self._store.close()
+
+    def _warm(self, index: RepoIndex) -> None:
+        try:
+            view = index.view()
+        except SearchError as error:  # whoever asks is told
+            logger.warning("not indexed ahead: %s", error)
+            return
+        if (dense := self._dense.get(index.root)) is not None:
+            dense.want(view)
 
     def _check(self, budget_tokens: int, max_results: int | None, mode: str) -> None:
         limit = self._settings.max_budget_tokens

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -22,6 +21,7 @@ from sluice.eval.bench.stage import run
 from sluice.eval.bench.workload import Workload, standard
 from sluice.eval.child import ServerProcess
 from sluice.eval.errors import EvalError
+from sluice.eval.machine import hardware
 
 _MODES = ("off", "safe", "balanced")
 
@@ -65,9 +65,8 @@ def proxy(requests: int, rounds: int, urls: Sequence[str], wanted: Sequence[str]
     console = Console(width=max(125, Console().width))
     console.print(_figures(rows), _bars(bars))
     if json_file is not None:
-        machine = {"python": platform.python_version(), "cpu": platform.processor() or platform.machine()}
-        found = {"machine": {**machine, "cores": os.cpu_count()}, "rows": [*map(asdict, rows)]}
-        json_file.write_text(json.dumps({**found, "bars": [*map(asdict, bars)]}, indent=1))
+        found = {"machine": hardware(), "rows": [*map(asdict, rows)], "bars": [*map(asdict, bars)]}
+        json_file.write_text(json.dumps(found, indent=1))
 
 
 async def _run(

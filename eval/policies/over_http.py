@@ -120,10 +120,14 @@ class OverHttp:
             where = self._recorder.url
             message = f"the proxy at {self._url} answered, but nothing reached the recorder at {where}"
             raise _RequestError(message, "nothing forwarded")
+        try:
+            forwarded = forwarded_messages(bodies[-1])
+        except ReplayError as error:
+            raise _RequestError(str(error), "forwarded no chat request") from error
         overhead = headers.get("x-sluice-overhead-ms")
         came, went = headers.get("x-sluice-tokens-in"), headers.get("x-sluice-tokens-out")
         return Forwarded(
-            forwarded_messages(bodies[-1]),
+            forwarded,
             overhead_ms=float(overhead) if overhead else None,
             round_trip_ms=round_trip_ms,
             num_tokens=(int(came), int(went)) if came and went else None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -61,6 +60,7 @@ def search_command(
     out: Path | None,
 ) -> None:
     """Measure code search on QUERIES (JSON lines)."""
+    from sluice.eval.machine import hardware
     from sluice.eval.search.data import read_queries
     from sluice.eval.search.docstrings import docstring_test
     from sluice.eval.search.speed import measure_speed
@@ -75,7 +75,7 @@ def search_command(
         raise click.ClickException(f"no question's checkout is below {str(repos)!r}")
     if len(present) < len(asked):
         click.echo(f"{len(asked) - len(present)} of {len(asked)} questions have no checkout", err=True)
-    report: dict[str, Any] = {"command": " ".join(["sluice", *sys.argv[1:]]), "machine": platform.platform()}
+    report: dict[str, Any] = {"command": " ".join(["sluice", *sys.argv[1:]]), "machine": hardware()}
     if speed is not None:  # first, while nothing else has taken memory
         report["speed"] = measure_speed(speed, [query.text for query in present])
         _print_plain("speed", report["speed"])

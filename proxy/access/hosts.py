@@ -12,6 +12,11 @@ from functools import lru_cache
 from urllib.parse import urlsplit
 
 
+def authority(host: str, port: int) -> str:
+    """Host and port as a URL has them: an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 @lru_cache(maxsize=256)
 def name_of(authority: str) -> str:
     """Host name of a `Host` header or an origin's authority, lower case, without port and brackets; "" for nonsense."""

@@ -55,8 +55,12 @@ def connect(agent: str, url: str, model: str | None, is_written: bool, is_undone
 def _origin(url: str) -> str:
     from urllib.parse import urlsplit
 
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
+    try:
+        parts = urlsplit(url)
+        is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets that do not close, a port that is no number
+        is_good = False
+    if not is_good:
         raise click.BadParameter(f"{url!r} is no http:// or https:// URL", param_hint="--url")
     return url.rstrip("/").removesuffix("/v1")
 

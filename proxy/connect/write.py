@@ -87,7 +87,7 @@ def undo(agent: str, journal: Journal) -> list[Undone]:
     """
     done: list[Undone] = []
     texts: list[tuple[Path, str | None]] = []
-    entries = journal.read(agent)
+    entries = sorted(journal.read(agent), key=lambda entry: (entry.file, entry.form))  # each file is written once
     for (file, form), group in groupby(entries, key=lambda entry: (entry.file, entry.form)):
         text, undone = _undo_file(file, form, group)
         done += undone

@@ -30,8 +30,8 @@ def lay_out(request: KeptRequest, dialect: Dialect, pins: Sequence[Pin]) -> list
 
     Returns:
         For each message `{index, position, role, calls: [{name, arguments}], texts: [{index, kind, tool, path,
-        command, num_lines, num_chars_in, num_chars_out, parts}]}`. `position` is the number that markers name it by,
-        None for leading system messages. A part is one of
+        command, num_lines, num_pinned, num_chars_in, num_chars_out, parts}]}`. `position` is the number that markers
+        name it by, None for leading system messages. A part is one of
         `{type: kept, text, start, stop}`,
         `{type: dropped, text, start, stop, reason, score, marker, is_pinned}`,
         `{type: added, text}` (forwarded and not in the original), or
@@ -50,7 +50,8 @@ def lay_out(request: KeptRequest, dialect: Dialect, pins: Sequence[Pin]) -> list
             pinned = pinned_lines(pins, recall_id(message.identity, number)) if number in segments else set()
             parts = list(_parts(text.text, went, _omitted_of(kept, number), pinned))
             about = _about(segments.get(number), message.role)
-            texts.append({"index": number, **about, **_sizes(text.text, went), "parts": parts})
+            sizes = _sizes(text.text, went)
+            texts.append({"index": number, **about, **sizes, "num_pinned": len(pinned), "parts": parts})
         laid_out.append(
             {
                 "index": index,
@@ -63,7 +64,9 @@ def lay_out(request: KeptRequest, dialect: Dialect, pins: Sequence[Pin]) -> list
     return laid_out
 
 
-def pin_of(request: KeptRequest, dialect: Dialect, index: int, text_index: int, start: int, stop: int) -> Pin | None:
+def pin_of(
+    request: KeptRequest, dialect: Dialect, index: int, text_index: int, start: int, stop: int, *, is_set: bool = True
+) -> Pin | None:
     """The pin of some lines; None where there are no such lines, or they are no tool result's.
 
     Args:
@@ -73,6 +76,7 @@ def pin_of(request: KeptRequest, dialect: Dialect, index: int, text_index: int, 
         text_index: of the text in the message.
         start: first line, from 0.
         stop: line after the last.
+        is_set: whether they are to be kept, or no longer.
     """
     if not 0 <= index < len(request.messages):
         return None
@@ -86,7 +90,7 @@ def pin_of(request: KeptRequest, dialect: Dialect, index: int, text_index: int, 
     found = next((segment for segment in segments if segment.index == text_index), None)
     if found is None or not 0 <= start < stop <= len(split(found.text)):
         return None
-    return Pin(recall_id(message.identity, text_index), start, stop)
+    return Pin(recall_id(message.identity, text_index), start, stop, is_set)
 
 
 def _omitted_of(kept: KeptMessage, text_index: int) -> list[Omitted]:

@@ -11,6 +11,7 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import NamedTuple
 
+import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -54,6 +55,12 @@ async def asset(request: Request) -> Response:
     if name not in _assets():
         raise HTTPException(404)
     return _serve(request, name)
+
+
+def json_answer(value: object) -> Response:
+    """An answer of the API behind the pages."""
+    headers = {**HEADERS, "cache-control": "no-store"}
+    return Response(msgspec.json.encode(value), media_type="application/json", headers=headers)
 
 
 def _serve(request: Request, name: str) -> Response:

@@ -16,19 +16,15 @@ from starlette.routing import BaseRoute, Route
 from sluice import __version__
 from sluice.compressor import StateError
 from sluice.proxy.backend_stats import read_backends
-from sluice.proxy.dashboard import pages
-from sluice.proxy.dashboard.kept import KeptRequest, Summary, unpack
-from sluice.proxy.dashboard.layout import lay_out, pin_of
+from sluice.proxy.dashboard import content, pages
+from sluice.proxy.dashboard.kept import Summary
 from sluice.proxy.dashboard.reader import SORTS, Reader, rewrites_of
-from sluice.proxy.dashboard.viewer import Viewer, require_key, viewer_of
-from sluice.proxy.errors import ContentNotKeptError, InvalidFieldError, InvalidJsonError, UnknownConversationError
-from sluice.proxy.meter.routes import fields_of, number_of
-from sluice.proxy.meter.store import MAX_CONVERSATIONS, MAX_DAYS, Conversation
-from sluice.proxy.receive import ClientGoneError, read_body
+from sluice.proxy.dashboard.viewer import Viewer, viewer_of
+from sluice.proxy.errors import InvalidFieldError, UnknownConversationError
+from sluice.proxy.meter.routes import described, fields_of, number_of
+from sluice.proxy.meter.store import MAX_CONVERSATIONS, MAX_DAYS
 from sluice.proxy.services import Services
-from sluice.proxy.wire.wires import WIRES
 
-_MAX_BODY_BYTES = 10_000
 _MAX_FILES = 30
 _MAX_QUERY_CHARS = 200
 
@@ -42,8 +38,8 @@ def dashboard_routes() -> list[BaseRoute]:
         ("GET", "/overview", overview),
         ("GET", "/conversations", conversations),
         ("GET", "/conversations/{conversation_id}", conversation),
-        ("GET", "/conversations/{conversation_id}/request", kept_request),
-        ("POST", "/conversations/{conversation_id}/pins", pin),
+        ("GET", "/conversations/{conversation_id}/request", content.kept_request),
+        ("POST", "/conversations/{conversation_id}/pins", content.pin),
         ("GET", "/backends", backends),
         ("GET", "/searches", searches),
     ]
@@ -55,22 +51,11 @@ def dashboard_routes() -> list[BaseRoute]:
     ]
 
 
-class _PinAsked(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of a pin."""
-
-    message: int
-    """Index of the message in the request."""
-    text: int
-    """Index of the text in the message."""
-    start: int
-    stop: int
-
-
 async def session(request: Request) -> Response:
     """What this proxy is, and what whoever asks may see of it."""
     viewer, services = await viewer_of(request), _services(request)
     settings = services.settings
-    return _json(
+    return pages.json_answer(
         {
             "version": __version__,
             "role": viewer.role,
@@ -94,7 +79,7 @@ async def overview(request: Request) -> Response:
     viewer, services = await viewer_of(request), _services(request)
     reader = _reader(request)
     stats = await services.stats.stats(number_of(request, "days", 30, 1, MAX_DAYS), viewer.key_id)
-    return _json(
+    return pages.json_answer(
         {
             **msgspec.to_builtins(stats),
             "measured": await reader.measured(viewer.key_id),
@@ -121,11 +106,11 @@ async def conversations(request: Request) -> Response:
     query = request.query_params.get("q", "")[:_MAX_QUERY_CHARS]
     found, total = await reader.page(start, limit, sort, query, titles, viewer.key_id)
     sizes = await reader.sizes(found)
-    return _json(
+    return pages.json_answer(
         {
             "total": total,
             "conversations": [
-                {**_about(one), "title": titles.get(one.id), "tokens_in": came, "tokens_out": went}
+                {**described(one), "title": titles.get(one.id), "tokens_in": came, "tokens_out": went}
                 for one, (came, went) in zip(found, sizes, strict=True)
             ],
         }
@@ -145,64 +130,14 @@ async def conversation(request: Request) -> Response:
     if not rows or found is None:
         raise UnknownConversationError(name)
     title = next((one.title for one in await _visible(services, viewer) if one.conversation == name), None)
-    return _json(
+    return pages.json_answer(
         {
-            **_about(found),
+            **described(found),
             "title": title,
             "turns": [fields_of(row) for row in rows],
             "rewritten": rewrites_of(name, rows),
         }
     )
-
-
-async def kept_request(request: Request) -> Response:
-    """The last request of a conversation, the original beside what was forwarded.
-
-    Raises:
-        MissingKeyError: no key was shown.
-        ContentNotKeptError: nothing is kept, or it is not for this key.
-    """
-    services = _services(request)
-    name: str = request.path_params["conversation_id"]
-    summary, kept = await _kept(request, name)
-    dialect = WIRES[kept.wire].dialect
-    assert dialect is not None, "only what a dialect reads is kept"
-    pins = await services.compressor.pins(bytes.fromhex(name))
-    return _json({"at_s": summary.at_s, "wire": kept.wire, "messages": lay_out(kept, dialect, pins)})
-
-
-async def pin(request: Request) -> Response:
-    """Have lines of a tool result kept from now on: `{message, text, start, stop}`.
-
-    Raises:
-        MissingKeyError: no key was shown.
-        ContentNotKeptError: nothing is kept, or it is not for this key.
-        InvalidFieldError: there are no such lines.
-        TooManyPinsError: the conversation may have no more.
-        StateError: the state store does not answer.
-    """
-    services = _services(request)
-    name: str = request.path_params["conversation_id"]
-    _, kept = await _kept(request, name)
-    try:
-        body = await read_body(request.receive, request.headers.get("content-length"), _MAX_BODY_BYTES)
-        asked = msgspec.json.decode(body, type=_PinAsked)
-    except ClientGoneError:
-        return Response(status_code=499)  # reaches nobody
-    except msgspec.ValidationError as error:
-        raise InvalidFieldError(f"bad pin: {error}") from None
-    except msgspec.DecodeError as error:
-        raise InvalidJsonError(f"the body is no JSON: {error}") from None
-    dialect = WIRES[kept.wire].dialect
-    assert dialect is not None, "only what a dialect reads is kept"
-    wanted = pin_of(kept, dialect, asked.message, asked.text, asked.start, asked.stop)
-    if wanted is None:
-        raise InvalidFieldError(
-            f"there are no lines {asked.start} to {asked.stop} in text {asked.text} of message {asked.message} "
-            "that a tool gave"
-        )
-    await services.compressor.pin(bytes.fromhex(name), wanted)
-    return _json({"pinned": {"start": wanted.start, "stop": wanted.stop}})
 
 
 async def backends(request: Request) -> Response:
@@ -211,7 +146,7 @@ async def backends(request: Request) -> Response:
     services = _services(request)
     urls = services.upstreams.local_urls
     found = await read_backends(urls)
-    return _json(
+    return pages.json_answer(
         {
             "backends": [
                 {"name": name, "figures": found[name].as_json() if name in found else None} for name in sorted(urls)
@@ -225,7 +160,7 @@ async def searches(request: Request) -> Response:
     viewer, services = await viewer_of(request), _services(request)
     await services.watch.flush()
     found = await services.watch.store.searches()
-    return _json(
+    return pages.json_answer(
         {
             "searches": [
                 {**fields_of(one, "tenant", "query"), "query": one.query if viewer.may_read(one.tenant) else None}
@@ -234,19 +169,6 @@ async def searches(request: Request) -> Response:
             ]
         }
     )
-
-
-async def _kept(request: Request, name: str) -> tuple[Summary, KeptRequest]:
-    viewer, services = await viewer_of(request), _services(request)
-    require_key(viewer)
-    await services.watch.flush()
-    found = await services.watch.store.request(name)
-    if found is None or not viewer.may_read(found[0].tenant):
-        raise ContentNotKeptError(name, is_on=services.settings.store_content)
-    kept = unpack(found[1])
-    if kept is None:
-        raise ContentNotKeptError(name, is_on=True)
-    return found[0], kept
 
 
 async def _visible(services: Services, viewer: Viewer) -> list[Summary]:
@@ -273,10 +195,6 @@ def _files(summaries: list[Summary]) -> list[dict[str, object]]:
     return [{"name": path, **dict(zip(names, sums[path], strict=True))} for path in largest]
 
 
-def _about(one: Conversation) -> dict[str, object]:
-    return {"id": one.id, **fields_of(one.about), **fields_of(one, "id", "about")}
-
-
 def _services(request: Request) -> Services:
     services: Services = request.app.state.services
     return services
@@ -285,8 +203,3 @@ def _services(request: Request) -> Services:
 def _reader(request: Request) -> Reader:
     reader: Reader = request.app.state.reader
     return reader
-
-
-def _json(value: object) -> Response:
-    headers = {**pages.HEADERS, "cache-control": "no-store"}
-    return Response(msgspec.json.encode(value), media_type="application/json", headers=headers)

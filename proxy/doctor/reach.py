@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 
 from sluice.compressor import StateError
+from sluice.proxy.access.hosts import authority
 from sluice.proxy.doctor.finding import Finding, bad, good, note
 from sluice.proxy.doctor.scoring import examine_server
 from sluice.proxy.settings import Settings
@@ -37,24 +38,26 @@ async def examine_reach(settings: Settings) -> AsyncIterator[Finding]:
 
 async def examine_port(host: str, port: int) -> Finding:
     """See whether the proxy could listen, or runs already."""
+    place = authority(host, port)
     try:
-        with socket.create_server((host, port)):
-            return good("port", f"{host}:{port} is free")
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
+        with socket.create_server((host, port), family=family):
+            return good("port", f"{place} is free")
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
-            return bad("port", f"cannot listen on {host}:{port}: {error.strerror or error}", "set another host or port")
+            return bad("port", f"cannot listen on {place}: {error.strerror or error}", "set another host or port")
     try:
         async with httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False) as client:
-            answer = await client.get(f"http://{host}:{port}/readyz")
+            answer = await client.get(f"http://{place}/readyz")
             body: dict[str, Any] = answer.json()
             if "upstreams" in body:
                 reasons = {"store": body["store"], **body["upstreams"]}
                 wrong = ", ".join(f"{name}: {says}" for name, says in reasons.items() if says != "ok")
-                text = f"a proxy runs at {host}:{port} and is {body['status']}"
+                text = f"a proxy runs at {place} and is {body['status']}"
                 return good("port", text) if not wrong else bad("port", f"{text}: {wrong}", "see below, or its log")
     except (httpx.HTTPError, ValueError, TypeError):
         pass
-    return bad("port", f"another program listens on {host}:{port}", "set another port, or end that program")
+    return bad("port", f"another program listens on {place}", "set another port, or end that program")
 
 
 async def examine_redis(settings: Settings) -> list[Finding]:

@@ -14,7 +14,7 @@ from sluice.proxy.access.keys import ProxyKey
 from sluice.proxy.backend_stats import read_backends
 from sluice.proxy.errors import InvalidFieldError, UnknownConversationError
 from sluice.proxy.meter.stats_reader import StatsReader
-from sluice.proxy.meter.store import MAX_CONVERSATIONS, MAX_DAYS, TurnRow
+from sluice.proxy.meter.store import MAX_CONVERSATIONS, MAX_DAYS, Conversation, TurnRow
 
 
 async def stats(request: Request) -> Response:
@@ -39,9 +39,7 @@ async def conversations(request: Request) -> Response:
     start = number_of(request, "start", 0, 0, MAX_CONVERSATIONS)
     limit = number_of(request, "limit", 100, 1, MAX_CONVERSATIONS)
     found = await _reader(request).conversations(start, limit, _key(request))
-    return _json(
-        {"conversations": [{"id": one.id, **fields_of(one.about), **fields_of(one, "id", "about")} for one in found]}
-    )
+    return _json({"conversations": [described(one) for one in found]})
 
 
 async def conversation(request: Request) -> Response:
@@ -85,6 +83,11 @@ def number_of(request: Request, name: str, default: int, low: int, high: int) ->
 def fields_of(record: msgspec.Struct, *but: str) -> dict[str, object]:
     """A record's fields by name: in the store it is an array."""
     return {name: getattr(record, name) for name in record.__struct_fields__ if name not in but}
+
+
+def described(one: Conversation) -> dict[str, object]:
+    """A conversation as lists tell of it."""
+    return {"id": one.id, **fields_of(one.about), **fields_of(one, "id", "about")}
 
 
 def _json(value: object) -> Response:

@@ -34,6 +34,8 @@ def serve(host: str, port: int, model: Path | None, device: str, allow_public: b
 
     It gets token ids and gives numbers, and keeps neither. Until its model is loaded it says so at once.
     """
+    from importlib.util import find_spec
+
     import uvicorn
 
     from sluice.proxy.doctor.installation import EXTRAS, is_installed
@@ -44,13 +46,15 @@ def serve(host: str, port: int, model: Path | None, device: str, allow_public: b
     from sluice.compressor.scoring.neural.batcher import Batcher
     from sluice.compressor.scoring.neural.card import read_card
     from sluice.compressor.scoring.neural.loading import default_folder, load_model
-    from sluice.proxy.access.hosts import is_loopback
+    from sluice.proxy.access.hosts import authority, is_loopback
     from sluice.proxy.errors import StartError
     from sluice.proxy.log import set_up_logging
     from sluice.proxy.scorer.bases import folders_for
     from sluice.proxy.scorer.server import ScorerApp
     from sluice.proxy.serve import bind
 
+    if find_spec("torch") is None:
+        raise _not_installed("torch")
     try:
         folder = model or default_folder()
         read_card(folder)
@@ -63,8 +67,7 @@ def serve(host: str, port: int, model: Path | None, device: str, allow_public: b
             raise click.ClickException(f"--host {host} lets other machines connect: say --allow-public if they may")
         set_up_logging(log_level)
         batcher = Batcher(lambda: load_model(folder, device=device, folders=folders_for(folder)))  # type: ignore[arg-type]
-        shown = f"[{address}]" if ":" in address else address
-        click.echo(f"{READY_LINE}http://{shown}:{listener.getsockname()[1]}", err=True)
+        click.echo(f"{READY_LINE}http://{authority(address, listener.getsockname()[1])}", err=True)
         config = uvicorn.Config(
             ScorerApp(batcher, address), http="httptools", ws="none", log_config=None, access_log=False, lifespan="on"
         )
@@ -93,11 +96,15 @@ def export(to: Path, model: Path | None) -> None:
     except (BackendError, ModelFileError) as error:
         raise click.ClickException(str(error)) from None
     except ModuleNotFoundError as error:
-        raise click.ClickException(f"{error.name} is not installed; run: pip install 'sluicegate[scorer]'") from None
+        raise _not_installed(error.name) from None
     click.echo(
         f"vllm serve {to} --runner pooling --served-model-name {served_name(card.version)} "
         f"--max-model-len {card.shape.max_tokens}"
     )
+
+
+def _not_installed(module: str | None) -> click.ClickException:
+    return click.ClickException(f"{module} is not installed; run: pip install 'sluicegate[scorer]'")
 
 
 if __name__ == "__main__":

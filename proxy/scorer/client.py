@@ -62,6 +62,9 @@ class RemoteScores:
     Args:
         origin: of it, such as `http://127.0.0.1:8792`.
         wire: that it speaks.
+
+    Attributes:
+        is_admitted: whether it is asked.
     """
 
     def __init__(self, origin: str, wire: Wire) -> None:
@@ -71,18 +74,13 @@ class RemoteScores:
         self._session: aiohttp.ClientSession | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._lost = asyncio.Event()
-        self._is_admitted = False
+        self.is_admitted = False
         self._why_not = Fallback.LOADING
         self._num_late = 0
         self._retry_s = _RETRY_S
         self._num_running = 0
         self._lock = threading.Lock()
         self._said = ""  # what was said last of why it is not asked
-
-    @property
-    def is_admitted(self) -> bool:
-        """Whether it is asked."""
-        return self._is_admitted
 
     def start(self) -> None:
         """See `LineScores`. It is asked from the first time on that it says that it is well."""
@@ -99,23 +97,24 @@ class RemoteScores:
         futures: list[Future[Floats]] = [Future() for _ in windows]
         reason = self._why_not
         with self._lock:
-            is_taken = self._is_admitted and self._num_running < _MAX_AT_ONCE
+            is_taken = self.is_admitted and self._num_running < _MAX_AT_ONCE
             self._num_running += is_taken
-            if self._is_admitted:
+            if self.is_admitted:
                 reason = Fallback.BUSY
         if not is_taken or self._loop is None:
             _settle(futures, [NotScoredError(reason)] * len(futures))
             return futures
-        body = self._wire.body(windows, within_s)
+        asking = self._ask(self._wire.body(windows, within_s), windows, futures, within_s)
         try:
-            asyncio.run_coroutine_threadsafe(self._ask(body, windows, futures, within_s), self._loop)
+            asyncio.run_coroutine_threadsafe(asking, self._loop)
         except RuntimeError:  # the loop has ended
+            asking.close()
             _settle(futures, [NotScoredError(Fallback.DOWN)] * len(futures))
         return futures
 
     async def aclose(self) -> None:
         """See `LineScores`."""
-        self._is_admitted, self._why_not = False, Fallback.DOWN
+        self.is_admitted, self._why_not = False, Fallback.DOWN
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
@@ -155,9 +154,9 @@ class RemoteScores:
 
     def _lose(self, reason: Fallback, detail: str) -> None:
         """Stop asking."""
-        if self._is_admitted:
+        if self.is_admitted:
             logger.warning(fields("scorer_lost", origin=self._origin, reason=detail))
-        self._is_admitted, self._why_not, self._num_late = False, reason, 0
+        self.is_admitted, self._why_not, self._num_late = False, reason, 0
         self._lost.set()
 
     async def _keep_up(self) -> None:
@@ -167,7 +166,7 @@ class RemoteScores:
             if problem is None:
                 logger.info(fields("scorer_ready", origin=self._origin))
                 self._lost.clear()
-                self._is_admitted = True
+                self.is_admitted = True
                 await self._lost.wait()
             elif problem and problem != self._said:
                 logger.warning(fields("scorer_not_ready", origin=self._origin, reason=problem))
@@ -195,12 +194,12 @@ class RemoteScores:
 async def _whole(response: aiohttp.ClientResponse) -> bytes:
     if response.status != 200:
         raise ValueError(f"status {response.status}")
-    answer = b""
+    answer = bytearray()
     async for piece in response.content.iter_any():
         answer += piece
         if len(answer) > _MAX_ANSWER_BYTES:
             raise ValueError(f"an answer of more than {_MAX_ANSWER_BYTES} bytes")
-    return answer
+    return bytes(answer)
 
 
 def _settle(futures: Sequence[Future[Floats]], found: Sequence[Floats | NotScoredError]) -> None:

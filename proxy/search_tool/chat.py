@@ -8,7 +8,7 @@ from sluice.proxy.body import Body
 from sluice.proxy.search_tool.chat_round import BETWEEN, finish_reason, is_ours, round_of
 from sluice.proxy.search_tool.chat_stream import ChatStream
 from sluice.proxy.search_tool.form import Kept, Stream
-from sluice.proxy.search_tool.rounds import Call, Round, summed
+from sluice.proxy.search_tool.rounds import Call, Round, usage_of
 from sluice.proxy.translation.json_codec import Json, decode, decode_object, encode, mapping, objects, text
 from sluice.proxy.translation.thinking import FIELDS
 
@@ -50,9 +50,7 @@ class ChatForm:
         shown.pop("tool_calls", None)
         if others:
             shown["tool_calls"] = others
-        usage: Json = {}
-        for body in bodies:
-            usage = summed(usage, mapping(body.get("usage")))
+        usage = usage_of(bodies)
         reason = finish_reason(choice.get("finish_reason"), has_calls=bool(others))
         spliced = {**last, "id": first.get("id"), "choices": [{**choice, "message": shown, "finish_reason": reason}]}
         return {**spliced, "usage": usage} if usage else spliced

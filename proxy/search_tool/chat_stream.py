@@ -6,10 +6,9 @@ from collections.abc import Iterator
 
 from sluice.proxy.search_tool.chat_round import BETWEEN, finish_reason, round_of
 from sluice.proxy.search_tool.definition import NAME
-from sluice.proxy.search_tool.events import DONE, is_done, rendered
 from sluice.proxy.search_tool.rounds import Round, summed
 from sluice.proxy.translation.json_codec import Json, decode_object, mapping, objects, text
-from sluice.proxy.translation.sse import Event
+from sluice.proxy.translation.sse import DONE, Event, is_done, rendered
 from sluice.proxy.translation.sse import event as written
 
 _HEAD = ("id", "created", "system_fingerprint")

@@ -7,11 +7,10 @@ from typing import Any
 
 from sluice.proxy.body import Body
 from sluice.proxy.search_tool.definition import NAME
-from sluice.proxy.search_tool.events import DONE, is_done, rendered
 from sluice.proxy.search_tool.form import Kept, Stream
-from sluice.proxy.search_tool.rounds import Call, Round, summed
+from sluice.proxy.search_tool.rounds import Call, Round, summed, usage_of
 from sluice.proxy.translation.json_codec import Json, decode, decode_object, encode, mapping, number, objects, text
-from sluice.proxy.translation.sse import Event
+from sluice.proxy.translation.sse import DONE, Event, is_done, rendered
 from sluice.proxy.translation.sse import event as written
 
 _PIECES = {"text_delta": "text", "thinking_delta": "thinking", "signature_delta": "signature"}
@@ -45,15 +44,12 @@ class MessagesForm:
         """See `Form`."""
         first, last = bodies[0], bodies[-1]
         shown = [block for body in bodies for block in objects(body.get("content")) if not _is_ours(block)]
-        usage: Json = {}
-        for body in bodies:
-            usage = summed(usage, mapping(body.get("usage")))
         return {
             **last,
             "id": first.get("id"),
             "content": shown,
             "stop_reason": _stop_reason(last.get("stop_reason"), has_calls=any(map(_is_call, shown))),
-            "usage": usage,
+            "usage": usage_of(bodies),
         }
 
     def told(self, rounds: Sequence[Round]) -> list[Json]:

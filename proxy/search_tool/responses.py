@@ -6,11 +6,10 @@ from collections.abc import Sequence
 
 from sluice.proxy.body import Body
 from sluice.proxy.search_tool.definition import NAME
-from sluice.proxy.search_tool.events import DONE, is_done, rendered
 from sluice.proxy.search_tool.form import Kept, Stream
-from sluice.proxy.search_tool.rounds import Call, Round, summed
+from sluice.proxy.search_tool.rounds import Call, Round, summed, usage_of
 from sluice.proxy.translation.json_codec import Json, decode_object, encode, mapping, objects, text
-from sluice.proxy.translation.sse import Event
+from sluice.proxy.translation.sse import DONE, Event, is_done, rendered
 from sluice.proxy.translation.sse import event as written
 
 _CLIENTS_CALLS = frozenset(
@@ -51,11 +50,8 @@ class ResponsesForm:
 
     def spliced(self, bodies: Sequence[Json]) -> Json:
         """See `Form`."""
-        usage: Json = {}
-        for body in bodies:
-            usage = summed(usage, mapping(body.get("usage")))
         shown = [item for body in bodies for item in objects(body.get("output")) if not _is_ours(item)]
-        return {**bodies[-1], "id": bodies[0].get("id"), "output": shown, "usage": usage or None}
+        return {**bodies[-1], "id": bodies[0].get("id"), "output": shown, "usage": usage_of(bodies) or None}
 
     def told(self, rounds: Sequence[Round]) -> list[Json]:
         """See `Form`."""

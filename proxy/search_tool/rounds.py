@@ -6,9 +6,11 @@ time that it calls nothing but our tool.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
-from sluice.proxy.translation.json_codec import Json
+from sluice.proxy.translation.json_codec import Json, mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,11 @@ class Round:
     def is_ours_alone(self) -> bool:
         """Whether the answer can be gone on with out of the client's sight."""
         return bool(self.calls) and not self.num_others and self.awaits_results
+
+
+def usage_of(bodies: Sequence[Json]) -> Json:
+    """The usage of several rounds' answers together."""
+    return reduce(summed, (mapping(body.get("usage")) for body in bodies), {})
 
 
 def summed(one: Json, other: Json) -> Json:

@@ -38,7 +38,7 @@ FORMS: Mapping[WireName, Form] = {
     WireName.RESPONSES: ResponsesForm(),
 }
 _TIMEOUT_S = 30.0
-"""Longest wait for one search: a large tree that is indexed for the first time takes so long."""
+"""Longest wait for one search: a large tree that is still being indexed takes so long."""
 _MAX_MEMO = 65_536
 _YES, _NO = b"1", b"0"
 

@@ -5,6 +5,7 @@ An event goes out as soon as its cause came in. What is not streamed is held unt
 
 from __future__ import annotations
 
+import time
 import zlib
 from collections.abc import Sequence
 from typing import Protocol
@@ -21,6 +22,10 @@ from sluice.proxy.upstreams.types import Answer
 
 MAX_ANSWER_BYTES = 64 * 2**20
 """Largest answer that is held to be translated, in bytes; events go out as they come, however many."""
+_QUIET_S = 10.0
+"""After so long without a byte the client is sent a comment, where the upstream still speaks: a model that thinks for
+minutes what the client did not ask to see would look like a lost connection."""
+_COMMENT = b":\n\n"
 _REPLACED = frozenset((b"content-type", b"content-length", b"content-encoding"))
 _READABLE = frozenset(("gzip", "x-gzip", "deflate"))
 _REQUEST_IDS = (b"request-id", b"x-request-id")
@@ -83,6 +88,7 @@ class TranslatedAnswer:
         self._parser = EventParser()
         self._sequencer = Sequencer()
         self._is_at_end = False
+        self._said_at_s = time.monotonic()
 
     async def read(self) -> bytes:
         """Return the next bytes as soon as there are any; none at the end.
@@ -107,13 +113,17 @@ class TranslatedAnswer:
         while not self._is_at_end:
             data = await self._next()
             events = self._parser.feed(data) if data else self._parser.end()
-            written = b"".join(self._writer.push(delta) for event in events for delta in self._read(event))
+            written = self._parser.comments
+            written += b"".join(self._writer.push(delta) for event in events for delta in self._read(event))
             if not data:
                 self._is_at_end = True
                 if not self._reader.is_complete:
                     raise _broken_off()
                 written += self._writer.finish()
+            elif not written and time.monotonic() - self._said_at_s >= _QUIET_S:
+                written = _COMMENT
             if written:
+                self._said_at_s = time.monotonic()
                 return written
         return b""
 

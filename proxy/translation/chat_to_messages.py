@@ -11,6 +11,7 @@ import re
 from typing import Any
 
 from sluice.proxy.translation import fields
+from sluice.proxy.translation.dropped import log_dropped
 from sluice.proxy.translation.json_codec import Json, decode_object, mapping, objects, text
 
 _DATA_URL = re.compile(r"data:([\w.+/-]+);base64,(.*)", re.DOTALL)
@@ -32,7 +33,9 @@ def request(source: Json) -> Json:
         "model": model,
         "max_tokens": limit if isinstance(limit, int) and limit > 0 else fields.max_output_tokens(model),
     }
-    tools = [_tool(mapping(tool.get("function"))) for tool in objects(source.get("tools")) if tool.get("function")]
+    offered = objects(source.get("tools"))
+    tools = [_tool(mapping(tool.get("function"))) for tool in offered if tool.get("function")]
+    log_dropped("chat", [_name_of(tool) for tool in offered if not tool.get("function")])
     choice = _choice(source)
     if tools:
         fields.put(target, tools=tools, tool_choice=choice)
@@ -67,12 +70,11 @@ def _messages(value: object) -> tuple[list[Json], list[Json]]:
     for message in objects(value):
         role, content = message.get("role"), message.get("content")
         if role in ("system", "developer"):
-            blocks = _blocks(content)
             if messages:
                 wrapped = [_text(f"<system>\n{part}\n</system>") for part in fields.texts(content)]
                 _append(messages, "user", wrapped)
             else:
-                system += [block for block in blocks if block["type"] == "text"]
+                system += [block for block in _blocks(content) if block["type"] == "text"]
         elif role == "assistant":
             _append(messages, "assistant", [*_thought(message), *_blocks(content), *_calls(message)])
         elif role in ("tool", "function"):
@@ -180,13 +182,22 @@ def call_input(arguments: str) -> Json:
 
 def _result(message: Json) -> Json:
     blocks = _blocks(message.get("content"))
+    # Marked is the result as a whole: its parts cannot be cached for themselves, and their marks count all the same.
+    marks = [block.pop("cache_control") for block in blocks if "cache_control" in block]
     content: Any = blocks
     if all(set(block) == {"type", "text"} for block in blocks):
         content = "\n".join(block["text"] for block in blocks)
     block: Json = {"type": "tool_result", "tool_use_id": call_id(text(message.get("tool_call_id")))}
     if content:
         block["content"] = content
+    if marks:
+        block["cache_control"] = marks[-1]
     return block
+
+
+def _name_of(tool: Json) -> str:
+    kind = text(tool.get("type"))
+    return text(mapping(tool.get(kind)).get("name")) or kind
 
 
 def _tool(function: Json) -> Json:

@@ -20,7 +20,7 @@ from sluice.proxy.translation.deltas import (
 from sluice.proxy.translation.errors import UnreadableAnswerError
 from sluice.proxy.translation.faults import openai_fault
 from sluice.proxy.translation.json_codec import Json, decode_object, encode, mapping, number, objects, text
-from sluice.proxy.translation.sse import Event
+from sluice.proxy.translation.sse import Event, is_done
 from sluice.proxy.translation.thinking import FIELDS
 
 _STOPS = {
@@ -31,7 +31,6 @@ _STOPS = {
     "function_call": Stop.CALLS,
     "content_filter": Stop.REFUSAL,
 }
-_DONE = b"[DONE]"
 
 
 class ChatReader:
@@ -53,11 +52,13 @@ class ChatReader:
             answer = decode_object(body)
         except ValueError as error:
             raise UnreadableAnswerError(f"the upstream's answer is no chat completion: {error}") from None
+        if not answer.get("error") and not objects(answer.get("choices")):
+            raise UnreadableAnswerError("the upstream's answer is no chat completion: it has no choices")
         return list(self._read(answer, "message"))
 
     def feed(self, event: Event) -> list[Delta]:
         """Read one event. Raises UnreadableAnswerError."""
-        if event.data.strip() == _DONE:
+        if is_done(event):
             self.is_complete = True
             return []
         try:

@@ -48,6 +48,8 @@ class MessagesReader:
             message = decode_object(body)
         except ValueError as error:
             raise UnreadableAnswerError(f"the upstream's answer is no message: {error}") from None
+        if message.get("type") != "error" and not isinstance(message.get("content"), list):
+            raise UnreadableAnswerError("the upstream's answer is no message: it has no content")
         return list(self._whole(message))
 
     def feed(self, event: Event) -> list[Delta]:

@@ -55,6 +55,8 @@ class Sequencer:
     def _can_close(self) -> bool:
         if self._open is None or self._is_whole:
             return True
+        if not self._arguments or not self._arguments[-1].rstrip().endswith("}"):
+            return False  # an object's last character; without it a long one would be decoded with every piece
         try:
             decode("".join(self._arguments))
         except ValueError:

@@ -1,7 +1,7 @@
 """Server-sent events, read from bytes that are split anywhere, and written. Knows no wire format.
 
-After the WHATWG's description: lines end with CR, LF or both; `data` lines of one event are joined; comments and
-unknown fields are skipped.
+After the WHATWG's description: lines end with CR, LF or both; `data` lines of one event are joined; unknown fields are
+skipped. Comments are no events: some servers send them so that nobody takes a long wait for a lost connection.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from sluice.proxy.translation.json_codec import Json, encode
 
 MAX_EVENT_BYTES = 16 * 2**20
 """Largest event that is held while its end is awaited, in bytes."""
+DONE = b"[DONE]"
+"""Data of the event that ends a chat stream, and with some servers any stream."""
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -27,9 +29,14 @@ class Event:
 
 
 class EventParser:
-    """Cuts a stream of bytes into events, as soon as each is whole."""
+    """Cuts a stream of bytes into events, as soon as each is whole.
+
+    Attributes:
+        comments: those that were whole with the bytes last fed, as they are to be written.
+    """
 
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+        self.comments = b""
         self._max_event_bytes = max_event_bytes
         self._rest: list[bytes] = []
         self._num_bytes = 0
@@ -44,6 +51,7 @@ class EventParser:
         Raises:
             AnswerTooLargeError: an event is larger than the limit.
         """
+        self.comments = b""
         if not data:
             return []
         if self._skip_lf:
@@ -81,10 +89,23 @@ class EventParser:
             self._data.append(value)
         elif field == b"event":
             self._name = value.decode("utf-8", "replace")
+        elif not field:
+            self.comments += b": " + value + b"\n\n"
         return None
 
 
+def is_done(event: Event) -> bool:
+    """Whether an event is the mark at a stream's end."""
+    return event.data.strip() == DONE
+
+
+def rendered(event: Event) -> bytes:
+    """Write an event as it was read, its data untouched."""
+    head = b"event: " + event.name.encode() + b"\n" if event.name else b""
+    return head + b"".join(b"data: " + line + b"\n" for line in event.data.split(b"\n")) + b"\n"
+
+
 def event(data: Json, *, name: str = "") -> bytes:
-    """Write one event, with its name where there is one."""
+    """Write an event that holds JSON, with its name where there is one."""
     head = b"event: " + name.encode() + b"\n" if name else b""
     return head + b"data: " + encode(data) + b"\n\n"

@@ -21,14 +21,8 @@ from sluice.proxy.translation.to_responses import ResponsesWriter
 from sluice.proxy.translation.tool_names import chat_tools
 from sluice.proxy.upstreams.types import Answer
 from sluice.proxy.wire import WireName
+from sluice.proxy.wire.wires import WIRES
 
-PATHS = {
-    WireName.CHAT: "/v1/chat/completions",
-    WireName.COMPLETIONS: "/v1/completions",
-    WireName.RESPONSES: "/v1/responses",
-    WireName.MESSAGES: "/v1/messages",
-}
-"""Where each wire format is spoken; a query of the client's is meant for its own provider and is not carried over."""
 _ANTHROPIC_VERSION = (b"anthropic-version", b"2023-06-01")
 _PROVIDERS_OWN = (b"anthropic-", b"openai-", b"x-stainless-", b"x-codex-", b"chatgpt-")
 """Headers that only the provider whose client sends them understands."""
@@ -49,8 +43,8 @@ class Translation:
         return (source, target) in _REQUESTS
 
     def path(self, target: WireName) -> str:
-        """Where requests in a format go."""
-        return PATHS[target]
+        """Where requests in a format go. A query of the client's is meant for its own provider, and is left out."""
+        return WIRES[target].path
 
     def headers(self, target: WireName, headers: Sequence[Header]) -> list[Header]:
         """The headers of a translated request, names in lower case; the credential is left as it is."""

@@ -60,7 +60,7 @@ class DenseIndex:
 
     def similarities(self, view: View, text: str) -> npt.NDArray[np.float64] | None:
         """Cosine of the question and each chunk of the view, or None where they are not ready; never waits for them."""
-        self._want(view)
+        self.want(view)
         matrix, embedder = self._matrix, self._embedder
         if matrix is None or matrix.view is not view or embedder is None:
             return None
@@ -74,7 +74,7 @@ class DenseIndex:
 
     def wait(self, view: View, timeout_s: float) -> bool:
         """Wait until a view's vectors are there; for measurements. False: they are not, in that time."""
-        self._want(view)
+        self.want(view)
         with self._wake:
             return self._wake.wait_for(lambda: self._matrix is not None and self._matrix.view is view, timeout_s)
 
@@ -86,7 +86,8 @@ class DenseIndex:
         if self._thread is not None:
             self._thread.join()
 
-    def _want(self, view: View) -> None:
+    def want(self, view: View) -> None:
+        """Have a view's vectors made in the background, instead of those that were wanted before."""
         with self._wake:
             if self._is_closed or self._wanted is view:
                 return

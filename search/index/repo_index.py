@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sluice.compressor.syntax import language_of
-from sluice.search.errors import UnreadableRootError, WrongTreeError
+from sluice.search.errors import StoreError, UnreadableRootError, WrongTreeError
 from sluice.search.index.layer import Layer
 from sluice.search.index.manifest import KnownFile, Manifest, decode_manifest, encode_manifest
 from sluice.search.index.rules import MAX_FILE_BYTES, skip_by_content
@@ -83,18 +83,23 @@ class RepoIndex:
         self._view: View | None = None
         self._scanned_at = float("-inf")
         self._remembered_at = float("-inf")
+        self._is_closed = False
 
     def view(self, max_age_s: float = 0.0) -> View:
         """The tree as it is, or was at most `max_age_s` ago.
 
         Raises:
             UnreadableRootError: the root is no directory, or cannot be read.
-            StoreError: the store failed.
+            StoreError: the store failed, or the index is closed.
         """
         with self._lock:
             if self._view is None or time.monotonic() - self._scanned_at > max_age_s:
                 return self._refresh()
             return self._view
+
+    def close(self) -> None:
+        """End what is being built, after the batch that is under way. The index is not used afterwards."""
+        self._is_closed = True
 
     def is_current(self, paths: Sequence[str]) -> bool:
         """Whether these files still have the bytes that were indexed, by their metadata."""
@@ -163,6 +168,7 @@ class RepoIndex:
 
     def _index(self, files: Sequence[tuple[str, FileState]]) -> int:
         """Read files, note what they hold, and see to their segments. Returns how many segments were new."""
+        self._check_open()
         contents: dict[str, tuple[bytes, FileState]] = {}
         keys: dict[str, bytes] = {}
         for path, state in files:
@@ -227,6 +233,7 @@ class RepoIndex:
 
     def _segments_of(self, paths: Sequence[str]) -> Iterator[tuple[str, bytes, Segment]]:
         for at in range(0, len(paths), _BATCH):
+            self._check_open()
             batch = paths[at : at + _BATCH]
             stored = self._store.get_segments([self._files[path].key for path in batch])
             for path in batch:
@@ -250,6 +257,10 @@ class RepoIndex:
         if key.startswith(blob_hash(content)):
             self._store.put_segments({key: pack(segment)})
         return segment
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise StoreError(f"the index of {str(self.root)!r} is closed")
 
     def _remember(self) -> None:
         assert self._identity is not None

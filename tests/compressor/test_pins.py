@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from sluice.compressor import (
     OPENAI_CHAT,
@@ -21,7 +22,7 @@ from sluice.compressor import (
 )
 from sluice.compressor.ledger import Reason, recall_id
 from sluice.compressor.line_judge import LineJudge
-from sluice.compressor.pins import pinned_gaps
+from sluice.compressor.pins import pinned_gaps, pinned_lines
 from sluice.compressor.recovery import render, without
 from sluice.compressor.settings import Prices
 from tests.compressor.conversations import Json, call, encode, file_lines, numbered, result, turns
@@ -93,11 +94,43 @@ async def test_what_is_pinned_is_given_back_once_and_then_kept() -> None:
     assert "\n".join(lost) in str(json.loads(rewritten.messages[2])["content"]), "an epoch keeps them in their place"
 
 
+async def test_what_was_pinned_is_taken_back_and_pinned_again() -> None:
+    compressor, name = make(MemoryStore(), Clock(), max_pins=8), "0" * 32
+
+    async def lines() -> list[int]:
+        return sorted(pinned_lines(await compressor.pins(b"root"), name))
+
+    await compressor.pin(b"root", Pin(name, 2, 8, is_set=False))
+    assert await compressor.pins(b"root") == [], "there is nothing to be taken back"
+    await compressor.pin(b"root", Pin(name, 2, 8))
+    await compressor.pin(b"root", Pin("1" * 32, 0, 1))
+    await compressor.pin(b"root", Pin(name, 3, 5, is_set=False))
+    assert await lines() == [2, 5, 6, 7]
+    await compressor.pin(b"root", Pin(name, 2, 8))
+    assert await lines() == [2, 3, 4, 5, 6, 7]
+    await compressor.pin(b"root", Pin(name, 0, 9, is_set=False))
+    assert await lines() == []
+    assert len(await compressor.pins(b"root")) == 5
+
+
+async def test_what_is_pinned_no_longer_is_not_given_back() -> None:
+    compressor = make(MemoryStore(), Clock())
+    messages: list[Json] = [{"role": "user", "content": "fix it"}, *step(1, "\n".join(LINES))]
+    first = await send(compressor, messages)
+    omitted = next(o for o in first.renditions[2].omitted if o.reason is Reason.NOT_NEEDED)
+    pin = Pin(id_of(messages[2]), omitted.start, omitted.stop)
+    for is_set in (True, False):
+        await compressor.pin(bytes.fromhex(first.conversation), replace(pin, is_set=is_set))
+    second = await send(compressor, [*messages, *other(2)])
+    assert second.messages[:3] == first.messages
+    assert "again" not in str(json.loads(second.messages[-1])["content"])
+
+
 async def test_a_conversation_has_a_bound_on_its_pins() -> None:
     compressor = make(MemoryStore(), Clock(), max_pins=2)
     for start in range(2):
         await compressor.pin(b"root", Pin("0" * 32, start, start + 1))
-    with pytest.raises(TooManyPinsError, match="2 pins"):
+    with pytest.raises(TooManyPinsError, match="2 times"):
         await compressor.pin(b"root", Pin("0" * 32, 2, 3))
     assert await compressor.pins(b"other") == []
 

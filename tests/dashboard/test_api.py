@@ -111,6 +111,11 @@ async def test_what_was_judged_carries_its_score_and_a_pin_brings_it_back() -> N
         added = [p["text"] for one in again for t in one["texts"] for p in t["parts"] if p["type"] == "added"]
         assert any(part["text"] in text for text in added)
 
+        unpinned = await client.post(path, json={**pin, "pinned": False}, headers=key)
+        assert unpinned.json() == {"start": part["start"], "stop": part["stop"], "pinned": False}
+        after = (await api(client, f"/conversations/{name}/request", OWNER))["messages"]
+        assert json.dumps(after).count('"is_pinned": true') == 0
+
 
 async def test_a_key_sees_its_own_content_and_no_other() -> None:
     (ann, anns), (ben, bens) = make_key("ann"), make_key("ben")

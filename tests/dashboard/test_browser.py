@@ -28,6 +28,15 @@ ANSWER_SIZES = """
 return performance.getEntriesByType("resource")
   .filter((one) => one.name.includes("/dashboard/api/"))
   .map((one) => one.decodedBodySize)"""
+COUNT_LISTENERS = """
+window.numListening = 0;
+for (const [name, step] of [["addEventListener", 1], ["removeEventListener", -1]]) {
+  const plain = window[name].bind(window);
+  window[name] = (type, ...rest) => {
+    if (type === "themechange") window.numListening += step;
+    return plain(type, ...rest);
+  };
+}"""
 ELSEWHERE = """
 return performance.getEntriesByType("resource")
   .map((one) => one.name)
@@ -150,6 +159,28 @@ def test_the_overview_shows_what_the_meter_says(tab: Callable[[Served], Tab], re
     assert page.js("return location.hash") == "", "the key stays in no address"
 
 
+def test_how_long_ago_something_was_is_told_anew(tab: Callable[[Served], Tab]) -> None:
+    with Served() as served:
+        body = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+        headers = {"authorization": "Bearer u"}
+        httpx.post(f"{served.url}/v1/chat/completions", json=body, headers=headers, trust_env=False, timeout=30)
+        page = tab(served).open("/conversations")
+        page.says("just now")
+        page.js("const now = Date.now; Date.now = () => now() + 7_200_000")
+        page.says("2 hr. ago")
+
+
+def test_a_chart_that_is_gone_leaves_nothing_behind(tab: Callable[[Served], Tab], replayed: Served) -> None:
+    page = tab(replayed).open("/conversations", key=OWNER)
+    page.js(COUNT_LISTENERS)
+    for _ in range(2):
+        page.click("#nav a[href='/dashboard']")
+        page.until("return document.querySelectorAll('canvas').length === 2 && window.numListening === 2")
+        page.click("#nav a[href='/dashboard/conversations']")
+        page.until("return window.numListening === 0")
+    assert page.complaints == []
+
+
 def test_the_list_is_walked_with_the_keyboard(tab: Callable[[Served], Tab], replayed: Served) -> None:
     from selenium.webdriver.common.keys import Keys
 
@@ -205,6 +236,14 @@ def test_a_dropped_span_is_opened_and_pinned(tab: Callable[[Served], Tab], repla
     page.says("Pinned: comes back with the next result")
     again = figures(replayed, f"/conversations/{name}/request")["messages"]
     assert json.dumps(again).count('"is_pinned": true') == 1
+    page.driver.refresh()
+    page.says("spans dropped")
+    page.click("details[data-dropped] > summary")
+    page.until("return [...document.querySelectorAll('.pin')].some((one) => one.textContent === 'Unpin')")
+    page.js("[...document.querySelectorAll('.dropped .pin')].find((one) => one.textContent === 'Unpin').click()")
+    page.says("Unpinned: may be dropped again")
+    again = figures(replayed, f"/conversations/{name}/request")["messages"]
+    assert json.dumps(again).count('"is_pinned": true') == 0
     page.click(".segmented .forwarded")
     assert page.js("return getComputedStyle(document.querySelector('details[open] .left')).display") == "none"
     assert page.complaints == []

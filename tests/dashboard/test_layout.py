@@ -72,3 +72,7 @@ def test_a_pin_names_lines_of_a_tool_result_and_nothing_else() -> None:
         assert pin_of(kept, OPENAI_CHAT, *wrong) is None
     assert [part.get("is_pinned") for part in parts_of(kept, (pin,))] == [None, True, None]
     assert [part.get("is_pinned") for part in parts_of(kept, (Pin(pin.recall_id, 1, 2),))] == [None, False, None]
+    assert lay_out(kept, OPENAI_CHAT, (pin,))[2]["texts"][0]["num_pinned"] == 2
+    back = pin_of(kept, OPENAI_CHAT, 2, 0, 1, 3, is_set=False)
+    assert back is not None
+    assert [part.get("is_pinned") for part in parts_of(kept, (pin, back))] == [None, False, None]

@@ -29,6 +29,8 @@ async def chat(request):
     for message in body["messages"]:
         if message["role"] == "tool":
             message["content"] = message["content"][:100]
+    if request.headers.get("x-garble"):
+        body = {"prompt": "what was said"}
     async with ClientSession() as session, session.post(sys.argv[2] + "/v1/chat/completions", json=body) as answer:
         return web.Response(body=await answer.read(), content_type="application/json")
 
@@ -44,13 +46,14 @@ web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), print=None)
 
 @pytest.fixture
 def spec(tmp_path: Path) -> Path:
-    """Two systems: one that cuts every result, and the same, failing all but the first turns."""
+    """Three systems: one that cuts every result; the same, failing all but the first turns; the same, garbling all."""
     (tmp_path / "proxy.py").write_text(PROXY)
     start = f"{shlex.quote(sys.executable)} {tmp_path / 'proxy.py'} {{port}} {{upstream}}"
     file = tmp_path / "systems.toml"
     file.write_text(
         f'[[system]]\nname = "cutter"\nstart = "{start}"\nready = "/ready"\n'
         f'[[system]]\nname = "broken"\nstart = "{start}"\nready = "/ready"\nheaders = {{ x-fail = "1" }}\n'
+        f'[[system]]\nname = "garbled"\nstart = "{start}"\nready = "/ready"\nheaders = {{ x-garble = "1" }}\n'
     )
     return file
 
@@ -73,9 +76,11 @@ def test_a_run_with_other_proxies(spec: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(evaluate, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     assert f"broken: compression was bypassed on {NUM_TURNS - 2} of {NUM_TURNS} turns: answered 500" in result.output
+    garbled = f"garbled: compression was bypassed on {NUM_TURNS} of {NUM_TURNS} turns: forwarded no chat request"
+    assert garbled in result.output
     data = json.loads((tmp_path / "out.json").read_text())
     rows = {row["policy"]: row for row in data["policies"]}
-    assert list(rows)[:5] == ["untouched", "cutter", "broken", "safe", "mask-10"]
+    assert list(rows)[:6] == ["untouched", "cutter", "broken", "garbled", "safe", "mask-10"]
     assert rows["cutter"]["input_cost"]["value"] < rows["safe"]["input_cost"]["value"] < 1
     assert rows["random-equal"]["input_cost"]["value"] == pytest.approx(rows["cutter"]["input_cost"]["value"], abs=0.05)
     assert all(rows[name]["round_trip"]["p50_ms"] > 0 for name in ("untouched", "cutter", "safe"))

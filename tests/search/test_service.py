@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
+import time
 
 import pytest
 from aiohttp import web
@@ -12,6 +14,7 @@ from sluice.search.deep.model import Call, HTTPChatModel, Reply
 from sluice.search.deep.seen import Seen
 from sluice.search.deep.tools import TOOLS, call_tool
 from sluice.search.errors import BackendError, QueryError, UnknownRootError
+from sluice.search.index.store import SegmentStore
 from sluice.search.service import SearchService
 from sluice.search.settings import DeepSettings, SearchSettings
 from sluice.search.text import as_json, as_text
@@ -48,6 +51,50 @@ async def ask(root, query="retry backoff delay", *, model=None, deep=None, mode=
         return await service.search(query, mode=mode, **options)
     finally:
         await service.aclose()
+
+
+async def test_trees_are_indexed_ahead_of_the_first_question(root, tmp_path):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    service = SearchService(SearchSettings((gone, root)))
+    index = service.index_of("tree")
+
+    def wait() -> None:
+        ends_at = time.monotonic() + 30
+        while not index.last_refresh.num_files:
+            assert time.monotonic() < ends_at
+            time.sleep(0.01)
+
+    try:
+        gone.rmdir()
+        service.warm_up()
+        await asyncio.to_thread(wait)
+        assert index.last_refresh.num_built > 0
+        assert (await service.search("retry backoff delay", repo="tree")).results
+    finally:
+        await service.aclose()
+
+
+async def test_a_service_that_closes_does_not_wait_for_a_large_tree(tmp_path, monkeypatch):
+    monkeypatch.setattr("sluice.search.index.repo_index._BATCH", 1)
+    root = write_tree(tmp_path / "tree", {f"m{number}.py": f"x = {number}\n" for number in range(50)})
+    begun, go_on = threading.Event(), threading.Event()
+    store = SegmentStore.put_segments
+
+    def slow(self, segments):
+        begun.set()
+        go_on.wait(30)
+        store(self, segments)
+
+    monkeypatch.setattr(SegmentStore, "put_segments", slow)
+    service = SearchService(SearchSettings((root,)))
+    service.warm_up()
+    assert await asyncio.to_thread(begun.wait, 30)
+    closing = asyncio.create_task(service.aclose())
+    await asyncio.sleep(0)
+    go_on.set()
+    await asyncio.wait_for(closing, 30)
+    assert service.index_of(None).last_refresh.num_files == 0, "it was given up"
 
 
 async def test_an_answer(root):

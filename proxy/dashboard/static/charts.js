@@ -63,13 +63,20 @@ export function chart({ x, isTime, label, series, summary, axis, marks = [] }) {
     };
   }
 
+  // A page is drawn anew with every change: what a chart hangs on the window, and its canvas, must go with it.
   const observer = new ResizeObserver(() => {
-    if (!plot) draw();
+    if (!place.isConnected) leave();
+    else if (!plot) draw();
     else if (place.clientWidth && place.clientWidth !== plot.width) plot.setSize({ width: place.clientWidth, height: HEIGHT });
   });
   observer.observe(place);
-  const repaint = () => (place.isConnected ? draw() : removeEventListener("themechange", repaint));
-  addEventListener("themechange", repaint);
+  addEventListener("themechange", draw);
+
+  function leave() {
+    observer.disconnect();
+    removeEventListener("themechange", draw);
+    plot?.destroy();
+  }
   return h("div", null, keys, figure);
 }
 

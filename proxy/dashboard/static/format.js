@@ -60,6 +60,9 @@ export const day = (seconds) => date.format(seconds * 1000);
 /** The name of a UTC day such as 2026-11-23. */
 export const utcDay = (name) => utc.format(Date.parse(`${name}T00:00:00Z`));
 
+/** Changes every minute, and with it what is told as `ago`. */
+export const minute = () => Math.floor(Date.now() / 60_000);
+
 /** How long ago: `3 min ago`. */
 export function ago(seconds) {
   const past = seconds - Date.now() / 1000;

@@ -52,7 +52,6 @@ async function open({ focus = false } = {}) {
     state(error);
     if (error) failed(error, place, view);
   });
-  page.view = view;
 }
 
 function route() {

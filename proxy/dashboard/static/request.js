@@ -127,29 +127,29 @@ export function request({ id, session, askForKey }) {
       h("div", { class: "line" }, toggle,
         h("span", { class: "tag drop", title: WHY[part.reason] }, part.reason),
         part.score != null ? h("span", { class: "score", title: "Keep probability of the line most likely to be needed" }, `score ${chance(part.score)}`) : null,
-        pinButton(one, text, part.start, part.stop, part.is_pinned)),
+        pinButton(one, text, part.start, part.stop, part.is_pinned, "Pin")),
       source);
   }
 
-  function pinButton(one, text, start, stop, isPinned) {
-    const button = h("button", { class: "pin", type: "button", disabled: isPinned, title: "Never drop these lines; what was dropped of them is given back with the next tool result", onclick: async () => {
+  function pinButton(one, text, start, stop, isPinned, name) {
+    const title = isPinned
+      ? "These lines are pinned: a later rewrite may drop them again once they are not"
+      : "Never drop these lines; what was dropped of them is given back with the next tool result";
+    const button = h("button", { class: "pin", type: "button", title, onclick: async () => {
       button.disabled = true;
       try {
-        await post(`/conversations/${id}/pins`, { message: one.index, text: text.index, start, stop });
-        button.textContent = "Pinned: comes back with the next result";
+        await post(`/conversations/${id}/pins`, { message: one.index, text: text.index, start, stop, pinned: !isPinned });
+        button.textContent = isPinned ? "Unpinned: may be dropped again" : "Pinned: comes back with the next result";
       } catch (error) {
         button.disabled = false;
         button.textContent = error.message;
       }
-    } }, isPinned ? "Pinned" : "Pin");
+    } }, isPinned ? "Unpin" : name);
     return button;
   }
 
   function wholePin(one, text) {
-    const isPinned = text.parts.filter((part) => part.type === "dropped").every((part) => part.is_pinned) && text.parts.some((part) => part.is_pinned);
-    const button = pinButton(one, text, 0, text.num_lines, isPinned);
-    if (!isPinned) button.textContent = "Pin the whole result";
-    return h("span", { class: "push" }, button);
+    return h("span", { class: "push" }, pinButton(one, text, 0, text.num_lines, text.num_pinned > 0, "Pin the whole result"));
   }
 }
 

@@ -119,6 +119,8 @@ async def test_a_proxy_that_wants_a_key_says_so(upstream: ScriptedUpstream, tmp_
     ("arguments", "says"),
     [
         (["--url", "localhost:8790"], "no http:// or https:// URL"),
+        (["--url", "http://[::1"], "no http:// or https:// URL"),
+        (["--url", "http://localhost:87900"], "no http:// or https:// URL"),
         (["--write", "--undo"], "exclude each other"),
     ],
 )

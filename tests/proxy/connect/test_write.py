@@ -90,6 +90,15 @@ def test_a_file_that_cannot_be_understood_is_left_alone_and_named(place: Place, 
     assert journal.read("x") == []
 
 
+def test_a_file_that_was_written_in_two_goes_is_taken_back_whole(place: Place, journal: Journal) -> None:
+    one, other = place.home / "one.json", place.home / "other.json"
+    write("x", [Change(file, Form.JSON, ("a",), "1") for file in (one, other)], journal)
+    write("x", [Change(one, Form.JSON, ("b",), "2")], journal)
+    assert all(undone.is_restored for undone in undo("x", journal))
+    assert not one.exists()
+    assert not other.exists()
+
+
 def test_rights_and_links_are_kept(place: Place, journal: Journal, tmp_path: Path) -> None:
     real = tmp_path / "dotfiles" / "settings.json"
     real.parent.mkdir()

@@ -71,6 +71,14 @@ def test_settings_that_do_not_do_what_they_seem_to(tmp_path: Path) -> None:
     assert not [*examine_environment({}, settings)]
 
 
+async def test_a_port_of_an_ipv6_address_is_looked_at_as_serve_would() -> None:
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as taken:
+        port = taken.getsockname()[1]
+        found = await examine_port("::1", port)
+        assert found.says == f"another program listens on [::1]:{port}"
+    assert (await examine_port("::1", port)).says == f"[::1]:{port} is free"
+
+
 async def test_a_port_is_free_ours_or_anothers(upstream: ScriptedUpstream) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

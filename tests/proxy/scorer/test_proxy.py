@@ -14,9 +14,11 @@ from typing import Any
 
 import httpx
 import pytest
+from click.testing import CliRunner
 
 from sluice.proxy.errors import ConfigError
 from sluice.proxy.load_settings import load_settings
+from sluice.proxy.scorer.cli import scorer
 from tests.compressor.scoring.neural.tiny import write_model, write_processor
 from tests.proxy.scorer.test_remote import Process
 from tests.proxy.servers import ScriptedUpstream, proxy
@@ -151,6 +153,13 @@ def test_a_scorer_of_its_own_process_loads_a_model_and_says_so(tmp_path: Path) -
             assert answer.json()["name"] == "tiny"
         finally:
             process.terminate()
+
+
+def test_a_scorer_without_torch_says_what_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    done = CliRunner().invoke(scorer, ["serve", "--port", "0"])
+    assert done.exit_code == 1
+    assert "torch is not installed; run: pip install 'sluicegate[scorer]'" in done.output
 
 
 def test_a_scorer_without_a_model_says_what_is_wrong(tmp_path: Path) -> None:

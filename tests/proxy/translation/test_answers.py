@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from sluice.proxy.errors import UpstreamError
 from sluice.proxy.translation import Translation
+from sluice.proxy.upstreams.types import Answer
 from sluice.proxy.wire import WireName
 from tests.effort import examples
 from tests.proxy.translation.wires import FakeAnswer, Said, answering, chat_events, sse, translating
@@ -167,6 +169,11 @@ async def events_of(
     return [json.loads(line[6:]) for line in stream.decode().splitlines() if line.startswith("data: {")]
 
 
+async def aiter_of(answer: Answer) -> AsyncIterator[bytes]:
+    while data := await answer.read():
+        yield data
+
+
 async def test_each_event_goes_out_as_soon_as_its_cause_came_in() -> None:
     pieces = [sse(chunk({"content": word})) for word in ("one", "two")]
     answer = FakeAnswer([*pieces, sse(chunk({}, "stop"), done=True)], content_type=b"text/event-stream")
@@ -178,6 +185,32 @@ async def test_each_event_goes_out_as_soon_as_its_cause_came_in() -> None:
     assert await translated.read() == b""
     translated.close()
     assert answer.is_closed
+
+
+async def test_comments_that_keep_the_connection_alive_go_on() -> None:
+    pieces = [b": PROCESSING\n\n", b"data:\n\n", chat_events(Said("hi"), 99)]
+    answer = FakeAnswer(pieces, content_type=b"text/event-stream")
+    translated = Translation().answer(WireName.MESSAGES, WireName.CHAT, answer, stream=True, request=b"{}")
+    assert await translated.read() == b": PROCESSING\n\n"
+    rest = b"".join([data async for data in aiter_of(translated)])
+    assert rest.startswith(b"event: message_start")
+    assert b"message_stop" in rest
+
+
+async def test_while_a_model_thinks_out_of_sight_the_client_hears_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces = [sse(chunk({"role": "assistant"})), sse(chunk({"reasoning_content": "hm"})), chat_events(Said("hi"), 99)]
+
+    async def reads() -> list[bytes]:
+        answer = FakeAnswer(pieces, content_type=b"text/event-stream")
+        translated = Translation().answer(WireName.MESSAGES, WireName.CHAT, answer, stream=True, request=b"{}")
+        return [data async for data in aiter_of(translated)]
+
+    assert b":\n\n" not in await reads()
+    monkeypatch.setattr("sluice.proxy.translation.answer._QUIET_S", 0.0)
+    begun, quiet, *_, last = await reads()
+    assert b"message_start" in begun
+    assert quiet == b":\n\n"
+    assert b"message_stop" in last
 
 
 async def test_events_come_in_anthropics_order() -> None:
@@ -326,6 +359,20 @@ async def test_an_error_in_place_of_an_answer_says_what_agents_look_for() -> Non
     said = await body_of(WireName.RESPONSES, WireName.CHAT, FakeAnswer([b'[{"error": {"message": "slow down"}}]'], 429))
     assert said["error"]["message"] == "slow down"
     assert said["error"]["type"] == "rate_limit_error"
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "body"),
+    [
+        (WireName.MESSAGES, WireName.CHAT, b'{"object": "list", "data": []}'),
+        (WireName.MESSAGES, WireName.CHAT, b'{"choices": []}'),
+        (WireName.CHAT, WireName.MESSAGES, b'{"status": "ok"}'),
+    ],
+)
+async def test_what_is_no_answer_is_not_taken_for_an_empty_one(source: WireName, target: WireName, body: bytes) -> None:
+    translated = Translation().answer(source, target, FakeAnswer([body]), stream=False, request=b"{}")
+    with pytest.raises(UpstreamError, match="the upstream's answer is no"):
+        await translated.read()
 
 
 async def test_what_comes_whole_though_a_stream_was_asked_for_goes_out_as_events() -> None:

@@ -393,6 +393,20 @@ def test_options_have_the_names_of_the_target() -> None:
     assert messages["output_config"]["format"]["schema"] == schema
 
 
+def test_a_mark_in_a_result_is_the_results_own_and_the_only_ones_are_the_clients() -> None:
+    mark = {"type": "ephemeral"}
+    parts = [{"type": "text", "text": "one", "cache_control": mark}, {"type": "text", "text": "two"}]
+    said: list[Json] = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hi"}]
+    for number in range(3):
+        call = {"id": f"c{number}", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+        said.append({"role": "assistant", "content": None, "tool_calls": [call]})
+        said.append({"role": "tool", "tool_call_id": f"c{number}", "content": parts})
+    sent = translate(CHAT, MESSAGES, {"model": "claude-sonnet-4-5", "messages": said})
+    assert json.dumps(sent).count("cache_control") == 3, "four at most are taken"
+    results = [message["content"][0] for message in sent["messages"] if message["role"] == "user"][1:]
+    assert [(result["content"], result["cache_control"]) for result in results] == [("one\ntwo", mark)] * 3
+
+
 def test_reasoning_in_plain_words_goes_to_no_openai() -> None:
     said = [{"type": "reasoning_text", "text": "hm"}]
     ours = {"type": "reasoning", "id": "rs_1", "summary": [], "content": said, "encrypted_content": None}

@@ -47,3 +47,13 @@ def test_an_event_that_never_ends_is_given_up() -> None:
         parser.feed(b"data: 0123456789\n")
     with pytest.raises(AnswerTooLargeError):
         parser.feed(b"data: 0123456789\n")
+
+
+def test_comments_are_told_with_the_bytes_that_end_them() -> None:
+    parser = EventParser()
+    assert parser.feed(b": one\n:two\n\ndata: 1\n\n:thr") == [Event("", b"1")]
+    assert parser.comments == b": one\n\n: two\n\n"
+    assert parser.feed(b"ee\n") == []
+    assert parser.comments == b": three\n\n"
+    parser.feed(b"data: 2\n\n")
+    assert parser.comments == b""

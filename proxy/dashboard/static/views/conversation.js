@@ -11,6 +11,7 @@ export function start({ place, session, argument: id, askForKey, retitle }) {
   const content = request({ id, session, askForKey });
   show(place, figures, content.element);
   let shown = "";
+  const asked = { allTurns: false };
   return {
     everyMs: 4000,
     hasShown: () => shown !== "",
@@ -43,7 +44,7 @@ export function start({ place, session, argument: id, askForKey, retitle }) {
         ["Read from the cache", sums.num_prompt ? percent((sums.cache_read ?? 0) / sums.num_prompt) : "–", `${compact(sums.cache_read ?? 0)} tokens`],
       ], "five"),
       h("div", { class: "grid" }, sizes(data)),
-      h("div", { class: "grid" }, turnTable(data)),
+      h("div", { class: "grid" }, turnTable(data, asked)),
     ];
   }
 }
@@ -65,7 +66,7 @@ function sizes({ turns, rewritten }) {
   }));
 }
 
-function turnTable({ turns, rewritten }) {
+function turnTable({ turns, rewritten }, asked) {
   const why = new Map(rewritten.map((one) => [one.at_s, one]));
   const all = turns.map((turn, index) => ({ ...turn, number: index + 1 })).reverse();
   const few = 12;
@@ -81,8 +82,8 @@ function turnTable({ turns, rewritten }) {
     { name: "Overhead", num: true, label: true, cell: (row) => duration(row.overhead_ms) },
     { name: "", full: true, cell: (row) => notes(row, why.get(row.at_s)) },
   ], rows, { caption: "Turns, newest first", cards: true }),
-  rows.length < all.length ? h("div", { class: "pager" }, h("span", null, `The newest ${few} of ${count(all.length)}`), h("button", { class: "ghost", type: "button", id: "allturns", onclick: () => draw(all) }, "All turns")) : null);
-  draw(all.slice(0, few));
+  rows.length < all.length ? h("div", { class: "pager" }, h("span", null, `The newest ${few} of ${count(all.length)}`), h("button", { class: "ghost", type: "button", id: "allturns", onclick: () => { asked.allTurns = true; draw(all); } }, "All turns")) : null);
+  draw(asked.allTurns ? all : all.slice(0, few));
   return h("section", { class: "card" }, h("header", null, h("h2", null, "Turns"), h("p", null, "cache figures by the upstream's count")), body);
 }
 

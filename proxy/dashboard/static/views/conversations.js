@@ -2,7 +2,7 @@
 import { get } from "../api.js";
 import { sparkline } from "../charts.js";
 import { h, show } from "../dom.js";
-import { ago, compact, count, money, when } from "../format.js";
+import { ago, compact, count, minute, money, when } from "../format.js";
 import { armTag, empty, saved, table } from "../parts.js";
 
 const PAGE = 50;
@@ -38,7 +38,7 @@ export function start({ place, go }) {
       const mine = JSON.stringify(asked);
       const data = await get(`/conversations?${new URLSearchParams({ ...asked, limit: PAGE })}`, signal);
       if (mine !== JSON.stringify(asked)) return;
-      const text = JSON.stringify(data);
+      const text = JSON.stringify(data) + minute();
       if (text === shown) return;
       shown = text;
       total.textContent = data.total ? `${count(data.total)} ${asked.q ? "found" : "in the last days"}` : " ";

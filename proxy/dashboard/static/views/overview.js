@@ -2,7 +2,7 @@
 import { get } from "../api.js";
 import { chart, interval } from "../charts.js";
 import { h, show } from "../dom.js";
-import { ago, compact, count, duration, money, percent, span, utcDay, when } from "../format.js";
+import { ago, compact, count, duration, minute, money, percent, span, utcDay, when } from "../format.js";
 import { REASONS, card, empty, kpis, measured, quiet, range, saved, shares, table } from "../parts.js";
 
 const RANGES = [[1, "Today (UTC)"], [7, "7 days"], [30, "30 days"], [90, "90 days"]];
@@ -16,7 +16,7 @@ export function start({ place, session, go, askForKey }) {
     async load(signal) {
       const asked = days;
       const data = await get(`/overview?days=${asked}`, signal);
-      const text = JSON.stringify(data) + asked;
+      const text = `${JSON.stringify(data)} ${asked} ${minute()}`;
       if (text === shown || asked !== days) return;
       shown = text;
       show(place, draw(data));

@@ -1,7 +1,7 @@
 // What was searched for in the configured repositories, and what it came to.
 import { get } from "../api.js";
 import { h, show } from "../dom.js";
-import { ago, count, duration, when } from "../format.js";
+import { ago, count, duration, minute, when } from "../format.js";
 import { empty, kpis, table } from "../parts.js";
 
 export function start({ place, session, askForKey }) {
@@ -11,7 +11,7 @@ export function start({ place, session, askForKey }) {
     hasShown: () => shown !== "",
     async load(signal) {
       const { searches } = await get("/searches", signal);
-      const text = JSON.stringify(searches);
+      const text = JSON.stringify(searches) + minute();
       if (text === shown) return;
       shown = text;
       show(place, h("div", { class: "head" }, h("div", null, h("h1", null, "Search"), h("p", null, "The latest code searches, over HTTP and MCP"))), searches.length ? list(searches) : nothing());
