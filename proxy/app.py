@@ -24,7 +24,9 @@ from sluice.proxy.dashboard.factory import make_watch
 from sluice.proxy.dashboard.reader import Reader
 from sluice.proxy.dashboard.routes import dashboard_routes
 from sluice.proxy.endpoint import Endpoint
+from sluice.proxy.error_table import level_of
 from sluice.proxy.errors import ConfigError, ProxyError
+from sluice.proxy.log import fields, logger, where
 from sluice.proxy.meter import StatsReader, load_prices, make_meter
 from sluice.proxy.meter import routes as stats_routes
 from sluice.proxy.metrics import Metrics
@@ -47,6 +49,8 @@ from sluice.search import SearchError
 
 MAX_PINS = 64
 """Pins that one conversation may have."""
+_MAX_LOGGED_CHARS = 200
+"""Of a path that a client chose."""
 _STATE_MARGIN_S = 2.0
 """By how much the compressor waits longer for a store than the store itself for an answer, which says more."""
 
@@ -200,6 +204,8 @@ async def _render_error(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException) and error.status_code in (404, 405):
         error = HTTPException(error.status_code, f"{error.detail}: {request.method} {request.url.path}", error.headers)
     status, body = error_for_path(error, request.url.path)
+    place = {"method": request.method, "path": request.url.path[:_MAX_LOGGED_CHARS]}
+    logger.log(level_of(error), fields("refused", status=status, **place, error=where(error)))
     headers = dict(getattr(error, "headers", None) or {})
     headers |= {name.decode(): value.decode() for name, value in error_headers(error)}
     return Response(body, status, headers=headers, media_type="application/json")

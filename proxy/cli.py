@@ -176,8 +176,8 @@ def serve(config: Path | None, backend_args: tuple[str, ...], **flags: object) -
     win over the environment, the environment over the file.
     """
     from sluice.proxy.errors import ConfigError, StartError
+    from sluice.proxy.load_settings import load_settings
     from sluice.proxy.serve import run
-    from sluice.proxy.settings import load_settings
 
     try:
         run(load_settings({**flags, "backend_args": backend_args or None}, config))

@@ -6,7 +6,6 @@ A bare ASGI endpoint: frameworks decode bodies and wrap streams, which is what c
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Sequence
 
@@ -15,8 +14,7 @@ from starlette.types import Receive, Scope, Send
 from sluice.compressor import Mode
 from sluice.proxy.access.guard import STATE_KEY
 from sluice.proxy.answers import SourcedAnswer, Unshared, answer_key, may_keep, may_take
-from sluice.proxy.error_table import rendering_of
-from sluice.proxy.errors import UpstreamError
+from sluice.proxy.error_table import level_of
 from sluice.proxy.exchange import Exchange
 from sluice.proxy.headers import Header, find
 from sluice.proxy.log import fields, logger, where
@@ -72,7 +70,7 @@ class Endpoint:
             services.metrics.overhead_s.observe(exchange.own_s)
             if prepared.bypass is not None:
                 services.metrics.bypasses.labels(prepared.bypass).inc()
-        level = _level_of(error)
+        level = level_of(error)
         if logger.isEnabledFor(level):
             key = scope.get("state", {}).get(STATE_KEY)
             line = exchange.line(
@@ -230,15 +228,6 @@ class Endpoint:
         self._counting.add(task)
         task.add_done_callback(self._counting.discard)
         return task
-
-
-def _level_of(error: Exception | None) -> int:
-    """How loudly the log tells of a request that this went wrong with."""
-    if error is None:
-        return logging.INFO
-    if isinstance(error, UpstreamError):
-        return logging.WARNING
-    return logging.ERROR if rendering_of(error).status == 500 else logging.INFO
 
 
 async def _ask(

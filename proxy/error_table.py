@@ -5,6 +5,7 @@ Knows no wire's form of it (`wire/render_errors.py`). A test fails on a class th
 
 from __future__ import annotations
 
+import logging
 from typing import NamedTuple
 
 from starlette.exceptions import HTTPException
@@ -133,6 +134,15 @@ def rendering_of(error: Exception) -> Rendering:
         if (rendering := ERROR_TABLE.get(cls)) is not None:
             return rendering
     return _INTERNAL
+
+
+def level_of(error: Exception | None) -> int:
+    """How loudly the log tells of a request that this went wrong with; None: nothing did."""
+    if error is None:
+        return logging.INFO
+    if isinstance(error, UpstreamError):
+        return logging.WARNING
+    return logging.ERROR if rendering_of(error).status == 500 else logging.INFO
 
 
 class ErrorDetails(NamedTuple):

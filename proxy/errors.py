@@ -197,6 +197,9 @@ class ForeignCredentialError(RequestError):
 class UpstreamError(ProxyError):
     """The upstream gave no whole answer."""
 
+    was_stale = False
+    """Whether it was a kept connection that the upstream had closed meanwhile, so that nothing was asked of it."""
+
 
 class UpstreamUnreachableError(UpstreamError):
     """No connection to the upstream: refused, unknown host, or TLS failed."""
@@ -204,9 +207,6 @@ class UpstreamUnreachableError(UpstreamError):
 
 class UpstreamDisconnectedError(UpstreamError):
     """The upstream closed the connection before its answer was whole."""
-
-    was_stale = False
-    """Whether it was a kept connection that the upstream had closed meanwhile, so that nothing was asked of it."""
 
 
 class UpstreamTimeoutError(UpstreamError):

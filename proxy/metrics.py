@@ -26,7 +26,7 @@ class Metrics:
         self.upstreams = UpstreamMetrics(self._registry)
         self.meter = MeterMetrics(self._registry)
         self.scorer = ScorerMetrics(self._registry)
-        self.requests = Counter("sluice_requests", "Chat requests by status sent.", ["status"], registry=self._registry)
+        self.requests = Counter("sluice_requests", "Requests by status sent.", ["status"], registry=self._registry)
         self.bypasses = Counter(
             "sluice_bypasses", "Requests whose compression was skipped or failed.", ["reason"], registry=self._registry
         )

@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 from sluice.proxy.access import STATE_KEY
 from sluice.proxy.batches import compress_message_batch, compress_upload, model_of_batch
 from sluice.proxy.encoding import UnreadableBodyError, unpack_aside
+from sluice.proxy.error_table import rendering_of
 from sluice.proxy.errors import InvalidFieldError, WebSocketError
 from sluice.proxy.headers import Header, find, to_upstream
 from sluice.proxy.log import fields, logger
@@ -65,6 +66,9 @@ class Passthrough:
             status, num_bytes = relayed.status, relayed.num_bytes
         except ClientGoneError:
             status, num_bytes = CLIENT_GONE_STATUS, 0
+        except Exception as error:
+            services.metrics.requests.labels(rendering_of(error).status).inc()
+            raise
         services.metrics.requests.labels(status).inc()
         total_ms = (time.perf_counter() - started_s) * 1000
         place = {"method": scope["method"], "path": scope["path"][:_MAX_PATH_CHARS]}

@@ -1,34 +1,24 @@
-"""All settings of the proxy: one frozen object, from `sluice.toml`, then `SLUICE_*`, then flags (later ones win).
-
-Built once at start-up and handed down in slices; nothing else in the package reads the environment. A value that
-cannot be used stops start-up with its key and value.
-"""
+"""All settings of the proxy: one frozen object, built once at start (`load_settings.py`) and handed down in slices."""
 
 from __future__ import annotations
 
 import os
-import re
-import tomllib
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import (
     BaseSettings,
-    InitSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    SettingsError,
 )
 
 from sluice.compressor.profiles import PROFILES, Profile
 from sluice.compressor.types import Mode
 from sluice.proxy.access.keys import ProxyKey
-from sluice.proxy.errors import ConfigError
-from sluice.proxy.setting_errors import describe
 from sluice.proxy.upstreams.limits import HttpLimits
 from sluice.proxy.upstreams.presets import EMBEDDED, PRESETS, preset_of, profile_of
 from sluice.proxy.upstreams.retries import Policy
@@ -36,12 +26,10 @@ from sluice.proxy.upstreams.settings import DEFAULT_UPSTREAM, Origin, UpstreamSe
 
 VLLM_PREFIX = "vllm+"
 """Before the URL of a vLLM that serves a line scorer's base."""
-DEFAULT_CONFIG_FILE = Path("sluice.toml")
-_LIST = """["a", "b"]"""
 
 
 class Settings(BaseSettings):
-    """Settings of one proxy. Build it with `load_settings`."""
+    """Settings of one proxy. Build it with `load_settings.py`."""
 
     model_config = SettingsConfigDict(
         env_prefix="SLUICE_", frozen=True, extra="forbid", validate_default=False, use_attribute_docstrings=True
@@ -295,64 +283,6 @@ class Settings(BaseSettings):
         return init_settings, env_settings
 
 
-def load_settings(flags: dict[str, object] | None = None, config: Path | None = None) -> Settings:
-    """Read the settings from all sources.
-
-    Args:
-        flags: values given on the command line, by field name; None stands for "not given".
-        config: the settings file; None takes `./sluice.toml` where there is one.
-
-    Raises:
-        ConfigError: a source cannot be read, a key is unknown, or a value cannot be used.
-    """
-    path = config or (DEFAULT_CONFIG_FILE if DEFAULT_CONFIG_FILE.is_file() else None)
-    from_file = _read_toml(path) if path is not None else {}
-
-    class Loaded(Settings):
-        @classmethod
-        def settings_customise_sources(
-            cls, settings_cls: type[BaseSettings], *args: Any, **sources: PydanticBaseSettingsSource
-        ) -> tuple[PydanticBaseSettingsSource, ...]:
-            file_settings = InitSettingsSource(settings_cls, from_file)
-            return *super().settings_customise_sources(settings_cls, *args, **sources), file_settings
-
-    given = {key: value for key, value in (flags or {}).items() if value is not None}
-    try:
-        loaded = Loaded(**given)  # type: ignore[arg-type]
-    except ValidationError as error:
-        tables = {"upstreams": UpstreamSettings.model_fields, "keys": ProxyKey.model_fields}
-
-        def source_of(name: str) -> str:
-            if name in given:
-                return "the command line"
-            variable = f"SLUICE_{name.upper()}"
-            return variable if variable in os.environ else str(path or "the environment")
-
-        said = [describe(detail, source_of, tables, Settings.model_fields) for detail in error.errors()]
-        raise ConfigError("; ".join(said)) from None
-    except SettingsError as error:
-        name = re.search(r'field "(\w+)"', str(error))
-        variable = f"SLUICE_{name[1].upper()}" if name else "a variable"
-        raise ConfigError(f"bad value for {variable}: lists and tables are written as JSON there: {_LIST}") from None
-    if loaded.upstream is not None and loaded.backend != "none":
-        raise ConfigError(
-            f"upstream = {loaded.upstream!r} and backend = {loaded.backend!r} exclude each other: "
-            "the backend is the upstream"
-        )
-    if loaded.workers > 1 and loaded.redis_url is None:
-        raise ConfigError(f"workers = {loaded.workers} needs redis_url: workers have to share what they decided")
-    if loaded.search_tool != "off" and len(loaded.search_roots) != 1:
-        num_roots = len(loaded.search_roots)
-        raise ConfigError(f"search_tool = {loaded.search_tool!r} needs one of search_roots, and there are {num_roots}")
-    if loaded.search_tool == "deep" and loaded.search_deep_model is None:
-        raise ConfigError("search_tool = 'deep' needs search_deep_model")
-    if loaded.require_keys and not loaded.keys and loaded.keys_file is None and loaded.redis_url is None:
-        raise ConfigError("require_keys = true needs keys, keys_file or redis_url: there is nowhere to look keys up")
-    # Of the class itself: one that is local to this function could not be handed to a worker.
-    values = {name: getattr(loaded, name) for name in Settings.model_fields}
-    return Settings.model_construct(loaded.model_fields_set, **values)
-
-
 def _check_redis_url(url: str) -> None:
     """Check a URL by having the client read it; it connects to nothing, and passes over a database that is no number.
 
@@ -375,12 +305,3 @@ def _check_redis_url(url: str) -> None:
             "cannot be read: write redis://:PASSWORD@HOST:PORT/NUMBER, other characters than letters and digits in the "
             "password percent-encoded"
         )
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no TOML: {error}") from None

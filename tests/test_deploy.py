@@ -21,7 +21,8 @@ from redis.retry import Retry
 from sluice.backend.doctor import Gpu, Machine, advise, shape_of_size
 from sluice.backend.vllm.environment import VLLM_VERSION
 from sluice.proxy.cli import main, serve
-from sluice.proxy.settings import Settings, load_settings
+from sluice.proxy.load_settings import load_settings
+from sluice.proxy.settings import Settings
 from tests.redis_server import find_binary
 
 ROOT = Path(__file__).parents[1]

@@ -77,7 +77,7 @@ def _with_keys(obj: tuple[Path | None, dict[str, object]], act: Callable[[Any], 
     from sluice.proxy.access.keyring import FileKeys
     from sluice.proxy.access.redis import RedisKeys
     from sluice.proxy.errors import ConfigError
-    from sluice.proxy.settings import load_settings
+    from sluice.proxy.load_settings import load_settings
     from sluice.proxy.state.client import RedisClient
 
     config, flags = obj

@@ -11,9 +11,10 @@ from urllib.parse import urlsplit
 from sluice.proxy.access.keyring import FileKeys
 from sluice.proxy.doctor.finding import Finding, Verdict, bad, good, note
 from sluice.proxy.errors import ConfigError
+from sluice.proxy.load_settings import DEFAULT_CONFIG_FILE, load_settings
 from sluice.proxy.meter import load_prices
 from sluice.proxy.setting_errors import unknown_variables
-from sluice.proxy.settings import DEFAULT_CONFIG_FILE, Settings, load_settings
+from sluice.proxy.settings import Settings
 
 _MIN_TTL_FACTOR = 2
 _LEAST_FREE_BYTES = 100 * 2**20

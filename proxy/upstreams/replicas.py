@@ -126,7 +126,7 @@ class ReplicaUpstream:
                 if not isinstance(caught, _DEAD | UpstreamPoolTimeoutError):
                     raise  # it was at work: whoever else gets this would be as long at it
                 error = caught
-                if getattr(caught, "was_stale", False) and route.replica not in stale:
+                if caught.was_stale and route.replica not in stale:
                     stale.add(route.replica)  # the replica closed an idle connection: it is asked once more
                     continue
                 failed.append(route.replica)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from sluice.proxy.errors import (
     UpstreamConnectTimeoutError,
-    UpstreamDisconnectedError,
     UpstreamError,
     UpstreamPoolTimeoutError,
     UpstreamUnreachableError,
@@ -85,9 +84,7 @@ def asked_wait_s(headers: Iterable[Header], now_s: float) -> float | None:
 
 def is_retried_error(error: UpstreamError) -> bool:
     """Whether the same upstream is asked again: the request did not reach it, and the next may."""
-    if isinstance(error, UpstreamDisconnectedError):
-        return error.was_stale
-    return isinstance(error, UpstreamUnreachableError)
+    return error.was_stale or isinstance(error, UpstreamUnreachableError)
 
 
 def may_fall_back(error: UpstreamError) -> bool:
@@ -98,8 +95,7 @@ def may_fall_back(error: UpstreamError) -> bool:
 
 def speaks_against_upstream(error: UpstreamError) -> bool:
     """Whether an error counts for the circuit breaker; others say nothing of it, neither good nor bad."""
-    was_stale = isinstance(error, UpstreamDisconnectedError) and error.was_stale
-    return not (was_stale or isinstance(error, UpstreamPoolTimeoutError))
+    return not (error.was_stale or isinstance(error, UpstreamPoolTimeoutError))
 
 
 def forbids_retry(headers: Iterable[Header], body: bytes) -> bool:

@@ -232,8 +232,8 @@ class Upstreams:
         self, upstream: Member, method: str, request: Addressed, max_retries: int, has_fallback: bool
     ) -> _Outcome:
         """Ask one upstream, again where that is safe and worth it."""
-        for num_retries in range(max_retries + 1):
-            is_last = num_retries == max_retries
+        num_retries = 0
+        while True:
             answer: Answer | None = None
             error: UpstreamError | None = None
             try:
@@ -244,29 +244,29 @@ class Upstreams:
                     self._note(upstream, is_good=False)
                 reason = rendering_of(error).code
                 goes_on = may_fall_back(error)
-                wait_s = None if is_last or not is_retried_error(error) else self._wait_s(num_retries, error=error)
+                max_retries += error.was_stale and num_retries == 0  # nothing was asked of it: none is spent on that
+                wait_s = None
+                if num_retries < max_retries and is_retried_error(error):
+                    wait_s = 0.0 if error.was_stale else self._wait_s(num_retries)
             else:
                 self._note(upstream, is_good=answer.status not in FAILED_STATUSES)
                 reason = str(answer.status)
                 goes_on = answer.status in RETRIED_STATUSES
+                is_last = num_retries == max_retries
                 if not goes_on or (is_last and not has_fallback):
                     return _Outcome(upstream, request, num_retries + 1, answer, None, may_fall_back=goes_on)
                 answer = held = await hold(answer)
                 headers = [(name.lower(), value) for name, value in held.headers]
                 wait_s = None
                 if not is_last and not forbids_retry(headers, held.body):
-                    wait_s = self._wait_s(num_retries, headers=headers)
+                    wait_s = self._wait_s(num_retries, headers)
             if wait_s is None:
                 return _Outcome(upstream, request, num_retries + 1, answer, error, may_fall_back=goes_on)
             self._metrics.retried(upstream.target.name, reason)
             await asyncio.sleep(wait_s)
-        raise AssertionError("the last attempt returns")
+            num_retries += 1
 
-    def _wait_s(
-        self, num_retries: int, *, headers: Sequence[Header] = (), error: UpstreamError | None = None
-    ) -> float | None:
-        if getattr(error, "was_stale", False):
-            return 0.0
+    def _wait_s(self, num_retries: int, headers: Sequence[Header] = ()) -> float | None:
         asked_s = asked_wait_s(headers, time.time())
         return retry_wait_s(num_retries, self._draw(), asked_s, self._policy.max_wait_s)
 

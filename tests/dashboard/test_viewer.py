@@ -6,8 +6,9 @@ from pydantic import SecretStr
 from sluice.proxy.access.keys import make_key
 from sluice.proxy.dashboard.viewer import Viewer
 from sluice.proxy.errors import ConfigError
+from sluice.proxy.load_settings import load_settings
 from sluice.proxy.serve import with_dashboard_key
-from sluice.proxy.settings import Settings, load_settings
+from sluice.proxy.settings import Settings
 
 KEY, _ = make_key("ann")
 

@@ -71,6 +71,16 @@ async def test_an_answer_is_relayed_as_it_comes(upstream: ScriptedUpstream) -> N
         assert await anext(got.aiter_raw()) == b"first"
 
 
+async def test_what_no_upstream_answers_is_counted_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async with proxy("http://127.0.0.1:9", max_retries=0) as client:
+        with caplog.at_level("WARNING", "sluice.proxy"):
+            got = await client.post("/v1/embeddings", json={"input": "hush", "model": "m"})
+        assert got.status_code == 502
+        assert 'sluice_requests_total{status="502"} 1.0' in (await client.get("/metrics")).text
+    (line,) = (message for message in caplog.messages if message.startswith("refused "))
+    assert "status=502 method=POST path=/v1/embeddings error=UpstreamUnreachableError@" in line
+
+
 @pytest.mark.parametrize("path", ["/v1/responses", "/v1/realtime"])
 async def test_a_websocket_upgrade_is_told_to_use_http(upstream: ScriptedUpstream, path: str) -> None:
     upgrade = {

@@ -15,7 +15,8 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from sluice.proxy.errors import ConfigError
-from sluice.proxy.settings import Settings, load_settings
+from sluice.proxy.load_settings import load_settings
+from sluice.proxy.settings import Settings
 from tests.proxy.servers import Exchange, ScriptedUpstream, completion, proxy, reading_twice
 from tests.proxy.test_routes import shorten
 from tests.search.trees import write_tree

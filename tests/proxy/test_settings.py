@@ -7,7 +7,8 @@ from pydantic import ValidationError
 
 from sluice.compressor import Mode
 from sluice.proxy.errors import ConfigError
-from sluice.proxy.settings import Settings, load_settings
+from sluice.proxy.load_settings import load_settings
+from sluice.proxy.settings import Settings
 
 
 @pytest.fixture(autouse=True)

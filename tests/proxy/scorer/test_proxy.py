@@ -17,8 +17,8 @@ import pytest
 from click.testing import CliRunner
 
 from sluice.proxy.errors import ConfigError
+from sluice.proxy.load_settings import load_settings
 from sluice.proxy.scorer.cli import scorer
-from sluice.proxy.settings import load_settings
 from tests.compressor.scoring.neural.tiny import write_model, write_processor
 from tests.proxy.scorer.test_remote import Process
 from tests.proxy.servers import ScriptedUpstream, proxy

@@ -11,7 +11,7 @@ import pytest
 
 from sluice.compressor import MemoryStore
 from sluice.proxy.errors import ConfigError
-from sluice.proxy.settings import load_settings
+from sluice.proxy.load_settings import load_settings
 from sluice.proxy.wire import WireName
 from sluice.proxy.wire.wires import WIRES
 from tests.proxy.search_tool.answers import (

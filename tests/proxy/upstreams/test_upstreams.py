@@ -100,7 +100,8 @@ async def test_an_upstream_that_hangs_up_in_mid_work_is_not_asked_again(fleet: F
     assert not fleet.second.exchanges
 
 
-async def test_a_kept_connection_that_was_closed_meanwhile_costs_no_request(fleet: Fleet) -> None:
+@pytest.mark.parametrize("max_retries", [0, 2])
+async def test_a_kept_connection_that_was_closed_meanwhile_costs_no_request(fleet: Fleet, max_retries: int) -> None:
     asked = 0
 
     async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -113,7 +114,8 @@ async def test_a_kept_connection_that_was_closed_meanwhile_costs_no_request(flee
         writer.close()
 
     server = await asyncio.start_server(once, "127.0.0.1", 0)
-    upstreams = fleet.make(settings("a", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"))
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    upstreams = fleet.make(settings("a", url), max_retries=max_retries)
     for num_retries in (0, 1):
         answer = await ask(upstreams)
         assert (await read(answer), answer.num_retries) == (b"{}", num_retries)
