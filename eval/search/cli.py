@@ -171,4 +171,7 @@ def train_command(repositories: tuple[Path, ...], commits: int, comments: int, a
 
     examples = examples_of(repositories, commits, comments, additions)
     click.echo(f"{len(examples)} questions", err=True)
-    save(train(examples, lambda line: click.echo(line)), out)
+    try:
+        save(train(examples, click.echo), out)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error

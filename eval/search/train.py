@@ -131,8 +131,13 @@ def train(examples: Sequence[Example], report: Callable[[str], None]) -> dict[st
     Args:
         examples: of several repositories; folds are by repository.
         report: is told the file ranker's cross-validated NDCG@10 per kind of question.
+
+    Raises:
+        ValueError: they are of one repository, or none: what one level says must come from others.
     """
     repos = sorted({example.repo for example in examples})
+    if len(repos) < 2:
+        raise ValueError(f"training needs questions out of two repositories at least, not of {repos}")
     folds = [set(repos[at::NUM_FOLDS]) for at in range(NUM_FOLDS)]
     file_data = [(e.repo, e.kind, e.file_rows, e.file_right) for e in examples]
     file_trees, file_scores = _level("file", file_data, folds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import subprocess
 from dataclasses import dataclass
 
@@ -13,15 +14,16 @@ from click.testing import CliRunner
 from sluice.eval.search.ablation import variants
 from sluice.eval.search.baselines.bm25 import FileBM25Engine
 from sluice.eval.search.baselines.ripgrep import WINDOW_LINES, RipgrepEngine
-from sluice.eval.search.cli import search_command
+from sluice.eval.search.cli import search_command, train_command
 from sluice.eval.search.data import Query, Target, read_queries
 from sluice.eval.search.docstrings import docstring_test
 from sluice.eval.search.history import History
 from sluice.eval.search.metrics import file_recall, file_targets, is_hit, line_recall, ndcg, percentile
 from sluice.eval.search.speed import measure_speed
+from sluice.search.ranking.fast import answer
 from sluice.search.ranking.rankers import learned_rankers
 from sluice.search.tokens import result_tokens
-from tests.search.trees import write_tree
+from tests.search.trees import index_of, write_tree
 
 
 @dataclass(frozen=True)
@@ -183,6 +185,20 @@ def test_comments_ask_and_are_hidden(repository):
     one = by_text["Decides how long to wait before a request is sent again."]
     assert one.query.targets[0].path == "src/retry.py"
     assert not len(one.view.body("decid")[0])
+
+
+def test_the_command_trains_on_several_repositories(repository, tmp_path_factory):
+    pytest.importorskip("lightgbm")
+    other, out = tmp_path_factory.mktemp("others") / "other", tmp_path_factory.mktemp("out") / "rankers.npz"
+    shutil.copytree(repository.parent, other)
+    alone = CliRunner().invoke(train_command, [str(repository), "--out", str(out)])
+    assert alone.exit_code == 1
+    assert "two repositories at least" in alone.output
+    done = CliRunner().invoke(train_command, [str(repository), str(other / ".git"), "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    assert "NDCG@10" in done.output
+    index = index_of(other)
+    assert answer(index.view(), "parse_cookie_header", learned_rankers(out), index.read, budget_tokens=300)
 
 
 def test_training_gives_rankers_that_score(repository, tmp_path):
