@@ -64,12 +64,14 @@ class Compressor:
         self._store = store
         self._settings = settings or CompressorSettings()
         self._profile = profile
-        self._trails = Trails(self._settings.max_conversations)
+        self._trails = Trails(self._settings.max_trail_bytes)
         self._reader = Reader(self._settings.max_digests, self._trails)
         limits = self._settings
         self._records = Records(store, limits.state_timeout_s, limits.max_renditions, on_unreadable)
         self._lookup = Lookup(self._records, clock, has_pins=self._settings.max_pins > 0)
-        self._conversations: LRU[tuple[Judge, bytes], Conversation] = LRU(self._settings.max_conversations)
+        self._conversations: LRU[tuple[Judge, bytes], Conversation] = LRU(
+            self._settings.max_conversation_bytes, Conversation.num_bytes
+        )
         self._judges = Judges(self._settings, scorer, judges or {})
 
     async def compress(
@@ -137,7 +139,7 @@ class Compressor:
             if written is Written.THEIRS:
                 self._conversations.pop((judge, turn.hashes[-1]))
         elif is_refused and max_tokens is not None and not turn.is_holdout:
-            await self._shed(turn, self._judges.of(mode), tenant, profile)
+            turn = await self._shed(turn, self._judges.of(mode), tenant, profile)
             is_settled = False
         compressed = forwarded(turn, reading, as_sent)
         if is_settled and turn.bypass is None:
@@ -273,16 +275,21 @@ class Compressor:
         except (StateError, TimeoutError) as error:
             logger.warning("state store lost on the user's words: %s", error or "no answer")
 
-    async def _shed(self, turn: Turn, judge: Judge, tenant: bytes, profile: Profile) -> None:
-        """Rewrite the history of a request that the upstream refused, and freeze that beside the request's records."""
-        conversation = judge.new_conversation(self._settings)
+    async def _shed(self, turn: Turn, judge: Judge, tenant: bytes, profile: Profile) -> Turn:
+        """Rewrite the history of a request that the upstream refused, and freeze that beside the request's records.
+
+        The turn with it, or as it was where nothing can be shed in time.
+        """
+        conversation, fork = judge.new_conversation(self._settings), turn.forked()
         try:
-            epoch = await asyncio.to_thread(shed, turn, conversation, judge.for_turn(), profile, self._settings)
+            async with asyncio.timeout(self._settings.decide_timeout_s):
+                epoch = await asyncio.to_thread(shed, fork, conversation, judge.for_turn(), profile, self._settings)
         except Exception:  # the upstream's refusal is then the answer
             logger.exception("a request that the upstream refused could not be made smaller")
             epoch = None
         if epoch is None:
             turn.renditions = turn.in_force()
-            return
+            return turn
         self._conversations.pop((judge, turn.hashes[-1]))
-        await self._records.freeze_refused(turn, epoch, tenant)
+        await self._records.freeze_refused(fork, epoch, tenant)
+        return fork

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 _GUTTER = re.compile(r"[^\S\n]*(\d{1,7})(?:→|\t|\|[^\S\n]?|:[^\S\n]?|-)")
@@ -29,8 +30,13 @@ class Lines:
         return len(self.texts)
 
 
+@lru_cache(maxsize=32)
 def split(text: str) -> Lines:
-    """Split a text into lines and read their gutters."""
+    """Split a text into lines and read their gutters.
+
+    Several modules ask for the lines of the same result while it is decided, and keep them as long as its conversation
+    is held: they share one copy.
+    """
     texts = text.split("\n")
     ends_with_newline = len(texts) > 1 and texts[-1] == ""
     if ends_with_newline:

@@ -55,10 +55,12 @@ class CompressorSettings:
     decide_timeout_s: float | None = None
     """How long a request waits for its new messages to be decided, before they go out untouched and what is known is
     replayed; None waits for ever."""
-    max_conversations: int = 64
-    """Conversations whose state and whose last requests are held in this process, so that a turn costs only its new
-    messages. One of 100,000 tokens takes 4 MB, or 26 MB where lines are scored; one that was let go is built anew from
-    its next request."""
+    max_conversation_bytes: int = 256 * 2**20
+    """Of the states of conversations that are held in this process, by estimate, so that a turn costs only its new
+    messages: six to fifteen bytes for each character where lines are scored. One that was let go is built anew from its
+    next request. 0 holds none."""
+    max_trail_bytes: int = 64 * 2**20
+    """Of conversations' last requests that are held in this process, by estimate, for the same; 0 holds none."""
     max_digests: int = 400_000
     """Messages whose digests are held in this process, about 200 bytes each."""
     max_renditions: int = 16_384

@@ -15,6 +15,8 @@ from sluice.compressor.types import Role
 
 _MAX_BRANCHES = 4
 """Requests kept of one conversation: agents begin several with the same words, and go back in them."""
+_BYTES_A_MESSAGE = 700
+"""What a message takes beside its text."""
 _MIN_MESSAGES = 8
 """Shorter ones are looked at anew for nothing."""
 
@@ -72,11 +74,11 @@ class Trails:
     """The last requests of the conversations that were used last.
 
     Args:
-        max_conversations: how many of them.
+        max_bytes: how much of them, by estimate; 0 keeps none.
     """
 
-    def __init__(self, max_conversations: int) -> None:
-        self._trails: LRU[bytes, list[Trail]] = LRU(max_conversations)
+    def __init__(self, max_bytes: int) -> None:
+        self._trails: LRU[bytes, list[Trail]] = LRU(max_bytes, _num_bytes)
 
     def find(self, root: bytes, sent: Sequence[bytes]) -> Trail:
         """The request that has most in common with this one; an empty one where there is none.
@@ -97,6 +99,11 @@ class Trails:
     def drop(self, root: bytes) -> None:
         """Forget a conversation."""
         self._trails.pop(root)
+
+
+def _num_bytes(trails: Sequence[Trail]) -> int:
+    """By estimate, as if branches had nothing in common."""
+    return sum(sum(trail.num_chars) + _BYTES_A_MESSAGE * len(trail.num_chars) for trail in trails)
 
 
 def _num_common(one: Sequence[bytes], other: Sequence[bytes]) -> int:

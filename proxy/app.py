@@ -76,8 +76,7 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
         kept = store or make_store(settings)
         limits = CompressorSettings(
             state_timeout_s=settings.redis_timeout_s + _STATE_MARGIN_S,
-            # What is left of the time is the store's.
-            decide_timeout_s=0.7 * settings.compress_timeout_s,
+            decide_timeout_s=settings.compress_timeout_s,
             max_reattached_chars=settings.max_reattached_chars,
             # Who cannot see what was dropped cannot pin it, and then no request looks for pins.
             max_pins=MAX_PINS if settings.store_content else 0,
@@ -89,7 +88,7 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
         compressing = compressor or Compressor(
             kept, limits, profile=settings.profile, scorer=scorer, on_unreadable=metrics.unreadable.inc
         )
-        stateless = replace(limits, max_conversations=0)
+        stateless = replace(limits, max_conversation_bytes=0, max_trail_bytes=0)
         services = app.state.services = Services(
             settings=settings,
             store=kept,

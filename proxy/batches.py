@@ -102,7 +102,9 @@ async def _aside(
     if mode is Mode.OFF:
         return body
     try:
-        compressor = Compressor(MemoryStore(), CompressorSettings(max_conversations=0), profile=profile)
+        compressor = Compressor(
+            MemoryStore(), CompressorSettings(max_conversation_bytes=0, max_trail_bytes=0), profile=profile
+        )
         return await asyncio.to_thread(asyncio.run, compress(compressor))
     except Exception as error:  # a batch is never refused for what we failed to do
         logger.error(fields("batch_not_compressed", error=where(error)))

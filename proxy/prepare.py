@@ -32,6 +32,9 @@ from sluice.proxy.wire.breakpoints import place_breakpoint
 MODE_HEADER = b"x-sluice-mode"
 BUDGET_HEADER = b"x-sluice-budget-tokens"
 _MAX_BUDGET_DIGITS = 12
+_BACKSTOP = 3
+"""Times the longest wait: the store and the decision are each waited for no longer than they may be, and what is
+known is replayed then. To give up as a whole would change the prefix, so it is left to what is never expected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +155,7 @@ async def prepare(
     if not tenant:
         return replace(untouched, bypass="state")
     try:
-        async with asyncio.timeout(services.settings.compress_timeout_s):
+        async with asyncio.timeout(_BACKSTOP * services.settings.compress_timeout_s):
             bound = max_tokens or services.windows.bound(target.origin, parsed.model)
             compressed = await _compress(parsed, headers, wire, mode, target, tenant, services, bound, dry=dry)
         return _forwarded(untouched, compressed, wire, stabilised, services)
@@ -203,7 +206,7 @@ async def shrink(
     max_tokens = messages_bound(num_estimated, num_counted, num_beside + wire.num_reserved(parsed), limit)
     stabilised = wire.stabilised(parsed) if target.is_local else {}
     try:
-        async with asyncio.timeout(services.settings.compress_timeout_s):
+        async with asyncio.timeout(_BACKSTOP * services.settings.compress_timeout_s):
             compressed = await _compress(
                 parsed, headers, wire, prepared.mode, target, prepared.tenant, services, max_tokens, is_refused=True
             )

@@ -78,7 +78,8 @@ class Settings(BaseSettings):
     state_max_bytes: int = Field(default=256 * 2**20, ge=2**20)
     """Bound on the state that this process holds, in bytes; the least recently used goes first."""
     compress_timeout_s: float = Field(default=5.0, gt=0)
-    """Longest wait for compression, in seconds; after it new messages go out as the client sent them."""
+    """Longest wait for what is decided about new messages, in seconds; after it they go out as the client sent them,
+    behind the earlier ones as they went out before."""
     tokens_wait_s: float = Field(default=0.1, ge=0)
     """Longest wait for token counts once the upstream has answered, in seconds. Past it their headers are left out."""
     max_body_bytes: int = Field(default=64 * 2**20, ge=1)

@@ -19,15 +19,23 @@ _MIN_BYTES = 16 * 1024
 """Smaller bodies are decoded as a whole: that takes less than looking for their beginning."""
 _NUM_READ_ANEW = 4
 _MAX_TRIED = 64
+_NUM_TELLING = 256
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
     owner: tuple[bytes, str]
-    head: bytes
-    """The body up to the end of message `num_messages`."""
-    num_messages: int
     body: Body
+    num_messages: int
+    """So many of its messages are taken over."""
+    num_bytes: int
+    """The body up to the end of those."""
+
+    def begins(self, raw: bytes) -> bool:
+        """Whether a body begins with the same bytes."""
+        # Conversations begin alike, and end each in its own way: so most are told without a copy of the beginning.
+        end = slice(max(0, self.num_bytes - _NUM_TELLING), self.num_bytes)
+        return raw[end] == self.body.raw[end] and raw.startswith(self.body.raw[: self.num_bytes])
 
 
 class KnownBodies:
@@ -40,7 +48,7 @@ class KnownBodies:
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self._max_bytes = max_bytes
         self.num_bytes = 0
-        """Bytes that are held: of each body its beginning, and its messages."""
+        """Bytes that are held: each body, and its messages."""
         self._known: OrderedDict[int, _Known] = OrderedDict()
         self._num_seen = 0
 
@@ -73,7 +81,7 @@ class KnownBodies:
     def _find(self, raw: bytes, owner: tuple[bytes, str]) -> int | None:
         for number in itertools.islice(reversed(self._known), _MAX_TRIED):
             known = self._known[number]
-            if known.owner == owner and raw.startswith(known.head):
+            if known.owner == owner and known.begins(raw):
                 return number
         return None
 
@@ -81,9 +89,8 @@ class KnownBodies:
         num_messages = len(body.spans or ()) - _NUM_READ_ANEW
         if body.spans is None or num_messages < 1 or 2 * len(body.raw) > self._max_bytes:
             return
-        head = body.raw[: body.spans[num_messages - 1][1]]
         self._num_seen += 1
-        self._known[self._num_seen] = _Known(owner, head, num_messages, body)
+        self._known[self._num_seen] = _Known(owner, body, num_messages, body.spans[num_messages - 1][1])
         self.num_bytes += 2 * len(body.raw)
         while self.num_bytes > self._max_bytes:
             self._forget(next(iter(self._known)))

@@ -23,7 +23,7 @@ LIMITS = CompressorSettings(num_exempt_results=2, rewrite_margin=1.0, state_time
 
 def make(clock: Clock, store: MemoryStore, *, keeps: bool) -> Compressor:
     judge = LineJudge(CoinScorer(), Prices(arrival=0.01, epoch=0.01), LIMITS)
-    limits = LIMITS if keeps else replace(LIMITS, max_conversations=0)
+    limits = LIMITS if keeps else replace(LIMITS, max_conversation_bytes=0, max_trail_bytes=0)
     return Compressor(store, limits, clock=clock, judges={Mode.BALANCED: judge})
 
 

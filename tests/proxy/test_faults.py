@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import socket
+import threading
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from openai import APIError, AsyncOpenAI
 
 from sluice.compressor import Compressor, MemoryStore, StateError
+from sluice.compressor import advance as advance_module
 from sluice.proxy.access.keys import make_key
 from tests.proxy.servers import Exchange, ScriptedUpstream, chunk, completion, proxy, reading_twice
 from tests.redis_server import RedisServer
@@ -199,6 +201,14 @@ class HungStore(MemoryStore):
         raise AssertionError
 
 
+class SlowStore(MemoryStore):
+    wait_s = 0.0
+
+    async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        await asyncio.sleep(self.wait_s)
+        return await super().get_many(keys)
+
+
 class DeadStore(MemoryStore):
     async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         raise StateError("gone")
@@ -239,6 +249,31 @@ async def test_a_hung_store_hangs_no_request(upstream: ScriptedUpstream) -> None
             answer = await client.post("/v1/chat/completions", content=body)
         assert (answer.status_code, answer.headers["x-sluice-bypass"]) == (200, bypass)
         assert upstream.last.body == body
+
+
+async def test_where_store_and_decision_are_both_slow_the_prefix_stays(
+    upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a machine that is out of breath: what went out before goes out again, and nothing new is dropped."""
+    turns, store = turns_of(long_conversation()), SlowStore()
+    async with proxy(upstream.url, app_options={"store": store}) as client:
+        before = await converse(client, upstream, turns[2])
+    decide, ends = advance_module.decide, threading.Event()
+
+    def slowly(*arguments: Any) -> Any:
+        ends.wait(20)
+        return decide(*arguments)
+
+    monkeypatch.setattr(advance_module, "decide", slowly)
+    store.wait_s = 0.3
+    # In a process of its own as far as that counts: nothing of the conversation is held there.
+    async with proxy(upstream.url, app_options={"store": store}, compress_timeout_s=0.5) as client:
+        answer = await client.post("/v1/chat/completions", json={"model": "gpt-4o", "messages": turns[3]})
+        ends.set()
+    during = [json.dumps(message).encode() for message in upstream.last.json["messages"]]
+    assert answer.headers["x-sluice-bypass"] == "timeout"
+    assert any(b"as in message 3" in message for message in before)
+    assert during == [*before, *(json.dumps(message).encode() for message in turns[3][len(before) :])]
 
 
 async def test_a_dead_store_costs_no_request(upstream: ScriptedUpstream) -> None:

@@ -21,7 +21,7 @@ def make(store: MemoryStore, seed: int) -> Compressor:
     scorer = NeuralScorer(load_default(), processor, Moody(seed), deadline_s=0.002)
     scorer.start()
     scorer._loader.join(20)
-    return Compressor(store, CompressorSettings(max_conversations=2), scorer=scorer)
+    return Compressor(store, CompressorSettings(max_conversation_bytes=20_000), scorer=scorer)
 
 
 async def send(compressor: Compressor, messages: Sequence[Json]) -> Compressed:
