@@ -18,6 +18,7 @@ from sluice.compressor import Compressor, CompressorError, CompressorSettings, S
 from sluice.proxy import routes
 from sluice.proxy.access import Access, Guard
 from sluice.proxy.answers import make_answers
+from sluice.proxy.body import KnownBodies
 from sluice.proxy.compact import compact
 from sluice.proxy.count_tokens import CountTokens
 from sluice.proxy.dashboard.factory import make_watch
@@ -77,6 +78,8 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
         limits = CompressorSettings(
             state_timeout_s=settings.redis_timeout_s + _STATE_MARGIN_S,
             decide_timeout_s=settings.compress_timeout_s,
+            max_conversation_bytes=4 * settings.conversation_max_bytes // 6,
+            max_trail_bytes=settings.conversation_max_bytes // 6,
             max_reattached_chars=settings.max_reattached_chars,
             # Who cannot see what was dropped cannot pin it, and then no request looks for pins.
             max_pins=MAX_PINS if settings.store_content else 0,
@@ -96,6 +99,7 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
             apart_compressor=compressor or Compressor(kept, stateless, profile=settings.profile, scorer=scorer),
             dry_compressor=Compressor(DryStore(kept), stateless, profile=settings.profile, scorer=scorer),
             scorer=scorer,
+            bodies=KnownBodies(settings.conversation_max_bytes // 6),
             upstreams=Upstreams(
                 settings.all_upstreams,
                 limits=settings.http_limits,

@@ -41,13 +41,13 @@ class Services:
     meter: Meter
     stats: StatsReader
     watch: Watch
+    bodies: KnownBodies
     answers: Answers | None
     """The prompt cache; None where it is switched off."""
     search_tool: SearchTool | None = None
     """The tool that is added to requests; None where it is switched off."""
     scorer: NeuralScorer | None = None
     """The network that scores lines; None: features alone do."""
-    bodies: KnownBodies = field(default_factory=KnownBodies)
     windows: Windows = field(default_factory=Windows)
 
     async def aclose(self) -> None:

@@ -77,6 +77,10 @@ class Settings(BaseSettings):
     up to a day."""
     state_max_bytes: int = Field(default=256 * 2**20, ge=2**20)
     """Bound on the state that this process holds, in bytes; the least recently used goes first."""
+    conversation_max_bytes: int = Field(default=384 * 2**20, ge=0)
+    """Bound, by estimate, on what each process holds of conversations under way, so that a turn costs its new messages
+    alone: one of 100,000 tokens takes some 7 MB. What was let go is read anew, which takes time and changes nothing; 0
+    holds nothing."""
     compress_timeout_s: float = Field(default=5.0, gt=0)
     """Longest wait for what is decided about new messages, in seconds; after it they go out as the client sent them,
     behind the earlier ones as they went out before."""

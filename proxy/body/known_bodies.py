@@ -13,8 +13,6 @@ from sluice.proxy.body.body import Body
 from sluice.proxy.body.parse import parse_body, parse_on
 from sluice.proxy.body.shape import Shape
 
-MAX_BYTES = 64 * 2**20
-"""Bound on what is held of all conversations together."""
 _MIN_BYTES = 16 * 1024
 """Smaller bodies are decoded as a whole: that takes less than looking for their beginning."""
 _NUM_READ_ANEW = 4
@@ -42,10 +40,10 @@ class KnownBodies:
     """The bodies that were decoded last.
 
     Args:
-        max_bytes: bound on what is held; 0 holds nothing.
+        max_bytes: bound on what is held of all conversations together; 0 holds nothing.
     """
 
-    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self.num_bytes = 0
         """Bytes that are held: each body, and its messages."""

@@ -33,7 +33,9 @@ LOADED = {"SLUICE_TOKENS_WAIT_S": "60"}
 BODY = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 MAX_BYTES_A_STREAM = 2 << 20
 """What an answer that nobody takes may hold of this process's memory."""
-MAX_BYTES_A_TURN = 6_000
+SMALL = {"SLUICE_STATE_MAX_BYTES": str(4 << 20), "SLUICE_CONVERSATION_MAX_BYTES": str(24 << 20)}
+"""What is bounded by bytes is full before any memory is measured."""
+MAX_BYTES_A_TURN = 2_000
 """What a turn may leave in memory until as many are kept as may be: digests and token counts of its messages, its row
 in the meter. All of these are bounded by number (400,000, 100,000 and 100,000); the rest has to be flat."""
 Note = Callable[[str, object], None]
@@ -272,7 +274,7 @@ async def test_a_client_that_reads_a_byte_a_second_holds_up_nobody_and_fills_no_
     seconds = 60 if IS_FULL else 3
     counts: Counter[str] = Counter()
     # That nothing is read of the upstream meanwhile is the client's doing, and no silence of the upstream.
-    env = {**LOADED, "SLUICE_READ_TIMEOUT_S": "2"}
+    env = {**LOADED, **SMALL, "SLUICE_READ_TIMEOUT_S": "2"}
     async with UpstreamProcess() as upstream, served("--upstream", upstream.url, env=env) as (process, client):
         agents = [Agent(f"agent{number}", 2 + seconds) for number in range(NUM_AGENTS)]
         await round_of(agents, client, counts)
@@ -376,7 +378,7 @@ async def test_a_day_in_minutes_leaves_memory_flat(record_property: Note) -> Non
     sizes: list[int] = []
     async with (
         UpstreamProcess() as upstream,
-        served("--upstream", upstream.url, env={**LOADED, "SLUICE_STATE_MAX_BYTES": str(4 << 20)}) as (process, client),
+        served("--upstream", upstream.url, env={**LOADED, **SMALL}) as (process, client),
     ):
         proxy = psutil.Process(process.pid)
         for generation in range(num_generations):

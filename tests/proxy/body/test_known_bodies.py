@@ -46,7 +46,7 @@ def from_the_first_byte(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_body_that_goes_on_reads_as_one_that_is_read_whole(
     before: dict[str, Any], messages: list[Any], after: dict[str, Any], indent: int | None, data: st.DataObject
 ) -> None:
-    known = KnownBodies()
+    known = KnownBodies(64 * 2**20)
     before.pop("messages", None)
     stop = 0
     while stop <= len(messages):
@@ -78,7 +78,7 @@ def count_reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def test_each_owners_conversation_is_read_whole_once(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = count_reads(monkeypatch)
-    known = KnownBodies()
+    known = KnownBodies(64 * 2**20)
     for owner in (b"a", b"b"):
         for raw in bodies(20):
             body = known.parse(raw, CHAT.shape, owner)
@@ -87,7 +87,7 @@ def test_each_owners_conversation_is_read_whole_once(monkeypatch: pytest.MonkeyP
 
 
 def test_what_is_known_is_the_same_object_again() -> None:
-    known = KnownBodies()
+    known = KnownBodies(64 * 2**20)
     first, second = (known.parse(raw, CHAT.shape, b"t") for raw in bodies(20)[-2:])
     assert all(one is other for one, other in zip(first.messages[:-1], second.messages, strict=False))
 
@@ -105,7 +105,7 @@ def test_what_is_held_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_input_that_is_text_is_read_whole() -> None:
-    known = KnownBodies()
+    known = KnownBodies(64 * 2**20)
     raw = json.dumps({"model": "m", "input": "words " * 5000}).encode()
     for _ in range(2):
         assert known.parse(raw, RESPONSES.shape, b"t") == parse_body(raw, RESPONSES.shape)
