@@ -92,8 +92,12 @@ class Conversation:
         """Whether the conversation has grown by a seventh since its history was last looked through."""
         if num_tokens < 8 / 7 * self._reviewed_at:
             return False
-        self._reviewed_at = num_tokens
+        self.note_review(num_tokens)
         return True
+
+    def note_review(self, num_tokens: float) -> None:
+        """Its history, of this size, has just been looked through."""
+        self._reviewed_at = num_tokens
 
     def touch(self, incoming: Incoming) -> Touch:
         """What a message with tool results, and those since the last one, touch."""

@@ -34,7 +34,7 @@ def plan(
     old = judge.candidates(conversation)
     if not old:
         return None, {}
-    sizes = [num_tokens(num_chars) for num_chars in forwarded_chars(turn)[: turn.num_old]]
+    sizes = _num_tokens_old(turn)
     num_to_shed = 0.0
     if turn.max_tokens is not None:
         num_all = sum(sizes) + sum(num_tokens(num_chars) for num_chars in turn.num_chars[turn.num_old :])
@@ -87,6 +87,7 @@ def rewrite(
             epoch[index] = Override(turn.identities[index], decision.rendition)
             turn.originals.update(decision.originals)
         conversation.forward(incoming, decision.texts, decision.rendition)
+    conversation.note_review(sum(_num_tokens_old(turn)))
     return conversation, epoch
 
 
@@ -115,6 +116,11 @@ def forwarded_chars(turn: Turn) -> Sequence[int]:
         if rendition is not None and rendition.num_chars_saved:
             num_chars[index] -= rendition.num_chars_saved
     return num_chars
+
+
+def _num_tokens_old(turn: Turn) -> list[float]:
+    """Tokens of each message that the provider has seen, as it is forwarded."""
+    return [num_tokens(num_chars) for num_chars in forwarded_chars(turn)[: turn.num_old]]
 
 
 def _drop_again(message: Message, frozen: Rendition, keep: dict[int, Keep]) -> None:

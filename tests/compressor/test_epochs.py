@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.compressor import OPENAI_CHAT, Compressed, Compressor, CompressorSettings, MemoryStore, Mode
+from sluice.compressor.evidence import Evidence, SegmentEvidence
 from sluice.compressor.ledger import decode
+from sluice.compressor.line_judge import LineJudge
 from sluice.compressor.profiles import PROFILES
+from sluice.compressor.scoring import Moment
+from sluice.compressor.settings import Prices
 from tests.compressor.conversations import Json, call, encode, file_lines, numbered, result, turns
-from tests.compressor.epochs import COLD_S, Clock, check, make, send
+from tests.compressor.epochs import COLD_S, Clock, CoinScorer, check, make, send
 from tests.effort import examples
 
 
@@ -321,3 +327,29 @@ async def test_a_message_behind_an_edited_one_is_replayed() -> None:
     assert after.messages[2] == encode(changed[2])
     assert after.messages[3:] == before.messages[3:]
     assert after.num_markers > 0
+
+
+async def test_a_history_is_looked_through_again_when_it_has_grown_after_a_rewrite_too() -> None:
+    """Else each turn after a rewrite would judge all of it anew."""
+    looks: list[int] = []
+
+    class Watched(CoinScorer):
+        def score(
+            self, evidence: Evidence, segments: Sequence[SegmentEvidence], moment: Moment
+        ) -> list[Sequence[float]]:
+            if moment is Moment.EPOCH:
+                looks.append(len(messages))
+            return super().score(evidence, segments, moment)
+
+    limits = CompressorSettings(num_exempt_results=2, rewrite_margin=1.0)
+    judge = LineJudge(Watched(), Prices(arrival=0.01, epoch=0.01), limits)
+    compressor = Compressor(MemoryStore(), limits, judges={Mode.BALANCED: judge})
+    messages: list[Json] = [{"role": "user", "content": "go"}]
+    epochs = []
+    for index in range(60):
+        messages += long_read(f"f{index}.py", 20, f"t{index}")
+        if (await send(compressor, messages)).epoch:
+            epochs.append(len(messages))
+    assert len(epochs) > 2
+    assert set(epochs) <= set(looks)
+    assert all(later - earlier > 4 for earlier, later in pairwise(looks))
