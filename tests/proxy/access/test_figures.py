@@ -33,7 +33,11 @@ async def get(client: httpx.AsyncClient, path: str, key: str, status: int = 200)
     return answer.json()
 
 
-@pytest.mark.parametrize(("key", "names"), [(ANNS, [ANN.id] * 2), (BENS, [BEN.id]), (OWNER, [BEN.id, ANN.id, ANN.id])])
+@pytest.mark.parametrize(
+    ("key", "names"),
+    [(ANNS, [ANN.id] * 2), (BENS, [BEN.id]), (OWNER, [BEN.id, ANN.id, ANN.id])],
+    ids=["ann", "ben", "owner"],
+)
 async def test_figures_are_those_of_the_key(client: httpx.AsyncClient, key: str, names: list[str]) -> None:
     found = await get(client, "/v1/stats", key)
     assert found["totals"]["num_turns"] == len(names)
