@@ -20,6 +20,7 @@ from sluice.compressor.recovery import Gap, Touch
 from sluice.compressor.redundancy import Source, VisibleLines
 from sluice.compressor.types import Message
 
+_BYTES_AT_LEAST = 16_000
 _BYTES_A_CHAR = 5
 _BYTES_A_SCORED_CHAR = 12
 """Measured on recorded conversations: 7 to 15."""
@@ -74,7 +75,7 @@ class Conversation:
 
     def num_bytes(self) -> int:
         """What it takes of memory, by estimate."""
-        return self.num_chars * (_BYTES_A_CHAR if self.evidence is None else _BYTES_A_SCORED_CHAR)
+        return _BYTES_AT_LEAST + self.num_chars * (_BYTES_A_CHAR if self.evidence is None else _BYTES_A_SCORED_CHAR)
 
     def is_current(self, source: Source, provenance: Provenance) -> bool:
         """Whether what a source shows still holds for a new result.
