@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import httpx
 import pytest
@@ -20,6 +22,18 @@ async def url_of(process: subprocess.Popen[str]) -> str:
     assert process.stderr is not None
     line = await asyncio.to_thread(process.stderr.readline)
     return "http://" + line.split("http://", 1)[1].split(" ")[0]
+
+
+@asynccontextmanager
+async def streaming(process: subprocess.Popen[str]) -> AsyncIterator[AsyncIterator[bytes]]:
+    """An answer of which the first part is there; the parts that follow."""
+    async with (
+        httpx.AsyncClient(base_url=await url_of(process), timeout=PATIENCE_S, trust_env=False) as client,
+        client.stream("POST", "/v1/chat/completions", json=BODY) as stream,
+    ):
+        parts = stream.aiter_bytes()
+        await anext(parts)
+        yield parts
 
 
 async def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
@@ -42,12 +56,7 @@ async def test_an_answer_in_progress_comes_to_its_end(upstream: ScriptedUpstream
     upstream.answer = answer
     process = start("--upstream", upstream.url, env={"SLUICE_DRAIN_S": "30"})
     try:
-        async with (
-            httpx.AsyncClient(base_url=await url_of(process), timeout=PATIENCE_S, trust_env=False) as client,
-            client.stream("POST", "/v1/chat/completions", json=BODY) as stream,
-        ):
-            parts = stream.aiter_bytes()
-            await anext(parts)
+        async with streaming(process) as parts:
             process.send_signal(number)
             assert process.stderr is not None
             assert "get 30 s" in await asyncio.to_thread(process.stderr.readline)
@@ -67,12 +76,7 @@ async def test_told_twice_it_ends_at_once_and_complains_of_nothing(upstream: Scr
     upstream.answer = endless
     process = start("--upstream", upstream.url, env={"SLUICE_DRAIN_S": "3600"})
     try:
-        async with (
-            httpx.AsyncClient(base_url=await url_of(process), timeout=PATIENCE_S, trust_env=False) as client,
-            client.stream("POST", "/v1/chat/completions", json=BODY) as stream,
-        ):
-            parts = stream.aiter_bytes()
-            await anext(parts)
+        async with streaming(process) as parts:
             process.send_signal(signal.SIGINT)
             assert process.stderr is not None
             assert "told again, it ends at once" in await asyncio.to_thread(process.stderr.readline)
