@@ -128,7 +128,7 @@ def serve(name: str, model: str | None, config: Path | None, extra_args: tuple[s
 async def _serve(settings: VllmSettings) -> None:
     import signal
 
-    from sluice.backend.vllm.supervisor import VllmServer
+    from sluice.backend.vllm.server import VllmServer
 
     task = asyncio.current_task()
     assert task is not None
