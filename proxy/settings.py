@@ -82,8 +82,8 @@ class Settings(BaseSettings):
     alone: one of 100,000 tokens takes some 7 MB. What was let go is read anew, which takes time and changes nothing; 0
     holds nothing."""
     compress_timeout_s: float = Field(default=5.0, gt=0)
-    """Longest wait for what is decided about new messages, in seconds; after it they go out as the client sent them,
-    behind the earlier ones as they went out before."""
+    """Longest wait for what is decided about new messages, in seconds; after it what is left of them goes out as the
+    client sent it, behind the earlier messages as they went out before."""
     tokens_wait_s: float = Field(default=0.1, ge=0)
     """Longest wait for token counts once the upstream has answered, in seconds. Past it their headers are left out."""
     max_body_bytes: int = Field(default=64 * 2**20, ge=1)
