@@ -230,7 +230,11 @@ async def test_a_worker_that_is_killed_costs_what_it_was_answering_and_no_more(
     num_kills = 5 if IS_FULL else 2
     async with UpstreamProcess() as upstream:
         options = ("--upstream", upstream.url, "--redis", redis_url, "--workers", "2", "--mode", "safe")
-        async with served(*options) as (process, client):
+        # A Redis that a loaded machine makes wait is another fault.
+        async with served(*options, env={"SLUICE_REDIS_TIMEOUT_S": "10", "SLUICE_COMPRESS_TIMEOUT_S": "20"}) as (
+            process,
+            client,
+        ):
             agents = [Agent(f"agent{number}", 2 + 3 * num_kills) for number in range(NUM_AGENTS)]
             await round_of(agents, client, counts)
             for _ in range(num_kills):
