@@ -9,11 +9,11 @@ import asyncio
 import multiprocessing
 import random
 import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 from sluice.eval.cost import PRICES
@@ -193,7 +193,7 @@ def _mapped(task: _Task, lines: Iterable[TraceLine], num_jobs: int) -> Iterator[
         running: dict[Future[TraceScores], int] = {}
         try:
             for place, line in enumerate(lines):
-                with _interrupts_ignored():  # which workers inherit: each would say where it was interrupted
+                with _interrupts_put_off():  # each worker would say where it was interrupted
                     running[pool.submit(task, line)] = place
                 if len(running) >= 2 * num_jobs:
                     yield from _finished(running)
@@ -207,15 +207,18 @@ def _mapped(task: _Task, lines: Iterable[TraceLine], num_jobs: int) -> Iterator[
 
 
 @contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
+def _interrupts_put_off() -> Iterator[None]:
+    """What is started meanwhile never hears of interrupts; this process hears of them at the end."""
+    if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Its first start would let interrupts through again.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _finished(running: dict[Future[TraceScores], int]) -> Iterator[tuple[int, TraceScores]]:

@@ -52,8 +52,6 @@ def make_backend(settings: Settings, status: BackendStatus) -> Backend:
             return VllmServer(chosen.model_copy(update=raw), on_event=say, on_state=status.write)
         except VllmSettingsError as error:
             raise ConfigError(str(error)) from None
-    if settings.backend_args:
-        raise ConfigError(f"backend_args = {' '.join(settings.backend_args)!r}: only vLLM takes arguments of its own")
     from sluice.backend.engine_server import EngineServer
 
     return EngineServer(model=settings.model, on_event=say, on_state=status.write)

@@ -58,7 +58,9 @@ def test_the_same_for_events_and_after_crashes() -> None:
 
 
 @pytest.mark.redis
-def test_the_same_through_redis_after_crashes(redis_url: str) -> None:
+def test_the_same_through_redis_after_crashes(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLUICE_REDIS_TIMEOUT_S", "20")  # however busy the machine
+    monkeypatch.setenv("SLUICE_COMPRESS_TIMEOUT_S", "60")
     found, agreement = over_http(Target("safe", serve_arguments=("--redis", redis_url), restart_every=6), ONE)
     assert_same(found, agreement)
     assert agreement.num_restarts == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import os
@@ -107,12 +108,23 @@ def test_a_line_for_which_there_is_no_room_leaves_nothing_of_itself(tmp_path: Pa
 
 
 async def test_that_there_is_no_room_is_said_once_and_that_there_is_again(
-    upstream: ScriptedUpstream, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    upstream: ScriptedUpstream, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    tried: list[bytes] = []
+
+    def append(path: Path, line: bytes) -> None:
+        try:
+            append_whole(path, line)
+        finally:
+            tried.append(line)
+
+    monkeypatch.setattr("sluice.proxy.record.append_whole", append)
     async with proxy(upstream.url, record=tmp_path / "log") as client:
         (tmp_path / "log").rename(tmp_path / "away")
         for _ in range(3):
             await client.post("/v1/chat/completions", json={"model": "gpt-4o", "messages": ASKED})
+        while len(tried) < 3:  # noqa: ASYNC110 - written once the client has its answer
+            await asyncio.sleep(0.01)
         (tmp_path / "away").rename(tmp_path / "log")
         await client.post("/v1/chat/completions", json={"model": "gpt-4o", "messages": ASKED})
     said = [record.getMessage() for record in caplog.records if "record_" in record.getMessage()]
