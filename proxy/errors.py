@@ -44,7 +44,16 @@ class ProxyError(Exception):
 
 
 class ConfigError(ProxyError):
-    """A setting is wrong. The message names key and value, never a secret."""
+    """A setting is wrong. The message names key and value, never a secret.
+
+    Args:
+        message: for the user.
+        is_usage: whether it was given on the command line.
+    """
+
+    def __init__(self, message: str, *, is_usage: bool = False) -> None:
+        super().__init__(message)
+        self.is_usage = is_usage
 
 
 class StartError(ProxyError):
