@@ -89,8 +89,8 @@ def serve(host: str, port: int, model: Path | None, device: str, allow_public: b
         server = uvicorn.Server(config)
         with contextlib.suppress(KeyboardInterrupt):  # told to end, and it has
             server.run(sockets=[listener])
-    for error in failures:
-        raise click.ClickException(f"the model in {folder} cannot be used: {str(error) or type(error).__name__}")
+    for failure in failures:
+        raise click.ClickException(f"the model in {folder} cannot be used: {str(failure) or type(failure).__name__}")
 
 
 @scorer.command()
