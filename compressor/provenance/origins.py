@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from sluice.compressor.provenance.calls import read_call
 from sluice.compressor.provenance.frames import is_observation, written_call
-from sluice.compressor.provenance.heads import num_head_lines
+from sluice.compressor.provenance.heads import is_head, num_head_lines
 from sluice.compressor.provenance.types import Kind, Provenance
 from sluice.compressor.types import Message
 
@@ -37,7 +37,7 @@ class Origins:
         self._last_role: str | None = None
 
     def segments(self, message: Message) -> list[Segment]:
-        """The compressible texts of the message that comes next."""
+        """The compressible texts of the message that comes next; a head that is a text of its own is none."""
         return list(self._segments(message))
 
     def add(self, message: Message) -> list[Provenance]:
@@ -55,6 +55,8 @@ class Origins:
 
     def _segments(self, message: Message) -> Iterator[Segment]:
         for index, text in enumerate(message.texts):
+            if text.is_result and len(message.texts) > 1 and is_head(text.text):
+                continue
             if text.is_result:
                 call = self._calls.get(text.call_id or "") or (None if text.call_id else self._last_call)
             elif message.role == "user" and self._last_role == "assistant" and is_observation(text.text):
