@@ -106,6 +106,8 @@ def _advance(
         turn.rewrite, verdicts = plan(turn, conversation, before, judge, profile, settings)
         if turn.rewrite is not None:
             conversation, epoch = rewrite(turn, turn.rewrite.start, verdicts, judge, settings)
+            if not epoch:  # nothing reads otherwise than before: nothing is paid for, and nothing is to be announced
+                turn.rewrite = None
     # What is given back, and read again on every turn to come, may cost no more than was saved before.
     turns_ahead = min(before.num_turns if before else 0, settings.max_turns_ahead)
     price_per_char = (profile.write + profile.read * turns_ahead) / CHARS_PER_TOKEN

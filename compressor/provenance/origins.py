@@ -37,7 +37,7 @@ class Origins:
         self._last_role: str | None = None
 
     def segments(self, message: Message) -> list[Segment]:
-        """The compressible texts of the message that comes next; a head that is a text of its own is none."""
+        """The compressible texts of the message that comes next."""
         return list(self._segments(message))
 
     def add(self, message: Message) -> list[Provenance]:
@@ -55,18 +55,17 @@ class Origins:
 
     def _segments(self, message: Message) -> Iterator[Segment]:
         for index, text in enumerate(message.texts):
-            if text.is_result and len(message.texts) > 1 and is_head(text.text):
-                continue
             if text.is_result:
                 call = self._calls.get(text.call_id or "") or (None if text.call_id else self._last_call)
             elif message.role == "user" and self._last_role == "assistant" and is_observation(text.text):
                 call = self._last_call
             else:
                 continue
-            yield Segment(index, text.text, _of(text.text, call or _UNKNOWN))
+            is_of_its_own = len(message.texts) > 1 and is_head(text.text)
+            yield Segment(index, text.text, _of(text.text, call or _UNKNOWN, is_head=is_of_its_own))
 
 
-def _of(text: str, provenance: Provenance) -> Provenance:
-    if provenance.kind is Kind.READ and (num_lines := num_head_lines(text)):
+def _of(text: str, provenance: Provenance, *, is_head: bool) -> Provenance:
+    if (is_head or provenance.kind is Kind.READ) and (num_lines := num_head_lines(text)):
         return replace(provenance, num_head_lines=num_lines)
     return provenance
