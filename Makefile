@@ -7,7 +7,7 @@ VLLM ?= $(CURDIR)/.vllm
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-full test-agents test-vllm test-middleware test-browser check docs format clean
+.PHONY: help run test test-full coverage test-agents test-vllm test-middleware test-browser check docs format clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -20,6 +20,12 @@ test: $(VENV)/.test-installed ## every test, those against a real Redis and the 
 
 test-full: $(VENV)/.test-installed ## the same with thirty times as many generated cases
 	SLUICE_TEST_FULL=1 $(PYTEST)
+
+coverage: $(VENV)/.test-installed ## the tests, and the share of lines that they run, in all processes
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -n 2 --dist loadgroup
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --skip-covered
 
 test-agents: $(VENV)/.test-installed $(AGENTS)/.installed ## real agents through the proxy, before a scripted model; needs npm
 	SLUICE_TEST_AGENTS=1 $(BIN)/python -m pytest -s tests/agents

@@ -17,6 +17,7 @@ from pathlib import Path
 import click
 
 from sluice.backend.embedded.config import DEVICES, DTYPES, KV_DTYPES, EngineConfig
+from sluice.backend.embedded.passing_thread import PASSING
 from sluice.backend.errors import BackendError
 from sluice.backend.process import READY_LINE
 from sluice.backend.settings import default_cache_dir
@@ -57,7 +58,9 @@ def engine() -> None:
     "--max-model-len", type=click.IntRange(32), help="Tokens of prompt and output; default: the model's window."
 )
 @click.option(
-    "--kv-cache-gib", type=float, help="Most memory for keys and values; default: 2, on a GPU 90 % of what is free."
+    "--kv-cache-gib",
+    type=click.FloatRange(0, min_open=True),
+    help="Most memory for keys and values; default: 2, on a GPU 90 % of what is free.",
 )
 @click.option("--max-num-sequences", default=64, show_default=True, type=click.IntRange(1), help="Computed together.")
 @click.option(
@@ -93,7 +96,7 @@ def serve(
             try:
                 import uvicorn
 
-                from sluice.backend.embedded.loading import load_engine
+                from sluice.backend.embedded.loading import load_engine, weight_form
                 from sluice.backend.server import create_app
                 from sluice.backend.tokenizer import Tokenizer
                 from sluice.backend.weights import resolve_model
@@ -111,6 +114,7 @@ def serve(
                 max_num_draft_tokens=max_draft_tokens,
                 draft_model=draft_folder,
             )
+            weight_form(config)  # a device that is not there should not cost a model load either
             folder = resolve_model(model, cache_dir, _say)
             _say(f"loading {folder.name}")
             tokenizer = Tokenizer(folder.path)
@@ -133,6 +137,8 @@ def serve(
         raise click.ClickException(str(error)) from None
     except KeyboardInterrupt:
         _say("stopped")
+        if any(thread.name == PASSING for thread in threading.enumerate()):
+            os._exit(1)  # a thread that still loads weights would abort the interpreter at its end
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -14,6 +14,7 @@ BackendError
 │   ├── EngineClosedError      the engine is shutting down
 │   └── EngineOverloadedError  more requests wait than the queue holds
 ├── EngineProcessError         the engine's process did not start, or died
+├── GivenUpError               a server that was kept up ended too often
 ├── RouterError                requests cannot be spread over replicas
 │   └── NoReplicaError         none is left that has not failed
 └── VllmError                  the managed vLLM cannot be had
@@ -109,6 +110,21 @@ class EngineOverloadedError(EngineError):
 
 class EngineProcessError(BackendError):
     """The engine's process did not start, or died."""
+
+
+class GivenUpError(BackendError):
+    """A server that was kept up ended too often, and is not started again.
+
+    Args:
+        name: of the server.
+        num_ends: how often it ended.
+        within_s: in which time, in seconds.
+        last: how it ended the last time, with its last lines.
+    """
+
+    def __init__(self, name: str, num_ends: int, within_s: float, last: str) -> None:
+        often = f"ended {num_ends} times within {within_s:g} s"
+        super().__init__(f"{name} {often} and is given up; the last time it {last}")
 
 
 class RouterError(BackendError):

@@ -1,8 +1,8 @@
 """The engine as a child process: started, waited for, stopped, never orphaned.
 
-The child binds its own free port and says which in its log, so that no port is lost between choosing and binding.
-It exits at the end of its stdin: that works for a parent that was killed outright, on every platform. Knows no torch:
-the proxy imports this module.
+The child binds a free port by itself (unless it is told which) and says it in its log, so that no port is lost between
+choosing and binding. It exits at the end of its stdin: that works for a parent that was killed outright, on every
+platform. Knows no torch: the proxy imports this module.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ class EngineProcess:
         self,
         *,
         model: str | None = None,
+        port: int = 0,
         device: str = "auto",
         dtype: str = "auto",
         cache_dir: Path | None = None,
@@ -38,7 +39,7 @@ class EngineProcess:
         start_timeout_s: float = 600.0,
         on_progress: Callable[[str], None] | None = None,
     ) -> None:
-        arguments = ["serve", "--port", "0", "--device", device, "--dtype", dtype]
+        arguments = ["serve", "--port", str(port), "--device", device, "--dtype", dtype]
         if model is not None:
             arguments += ["--model", model]
         if cache_dir is not None:

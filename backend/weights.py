@@ -189,6 +189,8 @@ def _download(model: str, cache_dir: Path, on_progress: Callable[[str], None]) -
 
 
 def _check_folder(model: str, path: Path) -> Path:
+    if path.is_file():
+        raise ModelUnavailableError(model, "it is a file; of files, only *.gguf are models")
     if not path.is_dir():
         raise ModelUnavailableError(model, "there is no such folder")
     for name in ("config.json", "tokenizer.json"):

@@ -32,6 +32,8 @@ def compact(file: BinaryIO, query: str, ratio: float | None, mode: str, markers:
 
     if ratio is not None and mode == "safe":
         raise click.UsageError("--ratio needs lines to be scored: it does not go with --mode safe")
+    if file.isatty():
+        click.echo("reading from the terminal, until Ctrl-D", err=True)
     # Bytes that are no UTF-8 go out as they came.
     text = file.read().decode("utf-8", "surrogateescape")
     scorer = None if mode == "safe" else _scorer()
@@ -46,7 +48,7 @@ def compact(file: BinaryIO, query: str, ratio: float | None, mode: str, markers:
         click.echo(json.dumps({"output": done.text, **ranges}))
         return
     click.echo(done.text.encode("utf-8", "surrogateescape"), nl=False)
-    num_kept = sum(last - first + 1 for first, last in done.kept)
+    num_kept = sum(last - first + 1 for first, last in done.kept) if text else 0
     num_lines = num_kept + sum(last - first + 1 for first, last in done.compacted)
     share = len(done.text) / len(text) if text else 1.0
     click.echo(f"{num_kept:,} of {num_lines:,} lines, {share:.0%} of the characters", err=True)

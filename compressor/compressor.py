@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from sluice.compressor import instructions, ledger, pins
-from sluice.compressor.advance import advance, hold_out, leave_untouched, shed
+from sluice.compressor.advance import advance, leave_rest, leave_untouched, shed
 from sluice.compressor.conversation import Conversation
+from sluice.compressor.cutoff import Cutoff
 from sluice.compressor.dialects.base import Dialect
 from sluice.compressor.errors import AmbiguousRecallError, StateError, TooManyPinsError, UnknownRecallError
 from sluice.compressor.judge import Judge, KeepAll
@@ -72,6 +73,8 @@ class Compressor:
         self._conversations: LRU[tuple[Judge, bytes], Conversation] = LRU(
             self._settings.max_conversation_bytes, Conversation.num_bytes
         )
+        self._late: dict[tuple[Judge, bytes], asyncio.Task[Conversation | None]] = {}
+        """States that are still made though their requests have gone out, by what they will be states of."""
         self._judges = Judges(self._settings, scorer, judges or {})
 
     async def compress(
@@ -137,12 +140,13 @@ class Compressor:
             written = await self._records.freeze(turn, tenant)
             is_settled &= written is Written.OURS
             if written is Written.THEIRS:
+                self._late.pop((judge, turn.hashes[-1]), None)
                 self._conversations.pop((judge, turn.hashes[-1]))
         elif is_refused and max_tokens is not None and not turn.is_holdout:
             turn = await self._shed(turn, self._judges.of(mode), tenant, profile)
             is_settled = False
         compressed = forwarded(turn, reading, as_sent)
-        if is_settled and turn.bypass is None:
+        if is_settled and turn.bypass in (None, "timeout"):
             self._trails.put(trail_of(turn, reading, compressed, found.looked_up_s), reading.trail)
         else:
             self._trails.drop(turn.hashes[0])
@@ -227,37 +231,63 @@ class Compressor:
             leave_untouched(turn)
             return turn
         if turn.is_holdout:
-            hold_out(turn, profile)
+            leave_rest(turn, profile)
             return turn
-        # The state is taken out while it grows: a request beside this one on the same conversation builds its own.
-        conversation = judge.new_conversation(self._settings)
+        key = (judge, turn.hashes[-1])
+        fork, cutoff = turn.forked(), Cutoff()
+        work: asyncio.Task[Conversation | None] | None = None
+        try:
+            async with asyncio.timeout(self._settings.decide_timeout_s):
+                conversation = await self._held(turn, judge)
+                turn_judge = judge.for_turn()
+                num_bytes = sum(len(raw) for raws in turn.raws[conversation.num_messages :] for raw in raws)
+                if num_bytes > self._settings.max_inline_bytes or not isinstance(judge, KeepAll):
+                    deciding = asyncio.to_thread(
+                        advance, fork, conversation, turn_judge, profile, self._settings, cutoff
+                    )
+                    work = asyncio.create_task(deciding)
+                    grown = await asyncio.shield(work)
+                else:
+                    grown = advance(fork, conversation, turn_judge, profile, self._settings)
+        except TimeoutError:
+            turn = cutoff.come(fork.forked)
+            turn.bypass = "timeout"
+            leave_rest(turn, profile)
+            if work is not None:
+                self._late[key] = work
+                work.add_done_callback(lambda done: self._take_late(key, done))
+            return turn
+        except BaseException:  # the client has gone: what is still decided is nobody's
+            cutoff.come(lambda: None)
+            raise
+        if grown is not None:
+            self._conversations.put(key, grown)
+        return fork
+
+    async def _held(self, turn: Turn, judge: Judge) -> Conversation:
+        """The state that a turn goes on from: the newest that is held, else an empty one.
+
+        It is taken out while it grows: a request beside this one on the same conversation builds its own. One that is
+        late is waited for, as to build it anew would take longer, and make others late.
+        """
         for index in range(turn.num_old, 0, -1):
-            if (held := self._conversations.pop((judge, turn.hashes[index - 1]))) is not None:
-                conversation = held
-                break
+            key = (judge, turn.hashes[index - 1])
+            if (late := self._late.get(key)) is not None:
+                await asyncio.wait([late])
+            if (held := self._conversations.pop(key)) is not None:
+                return held
             record = turn.records[index - 1]
             if record is not None and record.epoch:
                 break  # what was held before an epoch shows what is no longer forwarded
-        turn_judge = judge.for_turn()
-        num_bytes = sum(len(raw) for raws in turn.raws[conversation.num_messages :] for raw in raws)
-        if num_bytes > self._settings.max_inline_bytes or not isinstance(judge, KeepAll):
-            # A thread cannot be called back: it works on a copy, so that what it does too late is nobody's.
-            fork = turn.forked()
-            try:
-                async with asyncio.timeout(self._settings.decide_timeout_s):
-                    conversation = await asyncio.to_thread(
-                        advance, fork, conversation, turn_judge, profile, self._settings
-                    )
-            except TimeoutError:
-                turn.bypass = "timeout"
-                leave_untouched(turn)
-                return turn
-            turn = fork
-        else:
-            conversation = advance(turn, conversation, turn_judge, profile, self._settings)
-        if turn.bypass is None:
-            self._conversations.put((judge, turn.hashes[-1]), conversation)
-        return turn
+        return judge.new_conversation(self._settings)
+
+    def _take_late(self, key: tuple[Judge, bytes], work: asyncio.Task[Conversation | None]) -> None:
+        """Keep the state that a late decision came to: it followed what was forwarded."""
+        if self._late.get(key) is not work:
+            return  # what was forwarded is another worker's
+        del self._late[key]
+        if not work.cancelled() and (conversation := work.result()) is not None:
+            self._conversations.put(key, conversation)
 
     async def _reattach(self, turn: Turn, session: bytes, tenant: bytes) -> None:
         """Keep what the user says, and have it stand behind a summary that begins a new history."""

@@ -53,8 +53,8 @@ class CompressorSettings:
     state_timeout_s: float = 0.5
     """How long a request waits for the state store before it goes on without."""
     decide_timeout_s: float | None = None
-    """How long a request waits for its new messages to be decided, before they go out untouched and what is known is
-    replayed; None waits for ever."""
+    """How long a request waits for its new messages to be decided, before what is left of them goes out untouched; None
+    waits for ever."""
     max_conversation_bytes: int = 256 * 2**20
     """Of the states of conversations that are held in this process, by estimate, so that a turn costs only its new
     messages: six to fifteen bytes for each character where lines are scored. One that was let go is built anew from its

@@ -71,6 +71,8 @@ class Turn:
     originals: dict[str, str] = field(default_factory=dict)
     bypass: str | None = None
     rewrite: Rewrite | None = None
+    begun: Mapping[int, Override] = field(default_factory=dict)
+    """What that makes of earlier messages."""
 
     def __post_init__(self) -> None:
         self.inherited = {}
@@ -89,7 +91,7 @@ class Turn:
     def forked(self) -> Turn:
         """A copy to be decided elsewhere, while this one may still be decided otherwise."""
         fork = copy(self)
-        fork.renditions, fork.originals = list(self.renditions), {}
+        fork.renditions, fork.originals = list(self.renditions), dict(self.originals)
         return fork
 
     @property

@@ -67,7 +67,8 @@ def commands() -> Iterator[str]:
     yield "# Commands\n" + WRITTEN
     yield EXIT_CODES
     for path, command in _walk(main, ("sluice",)):
-        context = click.Context(command, info_name=" ".join(path), terminal_width=100, max_content_width=100)
+        settings = {"terminal_width": 100, "max_content_width": 100, **main.context_settings}
+        context = click.Context(command, info_name=" ".join(path), **settings)
         yield f"## `{' '.join(path)}`\n```text\n{command.get_help(context).rstrip()}\n```\n"
 
 

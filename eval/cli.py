@@ -180,7 +180,7 @@ def _progress(shared: Shared) -> Iterator[Progress]:
     try:
         num_total = sum(1 for _ in shared.selection.lines())
         if not num_total:
-            raise click.ClickException("no conversation is selected")
+            raise click.ClickException(shared.selection.is_empty_because())
         with shown({}, default_total=num_total) as progress:
             yield progress
     except EvalError as error:

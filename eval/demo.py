@@ -39,7 +39,7 @@ from sluice.eval.traces import trace_file
 AGENT = "claude-code"
 """Whose conversation is played."""
 MODE = "safe"
-INTERRUPTED_STATUS = 130
+INTERRUPTED_STATUS = 1
 HELLO = b'{"role": "user", "content": "Hello"}'
 MAX_WARM_UPS = 20
 

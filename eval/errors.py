@@ -11,6 +11,11 @@ EvalError
 from __future__ import annotations
 
 
+def told(error: BaseException) -> str:
+    """What an exception of a client library says of itself; its kind, where it says nothing."""
+    return str(error) or type(error).__name__
+
+
 class EvalError(Exception):
     """Base of all errors that the evaluation raises."""
 

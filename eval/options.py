@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from sluice.eval.cost import PRICES, Cache
+from sluice.eval.new_file import NewFile
 from sluice.eval.replay import Options
 from sluice.eval.runner import Selection
 
@@ -35,13 +36,11 @@ _SHARED = (
     click.option("--by", type=click.Choice(["agent", "source"]), default="agent", show_default=True, help="Breakdown."),
     click.option("--seed", type=int, default=0, show_default=True, help="Of every draw."),
     click.option("--jobs", type=click.IntRange(min=1), default=2, show_default=True, help="Processes."),
-    click.option(
-        "--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write all figures here, as JSON."
-    ),
+    click.option("--json", "json_file", type=NewFile(), help="Write all figures here, as JSON."),
     click.option(
         "--report",
         "html_file",
-        type=click.Path(path_type=Path, dir_okay=False),
+        type=NewFile(),
         help="Write a report here: one HTML file with plots and a table, which needs nothing beside it.",
     ),
 )
@@ -86,9 +85,6 @@ def shared_options(command: Callable[..., None]) -> Callable[..., None]:
         html_file: Path | None,
         **own: Any,
     ) -> None:
-        for path in (json_file, html_file):
-            if path is not None and not path.absolute().parent.is_dir():  # before the work, not after it
-                raise click.UsageError(f"{path}: there is no folder {path.absolute().parent}")
         selection = Selection(traces, agent, limit, sample, seed)
         shared = Shared(selection, max_turns or None, prices, Cache(cache), by, seed, jobs, json_file, html_file)
         command(shared=shared, **own)

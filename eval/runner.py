@@ -8,8 +8,11 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import random
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,6 +67,14 @@ class Selection:
         drawn = random.Random(self.seed).sample(range(num_all), min(self.sample, num_all))  # noqa: S311 (no secret)
         chosen = set(drawn)
         yield from (line for number, line in enumerate(self._all()) if number in chosen)
+
+    def is_empty_because(self) -> str:
+        """Why there are none, where there are none."""
+        paths = ", ".join(map(str, self.paths))
+        agents = {agent_of(line) for path in self.paths for line in read_conversations(path)}
+        if not agents:
+            return f"no conversation in {paths}"
+        return f"no conversation of agent {self.agent!r} in {paths}; there are {', '.join(sorted(map(str, agents)))}"
 
     def _all(self) -> Iterator[TraceLine]:
         num_taken = 0
@@ -182,14 +193,29 @@ def _mapped(task: _Task, lines: Iterable[TraceLine], num_jobs: int) -> Iterator[
         running: dict[Future[TraceScores], int] = {}
         try:
             for place, line in enumerate(lines):
-                running[pool.submit(task, line)] = place
+                with _interrupts_ignored():  # which workers inherit: each would say where it was interrupted
+                    running[pool.submit(task, line)] = place
                 if len(running) >= 2 * num_jobs:
                     yield from _finished(running)
             while running:
                 yield from _finished(running)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            for worker in multiprocessing.active_children():
+                worker.terminate()
             raise
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _finished(running: dict[Future[TraceScores], int]) -> Iterator[tuple[int, TraceScores]]:

@@ -43,7 +43,7 @@ from sluice.proxy.state import make_placements, make_store
 from sluice.proxy.state.dry import DryStore
 from sluice.proxy.tokens import TokenCounter
 from sluice.proxy.translation import Translation
-from sluice.proxy.upstreams import Upstreams
+from sluice.proxy.upstreams import BackendStatus, Upstreams
 from sluice.proxy.wire.render_errors import error_for_path, error_headers
 from sluice.proxy.wire.wires import WIRES
 from sluice.search import SearchError
@@ -56,13 +56,20 @@ _STATE_MARGIN_S = 2.0
 """By how much the compressor waits longer for a store than the store itself for an answer, which says more."""
 
 
-def create_app(settings: Settings, *, store: StateStore | None = None, compressor: Compressor | None = None) -> FastAPI:
+def create_app(
+    settings: Settings,
+    *,
+    store: StateStore | None = None,
+    compressor: Compressor | None = None,
+    backend: BackendStatus | None = None,
+) -> FastAPI:
     """Make the application.
 
     Args:
         settings: they have to name an upstream.
         store: where state lives; None takes what the settings ask for. Closed with the application.
         compressor: None makes one on the store.
+        backend: what is known of the backend that runs as the upstream `upstream`; None: it is nobody's child.
 
     Raises:
         ConfigError: the settings name no upstream, or a folder for recordings that cannot be written.
@@ -108,7 +115,9 @@ def create_app(settings: Settings, *, store: StateStore | None = None, compresso
                 cache_ttl_s=settings.cache_ttl_s,
                 metrics=metrics.upstreams,
                 placements=make_placements(settings),
+                backend=backend,
             ),
+            backend=backend,
             counter=TokenCounter(),
             metrics=metrics,
             access=access,

@@ -7,6 +7,7 @@ from typing import Protocol
 from sluice.proxy.errors import ConfigError, StartError
 from sluice.proxy.log import say
 from sluice.proxy.settings import Settings
+from sluice.proxy.upstreams import BackendStatus
 
 
 class Backend(Protocol):
@@ -18,11 +19,11 @@ class Backend(Protocol):
         ...
 
     async def start(self) -> None:
-        """Start it and wait until it is ready; what goes wrong, or a cancellation, leaves nothing running."""
+        """Start it, wait until it is ready, and keep it up; a start that fails or is cancelled leaves nothing."""
         ...
 
     async def wait(self) -> object:
-        """Wait until it has ended for good; what it raises says why."""
+        """Wait until it is given up; what it raises says why."""
         ...
 
     async def stop(self) -> None:
@@ -30,8 +31,12 @@ class Backend(Protocol):
         ...
 
 
-def make_backend(settings: Settings) -> Backend:
+def make_backend(settings: Settings, status: BackendStatus) -> Backend:
     """Make the backend, not started yet.
+
+    Args:
+        settings: which, and what it serves.
+        status: where its state is told.
 
     Raises:
         ConfigError: a setting of its own is wrong.
@@ -44,14 +49,14 @@ def make_backend(settings: Settings) -> Backend:
         try:
             chosen = load_vllm_settings({**settings.vllm, **named})
             raw = {"extra_args": (*chosen.extra_args, *settings.backend_args)}
-            return VllmServer(chosen.model_copy(update=raw), on_event=say)
+            return VllmServer(chosen.model_copy(update=raw), on_event=say, on_state=status.write)
         except VllmSettingsError as error:
             raise ConfigError(str(error)) from None
     if settings.backend_args:
         raise ConfigError(f"backend_args = {' '.join(settings.backend_args)!r}: only vLLM takes arguments of its own")
-    from sluice.backend.process import EngineProcess
+    from sluice.backend.engine_server import EngineServer
 
-    return EngineProcess(model=settings.model, on_progress=say)
+    return EngineServer(model=settings.model, on_event=say, on_state=status.write)
 
 
 async def start_backend(backend: Backend, kind: str) -> None:

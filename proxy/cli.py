@@ -6,6 +6,9 @@ Help texts are read from a command's source, so that listing commands imports no
 from __future__ import annotations
 
 import ast
+import difflib
+import errno
+import os
 import sys
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -27,6 +30,7 @@ SECTIONS = {
     "Figures": ("eval", "bench"),
 }
 """The order in which the commands are shown; others come last."""
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 class LazyGroup(click.Group):
@@ -40,6 +44,30 @@ class LazyGroup(click.Group):
     def __init__(self, *, entry_point_group: str = ENTRY_POINT_GROUP, **settings: Any) -> None:
         super().__init__(**settings)
         self._group = entry_point_group
+
+    def main(self, *args: Any, **settings: Any) -> Any:
+        """Run; what the system refuses to read or write becomes a message, as long as it says which file or why."""
+        _open_missing_streams()
+        try:
+            return super().main(*args, **settings)
+        except OSError as error:
+            if error.filename is None and error.errno not in _NO_ROOM:
+                raise
+            _leave_output()
+            click.echo(f"Error: {error.filename or 'cannot write'}: {error.strerror}", err=True)
+            sys.exit(1)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; for an unknown one, say which was perhaps meant."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
+            if not near:
+                raise
+            raise click.UsageError(f"{error.message} Did you mean {near[0]!r}?", ctx) from None
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of all commands that are installed."""
@@ -76,6 +104,26 @@ def _load(entry_point: EntryPoint) -> click.Command:
         extra = EXTRA_OF_PACKAGE.get(package)
         hint = f": pip install 'sluicegate[{extra}]'" if extra else ""
         raise click.ClickException(f"'sluice {entry_point.name}' needs the module {error.name!r}{hint}") from None
+
+
+def _open_missing_streams() -> None:
+    """Put nothing where a standard stream was closed: libraries take it for granted that there is one."""
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            try:
+                os.fstat(number)
+            except OSError:  # else something else has taken its number
+                nothing = os.open(os.devnull, os.O_RDWR)
+                if nothing != number:
+                    os.dup2(nothing, number)
+                    os.close(nothing)
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - for as long as we run
+
+
+def _leave_output() -> None:
+    """Drop what is still to be written: the interpreter would try, and complain, once more."""
+    if sys.stdout is sys.__stdout__:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def summary_of(entry_point: EntryPoint) -> str:
@@ -181,7 +229,9 @@ def serve(config: Path | None, backend_args: tuple[str, ...], **flags: object) -
 
     try:
         run(load_settings({**flags, "backend_args": backend_args or None}, config))
-    except (ConfigError, StartError) as error:
+    except ConfigError as error:
+        raise (click.UsageError if error.is_usage else click.ClickException)(str(error)) from None
+    except StartError as error:
         raise click.ClickException(str(error)) from None
 
 

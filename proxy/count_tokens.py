@@ -15,7 +15,8 @@ from sluice.compressor import ANTHROPIC_MESSAGES
 from sluice.proxy.body import Body
 from sluice.proxy.headers import Header, find
 from sluice.proxy.outgoing import outgoing_of
-from sluice.proxy.prepare import Prepared, mode_of, prepare
+from sluice.proxy.prepare import mode_of, prepare
+from sluice.proxy.prepared import Prepared
 from sluice.proxy.receive import ClientGoneError, read_body
 from sluice.proxy.relay import relay, unless_gone
 from sluice.proxy.services import Services

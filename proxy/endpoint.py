@@ -23,7 +23,8 @@ from sluice.proxy.meter.breakpoints import breakpoints_of
 from sluice.proxy.metering import arrived_of, turn_of
 from sluice.proxy.outgoing import outgoing_of
 from sluice.proxy.overflow import MAX_ERROR_BYTES, OVERFLOW_STATUSES, overflow_limit
-from sluice.proxy.prepare import Prepared, mode_of, prepare, shrink
+from sluice.proxy.prepare import mode_of, prepare, shrink
+from sluice.proxy.prepared import Prepared
 from sluice.proxy.receive import ClientGoneError, read_body
 from sluice.proxy.relay import Relayed, relay, unless_gone
 from sluice.proxy.services import Services

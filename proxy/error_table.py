@@ -21,6 +21,7 @@ from sluice.compressor.errors import (
 )
 from sluice.proxy.errors import (
     AccessError,
+    BackendDownError,
     BodyTooLargeError,
     BudgetSpentError,
     ConfigError,
@@ -96,6 +97,7 @@ ERROR_TABLE: dict[type[Exception], Rendering] = {
     UnknownModelError: Rendering(404, "invalid_request_error", "model_not_found"),
     ForeignCredentialError: Rendering(401, "authentication_error", "foreign_credential"),
     UpstreamError: Rendering(502, "upstream_error", "upstream_error"),
+    BackendDownError: Rendering(503, "server_error", "backend_down"),
     UpstreamUnreachableError: Rendering(502, "upstream_error", "upstream_unreachable"),
     UpstreamDisconnectedError: Rendering(502, "upstream_error", "upstream_disconnected"),
     UpstreamTimeoutError: Rendering(504, "upstream_error", "upstream_timeout"),

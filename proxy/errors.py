@@ -23,6 +23,7 @@ ProxyError
 │   ├── UnknownModelError           no upstream serves the model
 │   └── ForeignCredentialError      the credential is another provider's than the model's
 └── UpstreamError                   the upstream gave no whole answer
+    ├── BackendDownError            it is the backend that this proxy runs, which has ended
     ├── UpstreamUnreachableError    refused, unknown host, TLS
     ├── UpstreamDisconnectedError   closed the connection before the answer was whole
     └── UpstreamTimeoutError
@@ -43,7 +44,16 @@ class ProxyError(Exception):
 
 
 class ConfigError(ProxyError):
-    """A setting is wrong. The message names key and value, never a secret."""
+    """A setting is wrong. The message names key and value, never a secret.
+
+    Args:
+        message: for the user.
+        is_usage: whether it was given on the command line.
+    """
+
+    def __init__(self, message: str, *, is_usage: bool = False) -> None:
+        super().__init__(message)
+        self.is_usage = is_usage
 
 
 class StartError(ProxyError):
@@ -199,6 +209,19 @@ class UpstreamError(ProxyError):
 
     was_stale = False
     """Whether it was a kept connection that the upstream had closed meanwhile, so that nothing was asked of it."""
+
+
+class BackendDownError(UpstreamError):
+    """The backend that this proxy runs has ended.
+
+    Args:
+        message: whether it is started again.
+        retry_after_s: when that should be done, in seconds; None: it is not.
+    """
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class UpstreamUnreachableError(UpstreamError):

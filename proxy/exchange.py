@@ -10,7 +10,7 @@ from sluice.proxy.headers import Header
 from sluice.proxy.log import fields, where
 from sluice.proxy.meter import UsageReader
 from sluice.proxy.meter.breakpoints import Breakpoints
-from sluice.proxy.prepare import Prepared
+from sluice.proxy.prepared import Prepared
 from sluice.proxy.wire import WireName
 
 

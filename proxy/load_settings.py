@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import tomllib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -59,19 +61,24 @@ def load_settings(flags: dict[str, object] | None = None, config: Path | None = 
             return variable if variable in os.environ else str(path or "the environment")
 
         said = [describe(detail, source_of, tables, Settings.model_fields) for detail in error.errors()]
-        raise ConfigError("; ".join(said)) from None
+        is_usage = all(detail["loc"] and detail["loc"][0] in given for detail in error.errors())
+        raise ConfigError("; ".join(said), is_usage=is_usage) from None
     except SettingsError as error:
         name = re.search(r'field "(\w+)"', str(error))
         variable = f"SLUICE_{name[1].upper()}" if name else "a variable"
         raise ConfigError(f"bad value for {variable}: lists and tables are written as JSON there: {_LIST}") from None
-    _check_together(loaded)
+    _check_together(loaded, given)
     # Of the class itself: one that is local to this function could not be handed to a worker.
     values = {name: getattr(loaded, name) for name in Settings.model_fields}
     return Settings.model_construct(loaded.model_fields_set, **values)
 
 
-def _check_together(settings: Settings) -> None:
+def _check_together(settings: Settings, given: Collection[str]) -> None:
     """Check settings that go together, or do not.
+
+    Args:
+        settings: all of them.
+        given: those of the command line.
 
     Raises:
         ConfigError: they cannot be used so.
@@ -80,6 +87,12 @@ def _check_together(settings: Settings) -> None:
         raise ConfigError(
             f"upstream = {settings.upstream!r} and backend = {settings.backend!r} exclude each other: "
             "the backend is the upstream"
+        )
+    if settings.backend_args and settings.backend != "vllm":
+        raise ConfigError(
+            f"backend_args = {shlex.join(settings.backend_args)!r} (what stands behind --) goes to vLLM, and backend = "
+            f"{settings.backend!r}: add --backend vllm, or leave it out",
+            is_usage="backend_args" in given,
         )
     if settings.workers > 1 and settings.redis_url is None:
         raise ConfigError(f"workers = {settings.workers} needs redis_url: workers have to share what they decided")

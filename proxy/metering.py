@@ -6,7 +6,7 @@ from sluice.compressor import Dialect
 from sluice.proxy.exchange import Exchange
 from sluice.proxy.meter.composition import Arrived
 from sluice.proxy.meter.turn import MAX_LEADING, Source, Turn
-from sluice.proxy.prepare import Prepared
+from sluice.proxy.prepared import Prepared
 from sluice.proxy.upstreams import Target
 from sluice.proxy.wire import WireName
 

@@ -6,7 +6,7 @@ from starlette.types import Scope
 
 from sluice.proxy.headers import to_upstream
 from sluice.proxy.meter.reader import readable
-from sluice.proxy.prepare import Prepared
+from sluice.proxy.prepared import Prepared
 from sluice.proxy.wire import Outgoing
 from sluice.proxy.wire.base import Wire
 

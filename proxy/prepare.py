@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from sluice.compressor import Compressed, Mode, StateError
@@ -19,7 +19,7 @@ from sluice.proxy.encoding import UnreadableBodyError, unpack_aside
 from sluice.proxy.errors import InvalidFieldError, RequestError
 from sluice.proxy.headers import Header, find
 from sluice.proxy.log import fields, logger, where
-from sluice.proxy.search_tool import Searching
+from sluice.proxy.prepared import Prepared
 from sluice.proxy.services import Services
 from sluice.proxy.session import session_of
 from sluice.proxy.tenant import tenant_of
@@ -35,32 +35,6 @@ _MAX_BUDGET_DIGITS = 12
 _BACKSTOP = 3
 """Times the longest wait: the store and the decision are each waited for no longer than they may be, and what is
 known is replayed then. To give up as a whole would change the prefix, so it is left to what is never expected."""
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A request, ready to be forwarded."""
-
-    body: bytes
-    """What goes to the upstream."""
-    mode: Mode
-    """The mode in force."""
-    bypass: str | None = None
-    """Why compression was skipped or failed; None where it ran, or where the mode is `off`."""
-    parsed: Body | None = None
-    """The client's body, decoded; None where it was not."""
-    messages_out: Sequence[bytes] = ()
-    """The messages in `body`."""
-    is_packed: bool = False
-    """Whether `body` is still encoded as the client sent it, so that its `content-encoding` stands."""
-    target: Target | None = None
-    """Which upstream serves it; None: the one that serves requests that name no model."""
-    compressed: Compressed | None = None
-    """What the compressor said; None where it was not asked, or failed."""
-    tenant: bytes = b""
-    """Who sends the request; empty where that cannot be told."""
-    searching: Searching | None = None
-    """The request as it has the search tool; None where it goes without."""
 
 
 def mode_of(headers: Sequence[Header], default: Mode) -> Mode:

@@ -79,8 +79,12 @@ async def recall(request: Request) -> Response:
 
 
 async def healthz(request: Request) -> Response:
-    """`GET /healthz`: the process is alive."""
-    return Response(b'{"status":"ok"}', media_type="application/json")
+    """`GET /healthz`: the process is alive; and how its backend is, where it runs one, without asking it."""
+    services: Services = request.app.state.services
+    body = {"status": "ok"}
+    if services.backend is not None:
+        body["backend"] = services.backend.read().phase.value
+    return Response(msgspec.json.encode(body), media_type="application/json")
 
 
 async def readyz(request: Request) -> Response:
@@ -105,6 +109,8 @@ async def metrics(request: Request) -> Response:
     services: Services = request.app.state.services
     backends = await read_backends(services.upstreams.local_urls)
     theirs = render_backends(backends)
+    if services.backend is not None:
+        theirs += services.backend.render()
     return Response(services.metrics.render() + theirs.encode(), media_type=CONTENT_TYPE)
 
 

@@ -10,7 +10,9 @@ import os
 import secrets
 import signal
 import socket
+import tempfile
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -25,6 +27,7 @@ from sluice.proxy.log import fields, logger, say, set_up_logging
 from sluice.proxy.preflight import check_start
 from sluice.proxy.server import Server, server_config
 from sluice.proxy.settings import Settings
+from sluice.proxy.upstreams import BackendStatus
 
 _BACKLOG = 2048
 
@@ -145,26 +148,28 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
     _on_signals(running, settings.drain_s)
     serve = _serve_http if settings.workers == 1 else _serve_with_workers
     if settings.backend == "none":
-        await serve(settings, listener, running)
+        await serve(settings, listener, running, None)
         return
-    backend = await _start_backend(settings)
-    watching = asyncio.create_task(_tell_of_its_end(backend, settings.backend), name="sluice-backend")
-    try:
-        await serve(settings.model_copy(update={"upstream": backend.base_url}), listener, running)
-    finally:
-        watching.cancel()
-        await _finish(backend.stop())
+    with tempfile.TemporaryDirectory(prefix="sluice-") as folder:
+        status = BackendStatus(settings.backend, Path(folder) / "backend.json")
+        backend = await _start_backend(settings, status)
+        watching = asyncio.create_task(_tell_of_its_end(backend, settings.backend), name="sluice-backend")
+        try:
+            await serve(settings.model_copy(update={"upstream": backend.base_url}), listener, running, status)
+        finally:
+            watching.cancel()
+            await _finish(backend.stop())
 
 
 async def _tell_of_its_end(backend: Backend, kind: str) -> None:
-    """Say why requests get 502 from here on, where the backend has died. What was asked of it cannot be asked again."""
+    """Say why requests fail from here on, where the backend has been given up."""
     reason = ""
     try:
         await backend.wait()
     except Exception as error:  # by which it says why
         reason = str(error)
-    effect = "its requests get 502 until sluice serve is started again"
-    logger.error(fields("backend_ended", backend=kind, reason=reason or None, effect=effect))
+    effect = "its requests get 503 until sluice serve is started again"
+    logger.error(fields("backend_given_up", backend=kind, reason=reason or None, effect=effect))
 
 
 def _on_signals(running: list[_Ending], drain_s: float) -> None:
@@ -205,8 +210,8 @@ async def _finish(work: Coroutine[Any, Any, None]) -> None:
     task.result()
 
 
-async def _start_backend(settings: Settings) -> Backend:
-    backend = make_backend(settings)
+async def _start_backend(settings: Settings, status: BackendStatus) -> Backend:
+    backend = make_backend(settings, status)
     try:
         await start_backend(backend, settings.backend)
     except BaseException:
@@ -215,8 +220,10 @@ async def _start_backend(settings: Settings) -> Backend:
     return backend
 
 
-async def _serve_http(settings: Settings, listener: socket.socket, running: list[_Ending]) -> None:
-    server = Server(server_config(create_app(settings), settings))
+async def _serve_http(
+    settings: Settings, listener: socket.socket, running: list[_Ending], backend: BackendStatus | None
+) -> None:
+    server = Server(server_config(create_app(settings, backend=backend), settings))
     _say_where(settings, listener)
     running.append(server)
     await server.serve(sockets=[listener])
@@ -224,10 +231,12 @@ async def _serve_http(settings: Settings, listener: socket.socket, running: list
         raise StartError("the proxy could not start: its log, above, says why")
 
 
-async def _serve_with_workers(settings: Settings, listener: socket.socket, running: list[_Ending]) -> None:
+async def _serve_with_workers(
+    settings: Settings, listener: socket.socket, running: list[_Ending], backend: BackendStatus | None
+) -> None:
     from sluice.proxy.workers import Supervisor
 
-    supervisor = Supervisor(settings, listener)
+    supervisor = Supervisor(settings, listener, backend)
     _on_signals(running, settings.drain_s)  # once more: the supervisor took the signals for itself
     running.append(supervisor)
     _say_where(settings, listener)

@@ -15,7 +15,7 @@ from sluice.proxy.metrics import Metrics
 from sluice.proxy.search_tool import SearchTool
 from sluice.proxy.settings import Settings
 from sluice.proxy.tokens import TokenCounter
-from sluice.proxy.upstreams import Upstreams
+from sluice.proxy.upstreams import BackendStatus, Upstreams
 from sluice.proxy.window import Windows
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ class Services:
     """The tool that is added to requests; None where it is switched off."""
     scorer: NeuralScorer | None = None
     """The network that scores lines; None: features alone do."""
+    backend: BackendStatus | None = None
+    """What is known of the backend that this proxy runs; None: it runs none."""
     windows: Windows = field(default_factory=Windows)
 
     async def aclose(self) -> None:

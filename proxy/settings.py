@@ -70,8 +70,9 @@ class Settings(BaseSettings):
     """What a network may add to a request, in milliseconds."""
     redis_url: SecretStr | None = None
     """Where state is kept, `redis://`, `rediss://` or `unix://`; None keeps it in this process."""
-    redis_timeout_s: float = Field(default=0.25, gt=0)
-    """Longest wait for Redis in one step, connecting included, in seconds."""
+    redis_timeout_s: float = Field(default=1.0, gt=0)
+    """Longest wait for Redis in one step, connecting included, in seconds. A request whose conversation this process
+does not know goes on untouched after it, and the provider reads its prefix anew: that costs more than waiting."""
     ttl_s: float = Field(default=172_800.0, ge=1)
     """Seconds after which state that nobody asked for is gone. Keep it above twice the provider's cache life, which is
     up to a day."""
@@ -82,8 +83,8 @@ class Settings(BaseSettings):
     alone: one of 100,000 tokens takes some 7 MB. What was let go is read anew, which takes time and changes nothing; 0
     holds nothing."""
     compress_timeout_s: float = Field(default=5.0, gt=0)
-    """Longest wait for what is decided about new messages, in seconds; after it they go out as the client sent them,
-    behind the earlier ones as they went out before."""
+    """Longest wait for what is decided about new messages, in seconds; after it what is left of them goes out as the
+    client sent it, behind the earlier messages as they went out before."""
     tokens_wait_s: float = Field(default=0.1, ge=0)
     """Longest wait for token counts once the upstream has answered, in seconds. Past it their headers are left out."""
     max_body_bytes: int = Field(default=64 * 2**20, ge=1)

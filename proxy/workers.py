@@ -22,6 +22,7 @@ from sluice.proxy.app import create_app
 from sluice.proxy.log import fields, logger, set_up_logging
 from sluice.proxy.server import server_config, spare_collector
 from sluice.proxy.settings import Settings
+from sluice.proxy.upstreams import BackendStatus
 
 _COUNTERS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """Where prometheus_client looks for the folder that workers share; it has no other way to be told."""
@@ -33,10 +34,12 @@ class Supervisor(Multiprocess):
     Args:
         settings: what each worker serves by; `workers` says how many there are.
         listener: the socket that they share.
+        backend: what is known of the backend that runs as the upstream; None: there is none.
     """
 
-    def __init__(self, settings: Settings, listener: socket.socket) -> None:
-        super().__init__(server_config(functools.partial(worker_app, settings), settings, is_factory=True), [listener])
+    def __init__(self, settings: Settings, listener: socket.socket, backend: BackendStatus | None = None) -> None:
+        app = functools.partial(worker_app, settings, backend)
+        super().__init__(server_config(app, settings, is_factory=True), [listener])
         self._counters = tempfile.TemporaryDirectory(prefix="sluice-")
         os.environ[_COUNTERS_FOLDER] = self._counters.name
 
@@ -64,11 +67,11 @@ class Supervisor(Multiprocess):
         self._counters.cleanup()
 
 
-def worker_app(settings: Settings) -> FastAPI:
+def worker_app(settings: Settings, backend: BackendStatus | None) -> FastAPI:
     """Make a worker's application, in the worker."""
     set_up_logging(settings.log_level)
     threading.Thread(target=_end_with_parent, name="sluice-parent", daemon=True).start()
-    app = create_app(settings)
+    app = create_app(settings, backend=backend)
     spare_collector()
     return app
 

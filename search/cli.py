@@ -7,19 +7,33 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import click
+
+from sluice.search.settings import MAX_BUDGET_TOKENS, MIN_BUDGET_TOKENS
 
 if TYPE_CHECKING:
     from sluice.search.settings import SearchSettings
     from sluice.search.types import SearchAnswer
+
+
+def _checked_url(_context: click.Context, _option: click.Parameter, url: str) -> str:
+    if url and not (url.startswith(("http://", "https://")) and urlsplit(url).hostname):
+        raise click.BadParameter(f"{url!r} is no http:// or https:// URL")
+    return url
+
 
 _DEFAULT_CACHE = Path("~/.cache/sluice/search")
 _SHARED = (
     click.option("--cache", type=click.Path(path_type=Path), default=_DEFAULT_CACHE, envvar="SLUICE_SEARCH_CACHE"),
     click.option("--no-cache", is_flag=True, help="Keep nothing on disk."),
     click.option(
-        "--deep-url", default="", envvar="SLUICE_SEARCH_DEEP_URL", help="An OpenAI-compatible server, for deep."
+        "--deep-url",
+        default="",
+        callback=_checked_url,
+        envvar="SLUICE_SEARCH_DEEP_URL",
+        help="An OpenAI-compatible server, for deep.",
     ),
     click.option("--deep-model", default="", envvar="SLUICE_SEARCH_DEEP_MODEL", help="The model's name there."),
     click.option("--deep-key", default="", envvar="SLUICE_SEARCH_DEEP_KEY", help="Sent as a bearer token."),
@@ -35,8 +49,14 @@ def _shared_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.command()
 @click.argument("query")
 @click.option("--repo", type=click.Path(exists=True, file_okay=False, path_type=Path), default=".", show_default=True)
-@click.option("--budget", type=int, default=1000, show_default=True, help="Tokens that the results may take together.")
-@click.option("--max-results", type=int, default=None, help="At most so many results.")
+@click.option(
+    "--budget",
+    type=click.IntRange(MIN_BUDGET_TOKENS, MAX_BUDGET_TOKENS),
+    default=1000,
+    show_default=True,
+    help="Tokens that the results may take together.",
+)
+@click.option("--max-results", type=click.IntRange(1), default=None, help="At most so many results.")
 @click.option("--json", "as_json_line", is_flag=True, help="One line of JSON.")
 @click.option("--mode", type=click.Choice(["fast", "deep"]), default="fast", show_default=True)
 @_shared_options
@@ -50,6 +70,8 @@ def search(
     **shared: Any,
 ) -> None:
     """Find the lines of a repository that answer QUERY."""
+    if mode == "deep" and not (shared["deep_url"] and shared["deep_model"]):
+        raise click.UsageError("--mode deep needs --deep-url and --deep-model: the model that looks around")
     answer = _run(_settings([repo], **shared), query, budget, max_results, mode)
     if as_json_line:
         from sluice.search.text import as_json
@@ -73,7 +95,13 @@ def search(
 @click.option(
     "--dense", default="", envvar="SLUICE_SEARCH_DENSE_MODEL", help="An embedding model, e.g. all-MiniLM-L6-v2."
 )
-@click.option("--proxy", default="", envvar="SLUICE_PROXY_URL", help="A running proxy; adds the tool `recall`.")
+@click.option(
+    "--proxy",
+    default="",
+    callback=_checked_url,
+    envvar="SLUICE_PROXY_URL",
+    help="A running proxy; adds the tool `recall`.",
+)
 @click.option("--proxy-key", default="", envvar="SLUICE_KEY", help="The key that the agent uses there.")
 def mcp(repos: tuple[Path, ...], dense: str, proxy: str, proxy_key: str, **shared: Any) -> None:
     """Serve code search to an agent over MCP, on standard input and output."""

@@ -41,6 +41,7 @@ def proxy_recall(base_url: str, key: str) -> Callable[[str], Awaitable[str]]:
                         raise LookupError(f"the original under {recall_id!r} is longer than {_MAX_BYTES} bytes")
                 return str(json.loads(data)["text"])
         except (aiohttp.ClientError, TimeoutError, ValueError, TypeError, KeyError, RecursionError) as error:
-            raise LookupError(f"the proxy at {origin} did not answer: {error!r}") from error
+            said = str(error) if isinstance(error, aiohttp.ClientError) else repr(error)
+            raise LookupError(f"the proxy at {origin} did not answer: {said}") from error
 
     return recall

@@ -19,9 +19,9 @@ from sluice.search.dense import DenseIndex, SharedModel
 from sluice.search.errors import BackendError, QueryError, SearchError, StoreError, UnknownRootError
 from sluice.search.index.repo_index import RepoIndex
 from sluice.search.index.store import SegmentStore
-from sluice.search.ranking.fast import MIN_BUDGET_TOKENS, answer
+from sluice.search.ranking.fast import answer
 from sluice.search.ranking.rankers import Rankers, learned_rankers
-from sluice.search.settings import SearchSettings
+from sluice.search.settings import MIN_BUDGET_TOKENS, SearchSettings
 from sluice.search.tokens import result_tokens
 from sluice.search.types import SearchAnswer, SearchMode, SearchResult
 
@@ -166,7 +166,7 @@ class SearchService:
         if mode not in ("fast", "deep"):
             raise QueryError(f"mode = {mode!r} is neither 'fast' nor 'deep'")
         if mode == "deep" and self._agent is None:
-            raise QueryError("mode = 'deep' needs a model, and none is configured (search.deep.base_url)")
+            raise QueryError("mode = 'deep' needs a model, and none is configured (setting search_deep_model)")
 
     def _fast(self, index: RepoIndex, query: str, budget_tokens: int, max_results: int | None) -> list[SearchResult]:
         view = index.view(self._settings.rescan_s)

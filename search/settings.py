@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+MIN_BUDGET_TOKENS = 32
+MAX_BUDGET_TOKENS = 32_000
+
 
 @dataclass(frozen=True)
 class DeepSettings:
@@ -34,7 +37,7 @@ class SearchSettings:
     """Where segments are kept, to be shared by all roots; None: in memory, for the life of the process."""
     rescan_s: float = 1.0
     """A tree is listed anew when its last listing is older; files that are answered from are always checked."""
-    max_budget_tokens: int = 32_000
+    max_budget_tokens: int = MAX_BUDGET_TOKENS
     """A larger budget is refused."""
     dense_model: str = ""
     """Embedding model that files and chunks are weighed with as well (see `dense/embedder.py`); empty: none."""

@@ -34,10 +34,23 @@ _ENGINE, _NO_SPECULATION, _TRANSFORMERS = "engine", "engine, no speculation", "t
 @click.option("--device", default="auto", show_default=True, type=click.Choice(DEVICES))
 @click.option("--dtype", default="auto", show_default=True, type=click.Choice(DTYPES))
 @click.option("--streams", default="1,8,32", show_default=True, help="Numbers of streams at once.")
-@click.option("--tokens", "num_tokens", default=64, show_default=True, help="Output tokens of each stream.")
+@click.option(
+    "--tokens",
+    "num_tokens",
+    default=64,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Output tokens of each stream.",
+)
 @click.option("--rounds", "num_rounds", default=5, show_default=True, type=click.IntRange(1))
 @click.option("--max-s", type=float, help="Begin no further round after so many seconds.")
-@click.option("--prompt-tokens", default=2000, show_default=True, help="Length of the prompt that is cached.")
+@click.option(
+    "--prompt-tokens",
+    default=2000,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Length of the prompt that is cached.",
+)
 @click.option(
     "--conversations",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -66,10 +79,10 @@ def engine(
     json_file: Path | None,
 ) -> None:
     """Time to first token, time between tokens and output tokens/s of the embedded engine."""
-    try:
-        counts = [int(count) for count in streams.split(",")]
-    except ValueError:
-        raise click.BadParameter(f"{streams!r} is not a list of numbers", param_hint="--streams") from None
+    counts = _counts(streams)
+    if json_file is not None and not json_file.absolute().parent.is_dir():  # before the work, not after it
+        raise click.BadParameter(f"{json_file}: there is no folder {json_file.absolute().parent}", param_hint="--json")
+    _say("loading libraries")
     try:
         import torch
 
@@ -123,6 +136,16 @@ def engine(
     click.echo(render_table(figures, limits, _ratios(figures)))
     if json_file is not None:
         json_file.write_text(json.dumps({"values": figures, "bounds": limits}), encoding="utf-8")
+
+
+def _counts(text: str) -> list[int]:
+    try:
+        counts = [int(count) for count in text.split(",")]
+    except ValueError:
+        counts = [0]
+    if min(counts) < 1:
+        raise click.BadParameter(f"{text!r}: give numbers from 1 on, with commas between", param_hint="--streams")
+    return counts
 
 
 class _Plan:

@@ -110,7 +110,10 @@ def _make_cache(
     wanted = min(model.max_model_len, config.max_model_len or model.max_model_len)
     max_model_len = min(wanted, num_blocks * config.block_size)
     if max_model_len < 2 * config.block_size:
-        raise BackendError(f"a cache of {num_bytes} bytes holds only {max_model_len} tokens of this model")
+        raise BackendError(
+            f"{num_bytes / 2**30:.3g} GiB for keys and values hold only {max_model_len} tokens of this model: "
+            "give more with --kv-cache-gib"
+        )
     model = dataclasses.replace(model, max_model_len=max_model_len)
     return model, KVCache(model, num_blocks, config.block_size, form.device, stored=stored, read=read)
 

@@ -15,6 +15,9 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+PASSING = "sluice-passing"
+"""The thread's name."""
+
 
 def in_passing_thread(work: Callable[[], T]) -> T:
     """Do `work` in a thread that has ended when this returns, and its workers with it. Raises what `work` raises."""
@@ -27,7 +30,7 @@ def in_passing_thread(work: Callable[[], T]) -> T:
             future.set_exception(error)
 
     # A daemon: who interrupts a long load does not wait for its end.
-    thread = threading.Thread(target=run, name="sluice-passing", daemon=True)
+    thread = threading.Thread(target=run, name=PASSING, daemon=True)
     thread.start()
     result = future.result()
     thread.join()

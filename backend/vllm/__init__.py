@@ -4,7 +4,7 @@ Nothing here imports vLLM: its dependencies clash with ours, and a GPU's driver 
 """
 
 from sluice.backend.vllm.process import VllmProcess
+from sluice.backend.vllm.server import VllmServer
 from sluice.backend.vllm.settings import VllmSettings, load_vllm_settings
-from sluice.backend.vllm.supervisor import VllmServer
 
 __all__ = ["VllmProcess", "VllmServer", "VllmSettings", "load_vllm_settings"]

@@ -50,12 +50,17 @@ def install(name: str, is_cpu: bool, version: str | None, extra: tuple[str, ...]
 @_ENV_DIR
 def uninstall(name: str, env_dir: Path | None) -> None:
     """Remove vLLM's environment."""
-    from sluice.backend.vllm.environment import remove
+    from sluice.backend.vllm.environment import default_env_dir, remove
 
+    was_there = (env_dir or default_env_dir()).exists()
     try:
-        click.echo(remove(env_dir))
+        place = remove(env_dir)
     except BackendError as error:
         raise click.ClickException(str(error)) from None
+    if was_there:
+        click.echo(place)
+    else:
+        _say(f"vLLM is not installed in {place}: there is nothing to remove")
 
 
 @backend.command()
@@ -123,7 +128,7 @@ def serve(name: str, model: str | None, config: Path | None, extra_args: tuple[s
 async def _serve(settings: VllmSettings) -> None:
     import signal
 
-    from sluice.backend.vllm.supervisor import VllmServer
+    from sluice.backend.vllm.server import VllmServer
 
     task = asyncio.current_task()
     assert task is not None

@@ -22,6 +22,7 @@ from sluice.eval.bench.workload import Workload, standard
 from sluice.eval.child import ServerProcess
 from sluice.eval.errors import EvalError
 from sluice.eval.machine import hardware
+from sluice.eval.new_file import NewFile
 
 _MODES = ("off", "safe", "balanced")
 
@@ -45,7 +46,7 @@ class _System:
 @click.option("--rounds", default=3, show_default=True, type=click.IntRange(min=1), help="Interleaved; medians count.")
 @click.option("--url", "urls", multiple=True, metavar="NAME=URL", help="Another proxy, before an upstream of its own.")
 @click.option("--workload", "wanted", multiple=True, metavar="TEXT", help="Only workloads with this in their name.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write all figures here.")
+@click.option("--json", "json_file", type=NewFile(), help="Write all figures here.")
 def proxy(requests: int, rounds: int, urls: Sequence[str], wanted: Sequence[str], json_file: Path | None) -> None:
     """Measure the proxy beside a direct connection, a bare relay of bytes, and a plain pass-through.
 
@@ -55,7 +56,11 @@ def proxy(requests: int, rounds: int, urls: Sequence[str], wanted: Sequence[str]
     others = [part for url in urls for part in [url.partition("=")]]
     for name, is_given, url in others:
         if not is_given or not url.startswith("http"):
-            raise click.BadParameter(f"{name!r} is not of the form NAME=URL", param_hint="--url")
+            raise click.BadParameter(f"{name + is_given + url!r} is not of the form NAME=URL", param_hint="--url")
+    if wanted and not any(text in name for name in _names(requests) for text in wanted):
+        raise click.BadParameter(
+            f"{', '.join(wanted)}: known are {', '.join(_names(requests))}", param_hint="--workload"
+        )
     try:
         systems = run(_run(requests, rounds, [(name, url) for name, _, url in others], wanted))
     except EvalError as error:
@@ -67,6 +72,10 @@ def proxy(requests: int, rounds: int, urls: Sequence[str], wanted: Sequence[str]
     if json_file is not None:
         found = {"machine": hardware(), "rows": [*map(asdict, rows)], "bars": [*map(asdict, bars)]}
         json_file.write_text(json.dumps(found, indent=1))
+
+
+def _names(num_requests: int) -> list[str]:
+    return [f"'{workload.name}'" for workload in standard(num_requests, "")]
 
 
 async def _run(
@@ -102,9 +111,11 @@ async def _run(
 
 
 def _say(line: str) -> None:
-    """Show how far it has come, where somebody looks."""
+    """Show how far it has come."""
     if sys.stderr.isatty():
         click.echo(f"\r\033[K{line}", err=True, nl=False)
+    elif line:
+        click.echo(line, err=True)
 
 
 async def _take(system: _System, workload: Workload, *, is_warm: bool) -> None:

@@ -18,6 +18,7 @@ from sluice.eval.errors import EvalError
 from sluice.eval.fidelity.cases import Found, find_cases, random_at_equal_size, replayed
 from sluice.eval.fidelity.run import FULL, Fidelity, measure
 from sluice.eval.fidelity.scorers import ServerScorer, TextScorer, TransformersScorer
+from sluice.eval.new_file import NewFile
 from sluice.eval.policies import make_policy
 from sluice.eval.progress import shown
 from sluice.eval.replay import Options
@@ -43,7 +44,7 @@ MIN_TABLE_WIDTH = 140
 @click.option("--sample", type=click.IntRange(min=1), help="Only so many conversations, drawn from all.")
 @click.option("--agent", help="Only conversations of this agent.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of every draw.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write all figures here.")
+@click.option("--json", "json_file", type=NewFile(), help="Write all figures here.")
 def fidelity(
     traces: tuple[Path, ...],
     mode: str,
@@ -70,6 +71,8 @@ def fidelity(
         raise click.UsageError("--url needs --model: the name under which that server knows the model")
     selection, options = Selection(traces, agent, limit, sample, seed), Options(seed=seed)
     try:
+        if next(selection.lines(), None) is None:  # before a model is loaded for it
+            raise click.ClickException(selection.is_empty_because())
         result = asyncio.run(
             _run(selection, options, mode, policies, (url, model, api_key), (turns, max_tokens, max_target_tokens))
         )

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import aiohttp
 
-from sluice.eval.errors import ScorerError
+from sluice.eval.errors import ScorerError, told
 
 TIMEOUT_S = 600.0
 ERROR_CHARS = 300
@@ -121,7 +121,7 @@ class ServerScorer:
                     raise ScorerError(f"{self._url} answered {answer.status}: {text}")
                 choice = (await answer.json(content_type=None))["choices"][0]
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise ScorerError(f"{self._url} did not answer: {error!r}") from error
+            raise ScorerError(f"{self._url} did not answer: {told(error)}") from error
         except (ValueError, KeyError, IndexError, TypeError):
             raise ScorerError(f"{self._url} did not answer as a server of completions does") from None
         return _of_target(choice.get("logprobs"), len(context), len(context) + len(target))[:max_target_tokens]

@@ -11,7 +11,7 @@ from types import TracebackType
 import aiohttp
 
 from sluice.eval.child import ServerProcess
-from sluice.eval.errors import ReplayError
+from sluice.eval.errors import ReplayError, told
 from sluice.eval.policies.base import Forwarded, Hindsight, Request
 from sluice.eval.recorder import MODEL, Recorder, forwarded_messages
 
@@ -108,7 +108,7 @@ class OverHttp:
                 text = await answer.read()
                 status, headers = answer.status, answer.headers
         except (aiohttp.ClientError, TimeoutError) as error:
-            message = f"the proxy at {self._url} did not answer: {error!r}{self._log()}"
+            message = f"the proxy at {self._url} did not answer: {told(error)}{self._log()}"
             raise _RequestError(message, "no answer") from error
         round_trip_ms = (time.perf_counter() - begun_s) * 1000
         if status != 200:

@@ -20,6 +20,7 @@ from rich.console import Console
 from sluice.backend.router import RouterSettings
 from sluice.eval.data import read_traces
 from sluice.eval.errors import EvalError
+from sluice.eval.new_file import NewFile
 from sluice.eval.route.report import Row, charts, markdown, page, table
 from sluice.eval.route.simulate import Outcome, Replica, simulate
 from sluice.eval.route.strategies import STRATEGIES, TUNABLE, strategy
@@ -27,7 +28,7 @@ from sluice.eval.route.svg import as_file
 from sluice.eval.route.workload import Arrivals, Script, scripts_of
 from sluice.eval.traces import AGENTS, trace_file
 
-KNOWN = ", ".join(known.name for known in STRATEGIES)
+KNOWN = ", ".join(f"'{known.name}'" for known in STRATEGIES)
 _MAX_SEEDS = 100
 
 
@@ -72,8 +73,8 @@ class _Job:
     "--seeds", type=click.IntRange(1, _MAX_SEEDS), default=1, show_default=True, help="So many, from --seed on."
 )
 @click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Processes.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write all figures here.")
-@click.option("--html", "html_file", type=click.Path(path_type=Path, dir_okay=False), help="Write a page with plots.")
+@click.option("--json", "json_file", type=NewFile(), help="Write all figures here.")
+@click.option("--html", "html_file", type=NewFile(), help="Write a page with plots.")
 @click.option(
     "--plots", "plot_folder", type=click.Path(path_type=Path, file_okay=False), help="Write the plots here, as SVG."
 )

@@ -127,4 +127,4 @@ def strategy(name: str) -> Make:
     for known in STRATEGIES:
         if known.name == name:
             return known
-    raise PolicyError(f"unknown router {name!r}; known are {', '.join(known.name for known in STRATEGIES)}")
+    raise PolicyError(f"unknown router {name!r}; known are {', '.join(repr(known.name) for known in STRATEGIES)}")

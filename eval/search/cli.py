@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sluice.eval.new_file import NewFile
+
 if TYPE_CHECKING:
     from sluice.eval.search.data import Query
     from sluice.eval.search.engines import Engine
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from sluice.search.index.store import SegmentStore
     from sluice.search.ranking.rankers import Rankers
 
+_COUNT = click.IntRange(0)
 _COLUMNS = (
     ("file_ndcg_10", "NDCG@10"),
     ("file_recall_10", "file recall@10"),
@@ -44,9 +47,9 @@ _COLUMNS = (
 @click.option("--dense", multiple=True, metavar="MODEL", help="Measure with this embedding model too; repeatable.")
 @click.option("--speed", type=click.Path(exists=True, file_okay=False, path_type=Path), help="A tree to time.")
 @click.option("--docstrings", type=click.Path(exists=True, file_okay=False, path_type=Path), help="A tree of Python.")
-@click.option("--docstring-queries", default=300, show_default=True)
-@click.option("--docstring-files", default=2000, show_default=True)
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write all figures here, as JSON.")
+@click.option("--docstring-queries", default=300, show_default=True, type=_COUNT)
+@click.option("--docstring-files", default=2000, show_default=True, type=_COUNT)
+@click.option("--out", type=NewFile(), help="Write all figures here, as JSON.")
 def search_command(
     queries: Path,
     repos: Path,
@@ -70,6 +73,8 @@ def search_command(
         asked = read_queries(queries)
     except ValueError as error:
         raise click.ClickException(str(error)) from error
+    if not asked:
+        raise click.ClickException(f"{queries} holds no question")
     present = [query for query in asked if (repos / query.checkout / query.root).is_dir()]
     if not present:
         raise click.ClickException(f"no question's checkout is below {str(repos)!r}")
@@ -161,17 +166,23 @@ def _print_plain(name: str, figures: Mapping[str, float]) -> None:
 
 @click.command("train-search")
 @click.argument("repositories", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--commits", default=50, show_default=True, help="Questions out of each repository's commits.")
-@click.option("--comments", default=75, show_default=True, help="Questions out of each repository's comments.")
-@click.option("--additions", default=40, show_default=True, help="Questions out of commits that added files.")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="Where the rankers go.")
+@click.option(
+    "--commits", default=50, show_default=True, type=_COUNT, help="Questions out of each repository's commits."
+)
+@click.option(
+    "--comments", default=75, show_default=True, type=_COUNT, help="Questions out of each repository's comments."
+)
+@click.option(
+    "--additions", default=40, show_default=True, type=_COUNT, help="Questions out of commits that added files."
+)
+@click.option("--out", type=NewFile(), required=True, help="Where the rankers go.")
 def train_command(repositories: tuple[Path, ...], commits: int, comments: int, additions: int, out: Path) -> None:
     """Train the rankers of code search on the histories of REPOSITORIES (git directories)."""
     from sluice.eval.search.train import examples_of, save, train
 
-    examples = examples_of(repositories, commits, comments, additions)
-    click.echo(f"{len(examples)} questions", err=True)
     try:
+        examples = examples_of(repositories, commits, comments, additions)
+        click.echo(f"{len(examples)} questions", err=True)
         save(train(examples, click.echo), out)
     except ValueError as error:
         raise click.ClickException(str(error)) from error

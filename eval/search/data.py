@@ -58,8 +58,10 @@ def read_queries(path: Path) -> list[Query]:
             continue
         try:
             queries.append(_query(json.loads(line)))
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path}:{number} is no question: {error!r}") from error
+        except KeyError as error:
+            raise ValueError(f"{path}:{number} is no question: it has no field {error}") from error
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}:{number} is no question: {error}") from error
     return queries
 
 

@@ -59,7 +59,7 @@ class History:
 
     def __init__(self, directory: Path) -> None:
         self.name = directory.parent.name if directory.name in ("repo", ".git") else directory.name
-        self._directory = directory
+        self._directory = directory / ".git" if (directory / ".git").exists() else directory
         self._segments: dict[tuple[str, str], Segment | None] = {}
 
     def commits(self, count: int, seed: int = 0, newest: int = 800) -> Iterator[Asked]:
@@ -208,8 +208,10 @@ class History:
         done = subprocess.run(  # noqa: S603 -- no shell; object ids and revisions are arguments
             ["git", f"--git-dir={self._directory}", *arguments],  # noqa: S607 -- git is on the PATH
             capture_output=True,
-            check=True,
+            check=False,
         )
+        if done.returncode != 0:
+            raise ValueError(f"{self._directory}: {done.stderr.decode('utf-8', 'replace').strip()}")
         return done.stdout.decode("utf-8", "replace")
 
 

@@ -57,7 +57,10 @@ def add(obj: Any, /, name: str, **limits: float | None) -> None:
 @click.pass_obj
 def list_(obj: Any) -> None:
     """List all keys: id, name, limits."""
-    for key in _with_keys(obj, lambda kept: kept.list()):
+    found = _with_keys(obj, lambda kept: kept.list())
+    if not found:
+        click.echo("there are no keys there", err=True)
+    for key in found:
         limits = key.model_dump(exclude={"id", "name", "hash"}, exclude_none=True)
         click.echo("  ".join([key.id, key.name, *(f"{name}={value:g}" for name, value in limits.items())]))
 

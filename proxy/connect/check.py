@@ -61,7 +61,7 @@ def check(origin: str, wire: WireName, model: str | None, environment: Mapping[s
             return Checked(False, f"{origin} does not let the request in: {_message(answer)}")
         return Checked(False, f"what listens at {origin} is not Sluice (it answered {answer.status_code})")
     if answer.status_code < 300:
-        return Checked(True, f"{model} answered, through the proxy")
+        return Checked(True, f"{model or 'the upstream'} answered, through the proxy")
     if answer.status_code in (401, 403):
         sent = "refuses the credential in the environment" if headers else "asks for the agent's own credential"
         return Checked(not headers, f"the proxy passes requests on; the upstream {sent} ({answer.status_code})")

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sluice.proxy.origin_option import Origin
+
 if TYPE_CHECKING:
     from sluice.proxy.connect.agents import Agent, Setup
 
@@ -15,7 +17,15 @@ _NAMES = ("claude-code", "codex", "opencode", "aider", "cline", "openhands", "mi
 
 @click.command()
 @click.argument("agent", type=click.Choice(_NAMES))
-@click.option("--url", default="http://127.0.0.1:8790", show_default=True, envvar="SLUICE_URL", help="The proxy's.")
+@click.option(
+    "--url",
+    type=Origin(),
+    metavar="URL",
+    default="http://127.0.0.1:8790",
+    show_default=True,
+    envvar="SLUICE_URL",
+    help="The proxy's.",
+)
 @click.option("--model", metavar="NAME", help="Have the agent use this model, and ask it once.")
 @click.option("--write", "is_written", is_flag=True, help="Change the agent's settings.")
 @click.option("--undo", "is_undone", is_flag=True, help="Put the agent's settings back.")
@@ -36,33 +46,19 @@ def connect(agent: str, url: str, model: str | None, is_written: bool, is_undone
     if is_undone:
         _undo(agent)
         return
-    origin = _origin(url)
     known = AGENTS[agent]
-    setup = known.setup(Place.of_user(), origin, model)
+    setup = known.setup(Place.of_user(), url, model)
     _show(known, setup)
     if is_written:
         _write(known, setup)
     elif setup.changes:
         click.echo("\nNothing was changed. To have it done: add --write.", err=True)
     if is_checked:
-        checked = check(origin, known.wire, model, os.environ)
+        checked = check(url, known.wire, model, os.environ)
         mark = click.style("works", fg="green") if checked.is_good else click.style("does not work", fg="red")
         click.echo(f"\n{mark}: {checked.says}", err=True)
         if not checked.is_good:
             raise click.exceptions.Exit(1)
-
-
-def _origin(url: str) -> str:
-    from urllib.parse import urlsplit
-
-    try:
-        parts = urlsplit(url)
-        is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # brackets that do not close, a port that is no number
-        is_good = False
-    if not is_good:
-        raise click.BadParameter(f"{url!r} is no http:// or https:// URL", param_hint="--url")
-    return url.rstrip("/").removesuffix("/v1")
 
 
 def _show(agent: Agent, setup: Setup) -> None:

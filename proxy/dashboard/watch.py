@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -19,11 +19,9 @@ from sluice.compressor.turn import parse
 from sluice.proxy.dashboard.kept import KeptMessage, KeptRequest, Summary, pack, summarize
 from sluice.proxy.dashboard.store import Searched, WatchStore
 from sluice.proxy.log import fields, logger, where
+from sluice.proxy.prepared import Prepared
 from sluice.proxy.wire import WireName
 from sluice.proxy.wire.wires import WIRES
-
-if TYPE_CHECKING:  # it knows the services, of which this is one
-    from sluice.proxy.prepare import Prepared
 
 _MAX_PENDING = 256
 _MAX_REQUEST_BYTES = 32 * 2**20

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sluice.proxy.origin_option import Origin
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -21,7 +23,15 @@ _SCOPES = {"this process": "this process, since it started"}
 
 
 @click.command()
-@click.option("--url", default="http://127.0.0.1:8790", show_default=True, envvar="SLUICE_URL", help="The proxy's.")
+@click.option(
+    "--url",
+    type=Origin(),
+    metavar="URL",
+    default="http://127.0.0.1:8790",
+    show_default=True,
+    envvar="SLUICE_URL",
+    help="The proxy's.",
+)
 @click.option(
     "--key", envvar="SLUICE_KEY", help="A proxy key, where the proxy asks for one: its figures; dashboard_key: all."
 )
@@ -32,7 +42,7 @@ def stats(url: str, key: str | None, days: int, is_json: bool) -> None:
 
     Ends with 1 if there is no proxy at the URL, or if it does not let the request in.
     """
-    body = _fetch(url.rstrip("/").removesuffix("/v1"), key, days)
+    body = _fetch(url, key, days)
     if is_json:
         click.echo(body)
         return
@@ -61,7 +71,8 @@ def _fetch(origin: str, key: str | None, days: int) -> bytes:
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise click.ClickException(f"{origin} gave no answer: {error or type(error).__name__}") from None
     if answer.status_code == 401:
-        raise click.ClickException("the proxy asks for a key: give it with --key, or in SLUICE_KEY")
+        what = "does not know the key that it was given" if key else "asks for a key"
+        raise click.ClickException(f"the proxy {what}: give one of its own with --key, or in SLUICE_KEY")
     if answer.status_code != 200:
         raise click.ClickException(f"{origin} answered {answer.status_code}: {answer.text[:200]}")
     return answer.content

@@ -30,7 +30,7 @@ class RedisStore:
     """
 
     def __init__(
-        self, url: str, *, ttl_s: float = 86_400.0, timeout_s: float = 0.25, breaker: Breaker | None = None
+        self, url: str, *, ttl_s: float = 86_400.0, timeout_s: float = 1.0, breaker: Breaker | None = None
     ) -> None:
         self._ttl_ms = math.ceil(ttl_s * 1000)
         self._client = RedisClient(url, timeout_s=timeout_s, breaker=breaker)

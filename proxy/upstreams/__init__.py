@@ -2,6 +2,7 @@
 
 from sluice.proxy.upstreams.answers import HeldAnswer, RoutedAnswer
 from sluice.proxy.upstreams.limits import HttpLimits
+from sluice.proxy.upstreams.managed import BackendStatus
 from sluice.proxy.upstreams.metrics import UpstreamMetrics
 from sluice.proxy.upstreams.overflow import is_context_overflow
 from sluice.proxy.upstreams.presets import PRESETS, Preset
@@ -13,6 +14,7 @@ from sluice.proxy.upstreams.upstreams import Upstreams
 __all__ = [
     "PRESETS",
     "Answer",
+    "BackendStatus",
     "HeldAnswer",
     "HttpLimits",
     "Policy",

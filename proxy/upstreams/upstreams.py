@@ -21,6 +21,7 @@ from sluice.proxy.upstreams.addressing import Addressed, Addressing
 from sluice.proxy.upstreams.answers import RoutedAnswer, hold
 from sluice.proxy.upstreams.limits import HttpLimits
 from sluice.proxy.upstreams.listing import list_models
+from sluice.proxy.upstreams.managed import NOTICED_S, BackendStatus, explained, may_be_down
 from sluice.proxy.upstreams.member import Member, make_member
 from sluice.proxy.upstreams.metrics import UpstreamMetrics
 from sluice.proxy.upstreams.models import Routing
@@ -35,7 +36,7 @@ from sluice.proxy.upstreams.retries import (
     retry_wait_s,
     speaks_against_upstream,
 )
-from sluice.proxy.upstreams.settings import UpstreamSettings
+from sluice.proxy.upstreams.settings import DEFAULT_UPSTREAM, UpstreamSettings
 from sluice.proxy.upstreams.types import Answer, Target, Translator
 from sluice.proxy.wire import Outgoing, WireName
 
@@ -66,6 +67,7 @@ class Upstreams:
         translator: puts requests into formats that an upstream speaks; None sends them as they came.
         metrics: counts what was sent again.
         placements: where conversations were sent, shared with other proxies; None: there are none.
+        backend: what is known of the backend that this proxy runs as its default upstream; None: it runs none.
         draw: random numbers in [0, 1).
     """
 
@@ -79,6 +81,7 @@ class Upstreams:
         translator: Translator | None = None,
         metrics: UpstreamMetrics | None = None,
         placements: Placements | None = None,
+        backend: BackendStatus | None = None,
         draw: Callable[[], float] = random.random,
     ) -> None:
         self._policy = policy = policy or Policy()
@@ -88,6 +91,7 @@ class Upstreams:
         self._metrics = metrics or UpstreamMetrics()
         self._draw = draw
         self._placements = placements
+        self._backend = backend
         self._upstreams = {
             settings.name: make_member(settings, limits or HttpLimits(), policy, cache_ttl_s, placements)
             for settings in upstreams
@@ -149,7 +153,7 @@ class Upstreams:
             The answer, its body not yet read. Where none serves the request, the first refusal.
 
         Raises:
-            UpstreamError: no upstream answered; the first one's.
+            UpstreamError: no upstream answered; the first one's (BackendDownError, where it is our own backend).
             ForeignCredentialError: the credential belongs elsewhere.
         """
         primary = self._upstreams[target.name]
@@ -162,7 +166,7 @@ class Upstreams:
                 outcome.answer.close()
         if chosen.answer is None:
             assert chosen.error is not None
-            raise chosen.error
+            raise await self._explained(chosen.upstream.target.name, chosen.error)
         answer = chosen.answer
         if (spoken := chosen.request.translated_to) is not None:
             assert self._translator is not None
@@ -197,7 +201,10 @@ class Upstreams:
         upstream = self._upstreams[name]
         health = upstream.settings.known.health
         path = health if health is not None else upstream.settings.known.base + "/models"
-        await upstream.http.ping(path, must_be_ok=health is not None)
+        try:
+            await upstream.http.ping(path, must_be_ok=health is not None)
+        except UpstreamError as error:
+            raise await self._explained(name, error) from None
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -265,6 +272,13 @@ class Upstreams:
             self._metrics.retried(upstream.target.name, reason)
             await asyncio.sleep(wait_s)
             num_retries += 1
+
+    async def _explained(self, name: str, error: UpstreamError) -> UpstreamError:
+        """The error, or what more is known of it where that upstream is the backend that we run."""
+        if self._backend is None or name != DEFAULT_UPSTREAM or not may_be_down(error):
+            return error
+        await asyncio.sleep(NOTICED_S)
+        return explained(error, self._backend.kind, self._backend.read(), time.time())
 
     def _wait_s(self, num_retries: int, headers: Sequence[Header] = ()) -> float | None:
         asked_s = asked_wait_s(headers, time.time())

@@ -91,7 +91,8 @@ class HTTPChatModel:
             AttributeError,
             RecursionError,
         ) as error:
-            raise BackendError(f"{self._url} gave no usable answer: {error!r}") from error
+            said = str(error) if isinstance(error, aiohttp.ClientError) else repr(error)
+            raise BackendError(f"{self._url} gave no usable answer: {said}") from error
 
     async def aclose(self) -> None:
         """Close the connections."""

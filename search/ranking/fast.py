@@ -19,6 +19,7 @@ from sluice.search.ranking.pieces import Pieces, add_chunk_standing, cut_pieces
 from sluice.search.ranking.question import Question, parse_question
 from sluice.search.ranking.rankers import Rankers
 from sluice.search.ranking.spans import NUM_POINTED, Span, enclosing_definition, select_spans
+from sluice.search.settings import MIN_BUDGET_TOKENS
 from sluice.search.types import SearchResult
 
 NUM_CHUNKS_CUT = 24
@@ -26,7 +27,6 @@ NUM_CHUNKS_CUT = 24
 TOKENS_PER_CHUNK = 80
 """A larger budget has one more chunk looked at for so many tokens."""
 MAX_FILES_READ = 16
-MIN_BUDGET_TOKENS = 32
 MAX_REASON_WORDS = 5
 DENSE_FILE_WEIGHT = 2.0
 """What a cosine of 1 adds to a file's score, where there are vectors; set by hand."""

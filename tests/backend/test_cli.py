@@ -45,6 +45,8 @@ def test_a_port_that_is_taken_while_the_model_loads_is_named(
         (["--port", "70000"], "70000"),
         (["--dtype", "int3"], "'int3'"),
         (["--model", "/nowhere"], "cannot load model '/nowhere': there is no such folder"),
+        (["--model", __file__], "it is a file; of files, only *.gguf are models"),
+        (["--kv-cache-gib", "0"], "0.0 is not in the range x>0"),
     ],
 )
 def test_bad_flags_are_named(arguments: list[str], says: str) -> None:
@@ -57,7 +59,8 @@ def test_a_cache_that_holds_too_little_says_so(tiny_folder: Path) -> None:
     arguments = ["serve", "--port", "0", "--model", str(tiny_folder), "--kv-cache-gib", "0.000001"]
     result = CliRunner().invoke(engine, arguments)
     assert result.exit_code == 1
-    assert "holds only" in result.output
+    assert "hold only" in result.output
+    assert "--kv-cache-gib" in result.output
 
 
 def test_the_cache_follows_the_platform(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

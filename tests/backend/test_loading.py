@@ -31,7 +31,7 @@ def test_a_full_steps_activations_are_kept_free_on_a_gpu() -> None:
 
 
 def test_settings_that_cannot_be_served_say_so(tiny_folder: Path) -> None:
-    with pytest.raises(BackendError, match="holds only 0 tokens"):
+    with pytest.raises(BackendError, match="hold only 0 tokens"):
         make(tiny_folder, EngineConfig(kv_memory_bytes=100))
     if not torch.cuda.is_available():
         with pytest.raises(BackendError, match="'cuda'"):

@@ -66,3 +66,9 @@ def test_without_a_scorer_it_says_what_can_be_done(monkeypatch: pytest.MonkeyPat
     assert done.exit_code == 1
     assert "no numpy; --mode safe needs no scorer" in done.output
     assert CliRunner().invoke(compact, ["--mode", "safe"], input=LOG).exit_code == 0
+
+
+def test_an_empty_text_has_no_lines() -> None:
+    done = CliRunner().invoke(compact, [], input=b"")
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert done.stderr == "0 of 0 lines, 100% of the characters\n"

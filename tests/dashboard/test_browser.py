@@ -92,8 +92,11 @@ class Tab:
         self.driver.find_element("css selector", selector).click()
 
     def press(self, *keys: str) -> None:
+        """Press keys as a user does, wherever the focus is: an element that has it may be drawn anew meanwhile."""
+        from selenium.webdriver.common.action_chains import ActionChains
+
         for key in keys:
-            self.driver.switch_to.active_element.send_keys(key)
+            ActionChains(self.driver).send_keys(key).perform()
 
     @property
     def complaints(self) -> list[str]:

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 from click.testing import CliRunner
 
@@ -83,7 +87,7 @@ def test_over_http(tmp_path: Path) -> None:
     [
         (["--policy", "nonsense"], "no policy is named 'nonsense'"),
         (["--policy", "random-equal"], "needs one of ours beside it"),
-        (["--agent", "nobody"], "no conversation is selected"),
+        (["--agent", "nobody"], "no conversation of agent 'nobody'"),
         (["none.jsonl"], "none.jsonl: No such file"),
         (["--http", "--url", "http://127.0.0.1:1"], "give one of them"),
         (["--url", "http://127.0.0.1:1"], "needs --recorder-port"),
@@ -97,6 +101,30 @@ def test_bad_input_is_named(arguments: list[str], problem: str) -> None:
     assert result.exit_code in (1, 2)
     assert problem in result.output
     assert "Traceback" not in result.output
+
+
+def test_a_file_without_a_conversation_is_named(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.jsonl"
+    empty.touch()
+    assert f"no conversation in {empty}" in invoke(str(empty), code=1)
+
+
+def test_an_interruption_is_told_once(tmp_path: Path) -> None:
+    """Workers, which an interrupt from the terminal reaches as well, say nothing of their own."""
+    many = tmp_path / "many.jsonl"
+    many.write_text(trace_file("opencode").read_text() * 400)
+    command = [sys.executable, "-c", "from sluice.proxy.cli import main; main()", "eval", "replay", str(many)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        while len(psutil.Process(process.pid).children()) < 2:  # the resource tracker, and a worker
+            assert process.poll() is None
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "Traceback" not in said
+    assert said.endswith("Aborted!\n")
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])

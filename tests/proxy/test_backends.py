@@ -94,7 +94,7 @@ def test_a_start_that_fails_says_why(
     assert "Traceback" not in done.stderr
 
 
-def test_a_backend_that_ends_for_good_is_said(config: Path) -> None:
+def test_a_backend_that_is_given_up_is_said(config: Path) -> None:
     config.write_text(config.read_text().replace("[vllm]\n", "[vllm]\nmax_restarts = 0\n"))
     arguments = ["--backend", "vllm", "--model", "some/model", "--config", str(config)]
     with subprocess.Popen([*COMMAND, *arguments], stderr=subprocess.PIPE, text=True) as process:
@@ -102,10 +102,18 @@ def test_a_backend_that_ends_for_good_is_said(config: Path) -> None:
         for line in process.stderr:
             if "sluice listens on " in line:
                 break
+        url = line.split("sluice listens on ")[1].split()[0]
         os.kill(pids(config)[0], signal.SIGKILL)
-        said = next(line for line in process.stderr if "backend_ended" in line)
+        said = next(line for line in process.stderr if "backend_given_up" in line)
+        body = {"model": "some/model", "messages": [{"role": "user", "content": "hi"}]}
+        answer = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60, trust_env=False)
+        health = httpx.get(f"{url}/healthz", timeout=60, trust_env=False)
         process.send_signal(signal.SIGTERM)
         process.stderr.read()
     assert "backend=vllm" in said
     assert "given up" in said
-    assert "502 until sluice serve is started again" in said
+    assert "503 until sluice serve is started again" in said
+    assert answer.status_code == 503
+    assert "retry-after" not in answer.headers
+    assert "the vllm backend ended too often and was given up" in answer.json()["error"]["message"]
+    assert health.json() == {"status": "ok", "backend": "given up"}

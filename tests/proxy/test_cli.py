@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -64,6 +65,23 @@ def test_an_unknown_command_is_named() -> None:
     outcome = CliRunner().invoke(main, ["fly"])
     assert outcome.exit_code == 2
     assert "'fly'" in outcome.output
+    assert "Did you mean" not in outcome.output
+    assert "No such command 'serv'. Did you mean 'serve'?" in CliRunner().invoke(main, ["serv"]).output
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "says"),
+    [
+        ("completion bash > /dev/full", 1, "Error: cannot write: No space left on device\n"),
+        ("compact <&-", 0, "0 of 0 lines, 100% of the characters\n"),
+        ("completion bash >&-", 0, ""),
+        ("completion bash >&- 2>&-", 0, ""),
+    ],
+)
+def test_streams_that_are_closed_or_full_are_no_fault_of_ours(line: str, status: int, says: str) -> None:
+    command = [sys.executable, "-c", "from sluice.proxy.cli import main; main()"]
+    done = subprocess.run(["sh", "-c", f"{shlex.join(command)} {line}"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (status, "", says)
 
 
 def test_a_command_whose_extra_is_missing_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,6 +195,19 @@ def test_a_bad_setting_stops_the_start() -> None:
     assert done.returncode == 1
     assert "read_timeout_s: 'never'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--port", "70000"], "bad value for port: 70000"),
+        (["--", "--seed", "7"], "backend_args = '--seed 7' (what stands behind --) goes to vLLM, and backend = 'none'"),
+    ],
+)
+def test_a_bad_command_line_ends_with_2(arguments: list[str], says: str) -> None:
+    done = run_serve("--upstream", "http://127.0.0.1:9", *arguments)
+    assert done.returncode == 2
+    assert says in done.stderr
 
 
 def test_several_workers_need_redis() -> None:

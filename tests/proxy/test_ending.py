@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import httpx
@@ -18,9 +18,23 @@ PATIENCE_S = 60.0
 BODY = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": True}
 
 
-async def url_of(process: subprocess.Popen[str]) -> str:
+@pytest.fixture(autouse=True)
+def hears_hangups() -> Iterator[None]:
+    """What is started under `nohup` is deaf to them, and so are its children."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+async def line_of(process: subprocess.Popen[str]) -> str:
+    """What it says next."""
     assert process.stderr is not None
-    line = await asyncio.to_thread(process.stderr.readline)
+    async with asyncio.timeout(PATIENCE_S):
+        return await asyncio.to_thread(process.stderr.readline)
+
+
+async def url_of(process: subprocess.Popen[str]) -> str:
+    line = await line_of(process)
     return "http://" + line.split("http://", 1)[1].split(" ")[0]
 
 
@@ -58,8 +72,7 @@ async def test_an_answer_in_progress_comes_to_its_end(upstream: ScriptedUpstream
     try:
         async with streaming(process) as parts:
             process.send_signal(number)
-            assert process.stderr is not None
-            assert "get 30 s" in await asyncio.to_thread(process.stderr.readline)
+            assert "get 30 s" in await line_of(process)
             has_been_told.set()
             assert b"".join([part async for part in parts]).endswith(DONE)
         assert await ended(process) == (0, "")
@@ -78,8 +91,7 @@ async def test_told_twice_it_ends_at_once_and_complains_of_nothing(upstream: Scr
     try:
         async with streaming(process) as parts:
             process.send_signal(signal.SIGINT)
-            assert process.stderr is not None
-            assert "told again, it ends at once" in await asyncio.to_thread(process.stderr.readline)
+            assert "told again, it ends at once" in await line_of(process)
             process.send_signal(signal.SIGINT)
             with pytest.raises(httpx.HTTPError):
                 await anext(parts)

@@ -49,8 +49,10 @@ def test_programs_get_one_line_of_json(root):
     ("arguments", "says"),
     [
         (["", "--no-cache"], "no word"),
-        (["retry", "--no-cache", "--budget", "1"], "budget_tokens = 1"),
-        (["retry", "--no-cache", "--mode", "deep"], "needs a model"),
+        (["retry", "--no-cache", "--budget", "1"], "1 is not in the range 32<=x<=32000"),
+        (["retry", "--no-cache", "--max-results", "0"], "0 is not in the range x>=1"),
+        (["retry", "--no-cache", "--mode", "deep"], "needs --deep-url and --deep-model"),
+        (["retry", "--deep-url", "nonsense"], "'nonsense' is no http:// or https:// URL"),
         (["retry", "--repo", "/nowhere/at/all"], "does not exist"),
     ],
 )

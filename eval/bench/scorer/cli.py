@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sluice.eval.new_file import NewFile
+
 if TYPE_CHECKING:
     import torch
 
@@ -66,7 +68,7 @@ class _Report:
     multiple=True,
     help="Recorded conversations for the features; those that come along are short.",
 )
-@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write all values there.")
+@click.option("--json", "json_file", type=NewFile(), help="Write all values there.")
 def scorer(
     device: str,
     models: Sequence[str],
@@ -86,18 +88,20 @@ def scorer(
     Networks have random weights: speed does not depend on their values.
     """
     report = _Report()
-    if with_features:
-        _features(report, traces)
     try:
         import torch
 
         from sluice.eval.bench.scorer import shapes
     except ModuleNotFoundError as error:
         raise click.ClickException(f"{error.name} is not installed; run: pip install 'sluicegate[scorer]'") from None
+    if models and not any(text.lower() in name.lower() for name in shapes.NAMES for text in models):
+        raise click.BadParameter(f"{', '.join(models)}: known are {', '.join(shapes.NAMES)}", param_hint="--model")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
         raise click.ClickException("--device cuda: torch sees no GPU")
+    if with_features:
+        _features(report, traces)
     on = torch.device(device)
     name = torch.cuda.get_device_name(on) if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     report.say(f"\n{name}, torch {torch.__version__}, random weights; bounds: multiplications and additions over the")

@@ -81,6 +81,9 @@ def test_only_what_was_made_here_is_removed(folder: Path, tmp_path: Path) -> Non
     assert CliRunner().invoke(backend, ["uninstall", "vllm", "--env-dir", str(made)]).exit_code == 0
     assert not made.exists()
     assert remove(tmp_path / "nothing") == tmp_path / "nothing"
+    again = CliRunner().invoke(backend, ["uninstall", "vllm", "--env-dir", str(made)])
+    assert (again.exit_code, again.stdout) == (0, "")
+    assert "there is nothing to remove" in again.stderr
 
 
 def test_a_folder_with_anything_in_it_is_not_made_ours(tmp_path: Path) -> None:

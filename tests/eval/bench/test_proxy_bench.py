@@ -53,3 +53,17 @@ def test_workloads_differ_in_name_and_measure_something(num: int) -> None:
     workloads = list(standard(num, "x"))
     assert len({workload.name for workload in workloads}) == len(workloads)
     assert all(len(workload.bodies) > workload.num_warm for workload in workloads)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--workload", "none"], "'turn at 100 messages'"),
+        (["--json", "none/out.json"], "there is no folder"),
+        (["--url", "a=b"], "'a=b' is not of the form NAME=URL"),
+    ],
+)
+def test_what_would_come_to_nothing_is_refused_before_the_work(arguments: list[str], says: str) -> None:
+    result = CliRunner().invoke(proxy, arguments)
+    assert result.exit_code == 2
+    assert says in result.output

@@ -132,7 +132,7 @@ def test_weights_and_seeds_are_tried_side_by_side(tmp_path: Path) -> None:
         (["--weight", "pull=much"], "'pull=much': give numbers"),
         (["--replicas", "0"], "give numbers from 1 to 1000"),
         (["--replicas", "x"], "give numbers from 1 to 1000"),
-        (["--router", "magic"], "unknown router 'magic'; known are round robin"),
+        (["--router", "magic"], "unknown router 'magic'; known are 'round robin', 'least loaded'"),
         (["nowhere.jsonl"], "nowhere.jsonl"),
     ],
 )

@@ -29,6 +29,7 @@ from sluice.eval.scorer.corpus import Corpus, concatenated, read_corpus, write_c
 from sluice.eval.scorer.device import DeviceCorpus, length_batches
 from sluice.eval.scorer.fit import Plan, fit, score
 from sluice.eval.scorer.frontier import frontier
+from sluice.eval.scorer.learning_curve import learning_curve
 from sluice.eval.scorer.prepare import prepare
 from sluice.eval.scorer.splits import left_out, repository_of
 from sluice.eval.scorer.train_neural import line_weights, ready, train_neural
@@ -267,3 +268,10 @@ def test_from_conversations_to_a_scorer(
     policies = json.loads(out.read_text().splitlines()[0])["policies"]
     assert set(policies) == {"untouched", "features 0.001/0.001", "combined 0.001/0.001"}
     assert policies["combined 0.001/0.001"]["cost"] <= policies["untouched"]["cost"]
+
+    done = CliRunner().invoke(learning_curve, [*common[:-2], "--base", base.name])
+    assert done.exit_code == 1
+    assert "logits of two folds" in done.output, "the conversations are of one repository"
+    done = CliRunner().invoke(learning_curve, [*stems, "--prepared", str(prepared), "--base", base.name])
+    assert done.exit_code == 2
+    assert "--runs and --base go together" in done.output

@@ -216,3 +216,14 @@ def test_training_gives_rankers_that_score(repository, tmp_path):
     copy = learned_rankers(tmp_path / "copy.npz")
     rows = examples[0].file_rows
     assert copy.file.score(rows).tolist() == shipped.file.score(rows).tolist()
+
+
+def test_what_is_no_history_is_named(tmp_path):
+    done = CliRunner().invoke(train_command, [str(tmp_path), "--out", str(tmp_path / "rankers")])
+    assert done.exit_code == 1
+    assert f"{tmp_path}: fatal: not a git repository" in done.output
+
+
+def test_a_question_that_lacks_a_field_is_told_which(tmp_path):
+    with pytest.raises(ValueError, match=r"q\.jsonl:1 is no question: it has no field 'kind'"):
+        read_queries(questions(tmp_path / "q.jsonl", [{"id": "1"}]))

@@ -126,7 +126,7 @@ def test_the_command_adds_lists_and_removes(tmp_path: Path, redis_url: str, plac
     listed = run.invoke(keys, [*where, "list"])
     assert listed.output == f"{key_id}  ann  requests_per_minute=5  tokens_per_day=1000\n"
     assert run.invoke(keys, [*where, "remove", key_id]).exit_code == 0
-    assert run.invoke(keys, [*where, "list"]).output == ""
+    assert run.invoke(keys, [*where, "list"]).output == "there are no keys there\n"
     gone = run.invoke(keys, [*where, "remove", key_id])
     assert (gone.exit_code, key_id in gone.output) == (1, True)
 

@@ -37,8 +37,16 @@ async def test_before_the_first_request_it_says_what_to_do(upstream: ScriptedUps
 async def test_who_is_not_let_in_is_told_why(upstream: ScriptedUpstream, tmp_path: Path) -> None:
     async with proxy(upstream.url, keys_file=tmp_path / "keys.json") as client:
         shown = await run("--url", str(client.base_url))
-    assert shown.exit_code == 1
-    assert "--key" in shown.output
+        wrong = await run("--url", str(client.base_url), "--key", "nonsense")
+    assert shown.exit_code == wrong.exit_code == 1
+    assert "asks for a key: give one of its own with --key" in shown.output
+    assert "does not know the key" in wrong.output
+
+
+async def test_what_is_no_url_is_refused() -> None:
+    refused = await run("--url", "nonsense")
+    assert refused.exit_code == 2
+    assert "'nonsense' is no http:// or https:// URL" in refused.output
 
 
 async def test_no_proxy_at_all(upstream: ScriptedUpstream) -> None:

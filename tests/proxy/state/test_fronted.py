@@ -67,7 +67,7 @@ async def test_what_could_not_be_written_is_written_when_redis_is_back(redis_ser
         return await other.get_many([b"a"]) == [b"1"] and bool(await other.find_originals(b"t", "7f3a"))
 
     await eventually(written)
-    assert store.num_pending == 0
+    await eventually(lambda: _is_done(store))
     await store.aclose()
     await other.aclose()
 
@@ -218,6 +218,6 @@ async def test_a_full_redis_is_written_to_when_it_has_room(redis_server: RedisSe
         return await other.get_many([b"b"]) == [b"2"]
 
     await eventually(written)
-    assert store.num_pending == 0
+    await eventually(lambda: _is_done(store))
     await store.aclose()
     await other.aclose()
