@@ -144,7 +144,9 @@ def shipped_scorer() -> Scorer | None:
     """The shipped scorer, loaded once in a process; None, which is logged, where it cannot be loaded.
 
     Features alone, also where a network scores conversations: it reads what was said before a result, which a text by
-    itself does not have, and whoever shortens a long one would take the agents' place in its queue.
+    itself does not have; whoever shortens a long one would take the agents' place in its queue; and as nothing is
+    frozen here, the same text would come back otherwise whenever the network is busier, as its deadline bounds what
+    it scores.
     """
     try:
         return load_default()

@@ -100,10 +100,12 @@ class RedisServer:
 
     def command(self, *words: str) -> bytes:
         """Send one command; the start of its reply, as it stands on the wire."""
+        return self.send(*(word.encode() for word in words))
+
+    def send(self, *words: bytes) -> bytes:
+        """The same, of bytes."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
-            connection.sendall(
-                b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(w.encode()), w.encode()) for w in words)
-            )
+            connection.sendall(b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(w), w) for w in words))
             return connection.recv(65536)
 
 

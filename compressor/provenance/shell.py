@@ -79,10 +79,10 @@ def read_command(command: str) -> Provenance:
 
 
 def _less_here_documents(command: str) -> str:
-    """A command with a space in place of each here-document; one that does not end stays.
+    """A command less its here-documents, with a space for each `<<EOF`; what stands behind that on its line stays.
 
-    Looks for no end twice, so that a long program full of `<<` that was cut off costs its length and not the square
-    of it.
+    One that does not end stays, too. Looks for no end twice, so that a long program full of `<<` that was cut off costs
+    its length and not the square of it.
     """
     if "<<" not in command:
         return command
@@ -93,16 +93,26 @@ def _less_here_documents(command: str) -> str:
         start += len(line) + 1
     parts: list[str] = []
     done = 0
+    # Where the line ends that opened the last ones, and where the last of these does.
+    line_end = documents_end = 0
     for opened in _HERE_DOCUMENT.finditer(command):
+        if line_end <= opened.start() < documents_end:
+            continue
+        if opened.start() >= documents_end:
+            parts.append(command[done:line_end])
+            done = documents_end
+            newline = command.find("\n", opened.end())
+            line_end = documents_end = newline if newline >= 0 else len(command)
         ends = lines.get(opened[2], [])
-        at = bisect_left(ends, (opened.end(), 0))
-        if opened.start() < done or at == len(ends):
+        at = bisect_left(ends, (documents_end, 0))
+        if at == len(ends):
             continue
         parts += (command[done : opened.start()], " ")
+        done = opened.end()
         blank = _BLANK_LINES.match(command, ends[at][1])
         assert blank is not None, "a line ends there"
-        done = blank.end()
-    return "".join([*parts, command[done:]])
+        documents_end = blank.end()
+    return "".join([*parts, command[done:line_end], command[documents_end:]])
 
 
 def _simple_commands(command: str) -> list[tuple[list[str], list[str]]]:
@@ -142,9 +152,14 @@ def _simple_commands(command: str) -> list[tuple[list[str], list[str]]]:
 
 
 def _main_stage(stages: Sequence[list[str]]) -> list[str]:
-    """The stage whose output the pipeline shows: the first, or a `grep` or `sed` that reads what `cat` or `nl` gave."""
+    """The stage whose output the pipeline shows: the first, or a `grep` or `sed` that reads what `cat` or `nl` gave.
+
+    Where `cat` gives a here-document, the `tee` that writes it.
+    """
     first = stages[0]
     head = _unwrap(first)[:1]
+    if head == ["cat"] and len(_unwrap(first)) == 1:
+        return next((stage for stage in stages[1:] if _unwrap(stage)[:1] == ["tee"]), first)
     if head and head[0] in {"cat", "nl"} and len(stages) > 1:
         second = _unwrap(stages[1])
         if second[:1] and second[0] in _SEARCHERS:

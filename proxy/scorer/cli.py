@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from pathlib import Path
 
 import click
 
 READY_LINE = "scorer listens at "
 """What is printed before the URL, once requests are answered; the model may still be loading."""
+_POLL_S = 0.01
 
 
 @click.group()
@@ -32,7 +34,8 @@ def scorer() -> None:
 def serve(host: str, port: int, model: Path | None, device: str, allow_public: bool, log_level: str) -> None:
     """Serve scores to proxies whose setting `scorer` is this one's URL.
 
-    It gets token ids and gives numbers, and keeps neither. Until its model is loaded it says so at once.
+    It gets token ids and gives numbers, and keeps neither. Until its model is loaded it says so at once; where that
+    cannot be loaded, it ends.
     """
     from importlib.util import find_spec
 
@@ -55,6 +58,11 @@ def serve(host: str, port: int, model: Path | None, device: str, allow_public: b
 
     if find_spec("torch") is None:
         raise _not_installed("torch")
+    if device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():  # it would serve, and never be ready
+            raise click.ClickException("--device cuda: torch sees no GPU")
     try:
         folder = model or default_folder()
         read_card(folder)
@@ -66,13 +74,28 @@ def serve(host: str, port: int, model: Path | None, device: str, allow_public: b
         if not (is_loopback(address) or allow_public):
             raise click.ClickException(f"--host {host} lets other machines connect: say --allow-public if they may")
         set_up_logging(log_level)
-        batcher = Batcher(lambda: load_model(folder, device=device, folders=folders_for(folder)))  # type: ignore[arg-type]
+        failures: list[Exception] = []
+
+        def end(error: Exception) -> None:
+            """End the server, on another thread than its own: without a model it is of no use to anybody."""
+            failures.append(error)
+            while not server.started:  # told before, it would leave its start half done
+                time.sleep(_POLL_S)
+            server.should_exit = True
+
+        batcher = Batcher(
+            lambda: load_model(folder, device=device, folders=folders_for(folder)),  # type: ignore[arg-type]
+            on_failed=end,
+        )
         click.echo(f"{READY_LINE}http://{authority(address, listener.getsockname()[1])}", err=True)
         config = uvicorn.Config(
             ScorerApp(batcher, address), http="httptools", ws="none", log_config=None, access_log=False, lifespan="on"
         )
+        server = uvicorn.Server(config)
         with contextlib.suppress(KeyboardInterrupt):  # told to end, and it has
-            uvicorn.Server(config).run(sockets=[listener])
+            server.run(sockets=[listener])
+    for failure in failures:
+        raise click.ClickException(f"the model in {folder} cannot be used: {str(failure) or type(failure).__name__}")
 
 
 @scorer.command()

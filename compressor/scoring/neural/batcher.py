@@ -61,6 +61,7 @@ class Batcher:
     Args:
         load: loads the model, on the thread that will use it; what it raises is logged, and nothing is scored then.
         limits: see `BatchLimits`.
+        on_failed: called on that thread with what `load` raised.
         clock: seconds, monotonic.
     """
 
@@ -69,9 +70,11 @@ class Batcher:
         load: Callable[[], LineModel],
         *,
         limits: BatchLimits | None = None,
+        on_failed: Callable[[Exception], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._load = load
+        self._on_failed = on_failed
         self._limits = limits or BatchLimits()
         self._clock = clock
         self._jobs: list[_Job] = []
@@ -153,6 +156,7 @@ class Batcher:
             logger.exception("the line scorer's model cannot be used; lines are scored by their features: %s", error)
             with self._changed:
                 self._why_not = Fallback.DOWN
+            self._on_failed(error)
             return
         logger.info(
             "line scorer %s %s is ready: %.0f tokens/s",

@@ -93,6 +93,39 @@ def test_here_documents_are_no_part_of_the_command() -> None:
     assert read_command("echo $((1 << bits)) > a.txt\nb").edited_paths == ("a.txt",), "nothing ends it"
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "cat <<'EOF' > a.py\nx = 1\nEOF",
+        "cat <<EOF >a.py\nx = 1\nEOF\n",
+        "cat <<-'EOF' > a.py\n\tx = 1\n\tEOF",
+        "cat > a.py <<'EOF'\nx = 1\nEOF",
+        "tee a.py <<'EOF'\nx = 1\nEOF",
+        "tee a.py <<'EOF' > /dev/null\nx = 1\nEOF",
+        "cat <<'EOF' | tee a.py\nx = 1\nEOF",
+        "cat <<'EOF' | sudo tee -a a.py > /dev/null\nx = 1\nEOF",
+        "cd . && cat <<'EOF' > a.py\nrm b.py > c.py\nEOF",
+    ],
+)
+def test_a_here_document_that_is_written_to_a_file_is_an_edit(command: str) -> None:
+    found = read_command(command)
+    assert (found.kind, found.path, found.edited_paths) == (Kind.EDIT, "a.py", ("a.py",))
+
+
+def test_what_stands_behind_a_here_document_on_its_line_is_part_of_the_command() -> None:
+    both = read_command("cat <<A > a.py; cat <<B > b.py\n1 <<A\nA\n2\nB\nrm c.py")
+    assert both.edited_paths == ("a.py", "b.py", "c.py")
+    assert read_command("cat <<'EOF' > a.py && cat b.py\nx\nEOF") == Provenance(
+        Kind.READ,
+        path="b.py",
+        first_line=1,
+        command="cat <<'EOF' > a.py && cat b.py\nx\nEOF",
+        edited_paths=("a.py",),
+    )
+    assert read_command("cat <<A > a.py <<B\nA\nB is said\nB").edited_paths == ("a.py",)
+    assert read_command("cat a.py | tee b.py").kind is Kind.READ, "no here-document"
+
+
 @pytest.mark.parametrize("cut_off", ["cout << endl;\n", "\n"])
 def test_a_here_document_that_was_cut_off_is_read_once(cut_off: str) -> None:
     assert read_command("cat > a.cpp <<EOF\n" + cut_off * 20_000).edited_paths == ("a.cpp",)

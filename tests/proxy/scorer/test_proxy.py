@@ -170,6 +170,17 @@ def test_a_scorer_without_a_model_says_what_is_wrong(tmp_path: Path) -> None:
     assert "card.json" in done.stderr
 
 
+@pytest.mark.engine
+def test_a_scorer_whose_model_cannot_be_loaded_ends_and_says_why(tmp_path: Path) -> None:
+    folder = write_processor(tmp_path)  # a card, and no weights behind it
+    command = [sys.executable, "-m", "sluice.proxy.scorer.cli", "serve", "--port", "0", "--device", "cpu"]
+    done = subprocess.run([*command, "--model", str(folder)], capture_output=True, text=True, timeout=LONG_S)
+    assert done.returncode == 1
+    assert "scorer listens at" in done.stderr
+    assert f"Error: the model in {folder} cannot be used: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("value", ["nueral", "http://", "http://host/path", "ftp://host", "vllm+nonsense"])
 def test_a_scorer_that_is_none_is_named(value: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=re.escape(repr(value))):
