@@ -161,6 +161,8 @@ def _rewritten(
         return conversation
     fork = turn.forked()
     after, epoch = rewrite(fork, planned.start, verdicts, judge, settings)
+    if not epoch:  # all reads as before: nothing is paid for, and nothing is to be announced
+        return after
 
     def begin() -> None:
         turn.rewrite, turn.begun = planned, epoch

@@ -18,11 +18,11 @@ from sluice.compressor.conversation import Conversation
 from sluice.compressor.cutoff import Cutoff
 from sluice.compressor.dialects.base import Dialect
 from sluice.compressor.errors import AmbiguousRecallError, StateError, TooManyPinsError, UnknownRecallError
+from sluice.compressor.held import Held
 from sluice.compressor.judge import Judge, KeepAll
 from sluice.compressor.judges import Judges
 from sluice.compressor.ledger import Rendition
 from sluice.compressor.lookup import Lookup
-from sluice.compressor.lru import LRU
 from sluice.compressor.outcome import forwarded, trail_of
 from sluice.compressor.pins import Pin
 from sluice.compressor.profiles import PROFILES, Profile
@@ -70,11 +70,7 @@ class Compressor:
         limits = self._settings
         self._records = Records(store, limits.state_timeout_s, limits.max_renditions, on_unreadable)
         self._lookup = Lookup(self._records, clock, has_pins=self._settings.max_pins > 0)
-        self._conversations: LRU[tuple[Judge, bytes], Conversation] = LRU(
-            self._settings.max_conversation_bytes, Conversation.num_bytes
-        )
-        self._late: dict[tuple[Judge, bytes], asyncio.Task[Conversation | None]] = {}
-        """States that are still made though their requests have gone out, by what they will be states of."""
+        self._held = Held(self._settings)
         self._judges = Judges(self._settings, scorer, judges or {})
 
     async def compress(
@@ -140,8 +136,7 @@ class Compressor:
             written = await self._records.freeze(turn, tenant)
             is_settled &= written is Written.OURS
             if written is Written.THEIRS:
-                self._late.pop((judge, turn.hashes[-1]), None)
-                self._conversations.pop((judge, turn.hashes[-1]))
+                self._held.drop((judge, turn.hashes[-1]))
         elif is_refused and max_tokens is not None and not turn.is_holdout:
             turn = await self._shed(turn, self._judges.of(mode), tenant, profile)
             is_settled = False
@@ -238,7 +233,7 @@ class Compressor:
         work: asyncio.Task[Conversation | None] | None = None
         try:
             async with asyncio.timeout(self._settings.decide_timeout_s):
-                conversation = await self._held(turn, judge)
+                conversation = await self._held.take(turn, judge)
                 turn_judge = judge.for_turn()
                 num_bytes = sum(len(raw) for raws in turn.raws[conversation.num_messages :] for raw in raws)
                 if num_bytes > self._settings.max_inline_bytes or not isinstance(judge, KeepAll):
@@ -254,40 +249,14 @@ class Compressor:
             turn.bypass = "timeout"
             leave_rest(turn, profile)
             if work is not None:
-                self._late[key] = work
-                work.add_done_callback(lambda done: self._take_late(key, done))
+                self._held.put_late(key, work)
             return turn
         except BaseException:  # the client has gone: what is still decided is nobody's
             cutoff.come(lambda: None)
             raise
         if grown is not None:
-            self._conversations.put(key, grown)
+            self._held.put(key, grown)
         return fork
-
-    async def _held(self, turn: Turn, judge: Judge) -> Conversation:
-        """The state that a turn goes on from: the newest that is held, else an empty one.
-
-        It is taken out while it grows: a request beside this one on the same conversation builds its own. One that is
-        late is waited for, as to build it anew would take longer, and make others late.
-        """
-        for index in range(turn.num_old, 0, -1):
-            key = (judge, turn.hashes[index - 1])
-            if (late := self._late.get(key)) is not None:
-                await asyncio.wait([late])
-            if (held := self._conversations.pop(key)) is not None:
-                return held
-            record = turn.records[index - 1]
-            if record is not None and record.epoch:
-                break  # what was held before an epoch shows what is no longer forwarded
-        return judge.new_conversation(self._settings)
-
-    def _take_late(self, key: tuple[Judge, bytes], work: asyncio.Task[Conversation | None]) -> None:
-        """Keep the state that a late decision came to: it followed what was forwarded."""
-        if self._late.get(key) is not work:
-            return  # what was forwarded is another worker's
-        del self._late[key]
-        if not work.cancelled() and (conversation := work.result()) is not None:
-            self._conversations.put(key, conversation)
 
     async def _reattach(self, turn: Turn, session: bytes, tenant: bytes) -> None:
         """Keep what the user says, and have it stand behind a summary that begins a new history."""
@@ -320,6 +289,6 @@ class Compressor:
         if epoch is None:
             turn.renditions = turn.in_force()
             return turn
-        self._conversations.pop((judge, turn.hashes[-1]))
+        self._held.drop((judge, turn.hashes[-1]))
         await self._records.freeze_refused(fork, epoch, tenant)
         return fork

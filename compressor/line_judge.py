@@ -142,7 +142,7 @@ class LineJudge:
         return [
             _Scored(
                 segment,
-                _less_failures(segment, losses) if moment is Moment.ARRIVAL else losses,
+                _losses(segment, losses, moment),
                 [(len(text) + 1) / CHARS_PER_TOKEN for text in segment.lines.texts],
                 [not visible for visible in evidence.line_visible[segment.start : segment.stop]],
                 partial(self._structure, segment),
@@ -157,9 +157,15 @@ class LineJudge:
         return found
 
 
-def _less_failures(segment: SegmentEvidence, losses: Sequence[float]) -> Sequence[float]:
-    """What went wrong in a run is not for a model to weigh as long as it is news."""
-    if segment.provenance.kind is not Kind.RUN:
+def _losses(segment: SegmentEvidence, losses: Sequence[float], moment: Moment) -> Sequence[float]:
+    """The scorer's, less what is not for a model to weigh.
+
+    That is how a call ended or where it goes on, where a text says that alone; and what went wrong in a run, as long as
+    it is news.
+    """
+    if segment.provenance.num_head_lines >= len(segment.lines):
+        return [1.0] * len(losses)
+    if moment is not Moment.ARRIVAL or segment.provenance.kind is not Kind.RUN:
         return losses
     return [1.0 if says_failure(text) else loss for text, loss in zip(segment.lines.texts, losses, strict=True)]
 

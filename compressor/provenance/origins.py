@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from sluice.compressor.provenance.calls import read_call
 from sluice.compressor.provenance.frames import is_observation, written_call
-from sluice.compressor.provenance.heads import num_head_lines
+from sluice.compressor.provenance.heads import is_head, num_head_lines
 from sluice.compressor.provenance.types import Kind, Provenance
 from sluice.compressor.types import Message
 
@@ -61,10 +61,11 @@ class Origins:
                 call = self._last_call
             else:
                 continue
-            yield Segment(index, text.text, _of(text.text, call or _UNKNOWN))
+            is_of_its_own = len(message.texts) > 1 and is_head(text.text)
+            yield Segment(index, text.text, _of(text.text, call or _UNKNOWN, is_head=is_of_its_own))
 
 
-def _of(text: str, provenance: Provenance) -> Provenance:
-    if provenance.kind is Kind.READ and (num_lines := num_head_lines(text)):
+def _of(text: str, provenance: Provenance, *, is_head: bool) -> Provenance:
+    if (is_head or provenance.kind is Kind.READ) and (num_lines := num_head_lines(text)):
         return replace(provenance, num_head_lines=num_lines)
     return provenance

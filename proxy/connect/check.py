@@ -66,7 +66,7 @@ def check(origin: str, wire: WireName, model: str | None, environment: Mapping[s
         sent = "refuses the credential in the environment" if headers else "asks for the agent's own credential"
         return Checked(not headers, f"the proxy passes requests on; the upstream {sent} ({answer.status_code})")
     if answer.status_code < 500 and model is None:
-        return Checked(True, f"the proxy passes requests on; no model was asked ({answer.status_code})")
+        return Checked(True, f"the upstream answers through the proxy; no model was asked ({answer.status_code})")
     return Checked(False, f"the proxy answers, the request was not served: {answer.status_code} {_message(answer)}")
 
 

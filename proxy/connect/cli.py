@@ -72,6 +72,8 @@ def _show(agent: Agent, setup: Setup) -> None:
             put(tree, change.keys, change.value)
         click.echo(click.style(f"# {agent.title}: {file}", dim=True))
         click.echo(render(tree, changes[0].form).rstrip("\n"))
+    if setup.changes and setup.steps:
+        click.echo()
     for step in setup.steps:
         click.echo(step)
 
@@ -83,7 +85,7 @@ def _write(agent: Agent, setup: Setup) -> None:
 
     if not setup.changes:
         raise click.ClickException(
-            f"{agent.title} keeps its settings in no file that can be edited: see the steps above"
+            f"nothing was written: {agent.title} has no settings file here that could be edited; do what stands above"
         )
     try:
         files = write(agent.name, setup.changes, Journal.of_user())
@@ -119,5 +121,9 @@ def _undo(agent: str) -> None:
         click.echo(f"sluice connect {agent} --write was not run here: there is nothing to put back", err=True)
     for one in done:
         place = f"{'.'.join(one.entry.keys)} in {one.entry.file}"
-        what = "put back" if one.is_restored else "left as it is now, since it was changed meanwhile"
+        restored = "as it was before" if one.entry.was_there else "taken out"
+        what = restored if one.is_restored else "left as it is now, since it was changed meanwhile"
         click.echo(f"{place}: {what}", err=True)
+    for file in dict.fromkeys(one.entry.file for one in done if one.entry.made_file):
+        if not file.exists():
+            click.echo(f"{file}: removed, since nothing else stood in it", err=True)

@@ -31,16 +31,21 @@ def lay_out(request: KeptRequest, dialect: Dialect, pins: Sequence[Pin]) -> list
     Returns:
         For each message `{index, position, role, calls: [{name, arguments}], texts: [{index, kind, tool, path,
         command, num_lines, num_pinned, num_chars_in, num_chars_out, parts}]}`. `position` is the number that markers
-        name it by, None for leading system messages. A part is one of
+        name it by, the same for all pieces of one reply, None for leading system messages. A part is one of
         `{type: kept, text, start, stop}`,
         `{type: dropped, text, start, stop, reason, score, marker, is_pinned}`,
         `{type: added, text}` (forwarded and not in the original), or
         `{type: replaced, text, forwarded}`. Lines count from 0; `stop` is the line after the last.
     """
     origins = Origins()
-    laid_out = []
+    laid_out: list[dict[str, Any]] = []
+    position: int | None = None
     for index, kept in enumerate(request.messages):
         message = parse(kept.raw, dialect)
+        if index == request.num_leading:
+            position = 1
+        elif position is not None and not (message.role == laid_out[-1]["role"] == "assistant"):
+            position += 1
         segments = {segment.index: segment.provenance for segment in origins.segments(message)}
         origins.add(message)
         forwarded = parse(kept.forwarded, dialect).texts if kept.forwarded is not None else message.texts
@@ -55,7 +60,7 @@ def lay_out(request: KeptRequest, dialect: Dialect, pins: Sequence[Pin]) -> list
         laid_out.append(
             {
                 "index": index,
-                "position": index - request.num_leading + 1 if index >= request.num_leading else None,
+                "position": position,
                 "role": message.role,
                 "calls": [{"name": call.name, "arguments": call.arguments} for call in message.calls],
                 "texts": texts,

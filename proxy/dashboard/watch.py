@@ -13,7 +13,9 @@ from typing import NamedTuple
 import msgspec
 
 from sluice.compressor import StateError
-from sluice.compressor.ledger import Rendition
+from sluice.compressor.ledger import Omitted
+from sluice.compressor.replies import runs
+from sluice.compressor.turn import parse
 from sluice.proxy.dashboard.kept import KeptMessage, KeptRequest, Summary, pack, summarize
 from sluice.proxy.dashboard.store import Searched, WatchStore
 from sluice.proxy.log import fields, logger, where
@@ -113,13 +115,16 @@ def _packed(seen: _Seen) -> tuple[Summary, bytes] | None:
     came, went = prepared.parsed.messages, prepared.messages_out
     if sum(map(len, came)) > _MAX_REQUEST_BYTES or len(came) != len(went):
         return None
-    renditions = prepared.compressed.renditions
-    num_leading = len(came) - len(renditions) if renditions else 0
-    standing: list[Rendition | None] = [None] * (len(came) - len(renditions))
-    standing += renditions
+    roles = [parse(raw, dialect).role for raw in came]
+    num_leading = next((index for index, role in enumerate(roles) if role != "system"), len(roles))
+    omitted: list[tuple[Omitted, ...]] = [()] * len(came)
+    messages_of = runs(roles[num_leading:])
+    if len(messages_of) == len(prepared.compressed.renditions):
+        for run, rendition in zip(messages_of, prepared.compressed.renditions, strict=True):
+            omitted[num_leading + run.start] = rendition.omitted
     messages = tuple(
-        KeptMessage(raw, None if out == raw else out, rendition.omitted if rendition is not None else ())
-        for raw, out, rendition in zip(came, went, standing, strict=True)
+        KeptMessage(raw, None if out == raw else out, spans)
+        for raw, out, spans in zip(came, went, omitted, strict=True)
     )
     summary = summarize(prepared.compressed.conversation, prepared.tenant, seen.at_s, came, went, dialect)
     return summary, pack(KeptRequest(seen.wire, num_leading, messages))

@@ -18,6 +18,9 @@ _TIMEOUT_S = 10.0
 _MAX_ROWS = 20
 """Of each table: the newest days, or the groups that cost most."""
 
+_SCOPES = {"this process": "this process, since it started"}
+"""What is told of a scope beside its name."""
+
 
 @click.command()
 @click.option(
@@ -77,7 +80,7 @@ def _fetch(origin: str, key: str | None, days: int) -> bytes:
 
 def _print(stats: Stats, console: Console) -> None:
     totals = stats.totals
-    console.print(f"[bold]{stats.since} to {stats.until}[/bold]  {stats.scope}")
+    console.print(f"[bold]{stats.since} to {stats.until}[/bold]  {_SCOPES.get(stats.scope, stats.scope)}")
     if not totals.num_turns:
         console.print("No request yet. To point an agent here: sluice connect AGENT")
         return
@@ -127,7 +130,9 @@ def _table(console: Console, name: str, groups: list[Group]) -> None:
 
 
 def _saved(sums: Sums) -> str:
-    return f"{sums.saved / sums.cost_untouched:.1%} saved" if sums.cost_untouched else "–"
+    if not sums.cost_untouched:
+        return "–"
+    return f"{round(sums.saved / sums.cost_untouched, 3) + 0.0:.1%} saved"  # + 0.0: no minus before a zero
 
 
 def _measured(comparison: Comparison) -> str:

@@ -58,6 +58,11 @@ def serve(host: str, port: int, model: Path | None, device: str, allow_public: b
 
     if find_spec("torch") is None:
         raise _not_installed("torch")
+    if device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():  # it would serve, and never be ready
+            raise click.ClickException("--device cuda: torch sees no GPU")
     try:
         folder = model or default_folder()
         read_card(folder)

@@ -12,7 +12,7 @@ from sluice.proxy.translation.chat_messages import Call, ChatMessages, image_par
 from sluice.proxy.translation.dropped import log_dropped
 from sluice.proxy.translation.json_codec import Json, encode, mapping, objects, text
 from sluice.proxy.translation.thinking import FIELDS
-from sluice.proxy.translation.tool_names import LOCAL_SHELL, ToolName, chat_name, chat_tools, custom_arguments
+from sluice.proxy.translation.tool_names import LOCAL_SHELL, ToolName, chat_name, chat_tools, custom_arguments, tools_of
 
 _STORED = ("previous_response_id", "conversation", "prompt")
 _SYSTEM_ROLES = ("system", "developer")
@@ -35,7 +35,7 @@ def request(source: Json) -> Json:
         raise InvalidFieldError("background must be false: this upstream answers at once", param="background")
     model = text(source.get("model"))
     chat: Json = {"model": model, "messages": messages(source)}
-    tools, names, dropped = chat_tools(source.get("tools"))
+    tools, names, dropped = chat_tools(tools_of(source))
     log_dropped("responses", dropped)
     if tools:
         chat["tools"] = tools

@@ -1,7 +1,7 @@
 """Tools of the Responses format under the names that they have in the chat format, and back.
 
 The chat format knows functions alone, without namespaces. A custom tool, whose input is free text, becomes a function
-with one string; the client's own shell becomes a function with its schema. Knows no messages.
+with one string; the client's own shell becomes a function with its schema. Knows nothing else of a request.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from sluice.proxy.translation.json_codec import Json, decode_object, encode, map
 INPUT = "input"
 """The one parameter of a function that was a custom tool."""
 LOCAL_SHELL = "local_shell"
+ADDITIONAL_TOOLS = "additional_tools"
+"""The item by which a client tells of tools within the input."""
 _MAX_NAME_CHARS = 64
 _BAD_CHARS = re.compile(r"[^A-Za-z0-9_-]")
 _LOCAL_SHELL_SCHEMA: Json = {
@@ -58,6 +60,12 @@ def chat_name(name: str, namespace: str | None = None) -> str:
         return plain
     digest = hashlib.blake2b(joined.encode(errors="surrogatepass"), digest_size=4).hexdigest()
     return f"{plain[: _MAX_NAME_CHARS - 9]}_{digest}"
+
+
+def tools_of(request: Json) -> list[Json]:
+    """The tools of a Responses request: its own, then those that stand among its items, where Codex has them."""
+    items = (item for item in objects(request.get("input")) if item.get("type") == ADDITIONAL_TOOLS)
+    return [*objects(request.get("tools")), *(tool for item in items for tool in objects(item.get("tools")))]
 
 
 def chat_tools(tools: object) -> tuple[list[Json], dict[str, ToolName], list[str]]:

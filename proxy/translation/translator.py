@@ -18,7 +18,7 @@ from sluice.proxy.translation.json_codec import Json, decode, encode, mapping
 from sluice.proxy.translation.to_chat import ChatWriter
 from sluice.proxy.translation.to_messages import MessagesWriter
 from sluice.proxy.translation.to_responses import ResponsesWriter
-from sluice.proxy.translation.tool_names import chat_tools
+from sluice.proxy.translation.tool_names import chat_tools, tools_of
 from sluice.proxy.upstreams.types import Answer
 from sluice.proxy.wire import WireName
 from sluice.proxy.wire.wires import WIRES
@@ -96,5 +96,5 @@ def _writer(source: WireName, request: Json) -> Writer:
         thinking = mapping(request.get("thinking")).get("type")
         return MessagesWriter(shows_thinking=thinking in ("enabled", "adaptive"))
     if source is WireName.RESPONSES:
-        return ResponsesWriter(names=chat_tools(request.get("tools"))[1])
+        return ResponsesWriter(names=chat_tools(tools_of(request))[1])
     return ChatWriter(includes_usage=mapping(request.get("stream_options")).get("include_usage") is True)

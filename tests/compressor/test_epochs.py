@@ -10,7 +10,16 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sluice.compressor import OPENAI_CHAT, Compressed, Compressor, CompressorSettings, MemoryStore, Mode
+from sluice.compressor import (
+    ANTHROPIC_MESSAGES,
+    OPENAI_CHAT,
+    OPENAI_RESPONSES,
+    Compressed,
+    Compressor,
+    CompressorSettings,
+    MemoryStore,
+    Mode,
+)
 from sluice.compressor.evidence import Evidence, SegmentEvidence
 from sluice.compressor.ledger import decode
 from sluice.compressor.line_judge import LineJudge
@@ -353,3 +362,67 @@ async def test_a_history_is_looked_through_again_when_it_has_grown_after_a_rewri
     assert len(epochs) > 2
     assert set(epochs) <= set(looks)
     assert all(later - earlier > 4 for earlier, later in pairwise(looks))
+
+
+class Even:
+    """Gives every line the same loss."""
+
+    def __init__(self, loss: float) -> None:
+        self._loss = loss
+
+    def for_turn(self) -> Even:
+        return self
+
+    def score(self, evidence: Evidence, segments: Sequence[SegmentEvidence], moment: Moment) -> list[Sequence[float]]:
+        return [[self._loss] * len(segment.lines) for segment in segments]
+
+
+async def test_a_rewrite_after_which_everything_reads_as_before_is_none() -> None:
+    """Beside a result that is judged, the report of an edit, which never is, seems to be dead."""
+    clock = Clock()
+    limits = CompressorSettings(num_exempt_results=0, rewrite_margin=1.0)
+    judge = LineJudge(Even(1.0), Prices(arrival=0.01, epoch=0.01), limits)
+    compressor = Compressor(MemoryStore(), limits, clock=clock, judges={Mode.BALANCED: judge})
+    uses = [
+        {"type": "tool_use", "id": "r", "name": "Read", "input": {"file_path": "a.py"}},
+        {"type": "tool_use", "id": "e", "name": "Edit", "input": {"file_path": "b.py"}},
+    ]
+    results = [
+        {"type": "tool_result", "tool_use_id": "r", "content": numbered(file_lines(60, "r"))},
+        {"type": "tool_result", "tool_use_id": "e", "content": "\n".join(file_lines(60, "e"))},
+    ]
+    messages: list[Json] = [
+        {"role": "user", "content": "go"},
+        {"role": "assistant", "content": uses},
+        {"role": "user", "content": results},
+        {"role": "assistant", "content": "done"},
+        {"role": "user", "content": "go on"},
+    ]
+    for stop in (3, 5):
+        raws = [encode(message) for message in messages[:stop]]
+        done = await compressor.compress(
+            raws, dialect=ANTHROPIC_MESSAGES, mode=Mode.BALANCED, tenant=b"t", upstream="http://up"
+        )
+        assert done.messages == raws
+        assert done.epoch is None
+        clock.now_s += COLD_S
+
+
+async def test_how_a_script_ended_stays_though_nothing_is_worth_its_tokens() -> None:
+    limits = CompressorSettings()
+    judge = LineJudge(Even(0.0), Prices(arrival=0.01, epoch=0.01), limits)
+    compressor = Compressor(MemoryStore(), limits, judges={Mode.BALANCED: judge})
+    head = "Script running with cell ID 7\nWall time 10.0 seconds\nOutput:\n"
+    parts = [{"type": "input_text", "text": text} for text in (head, numbered(file_lines(60, "r")))]
+    items: list[Json] = [
+        {"type": "message", "role": "user", "content": "go"},
+        {"type": "custom_tool_call", "call_id": "c", "name": "exec", "input": "text(1)"},
+        {"type": "custom_tool_call_output", "call_id": "c", "output": parts},
+    ]
+    raws = [encode(item) for item in items]
+    done = await compressor.compress(
+        raws, dialect=OPENAI_RESPONSES, mode=Mode.BALANCED, tenant=b"t", upstream="http://up"
+    )
+    said, shown = json.loads(done.messages[2])["output"]
+    assert said["text"] == head
+    assert len(shown["text"]) < 100

@@ -88,8 +88,8 @@ class Agent:
 
     async def come_to_its_end(self) -> None:
         """Wait for what is still decided."""
-        if self.compressor._late:
-            await asyncio.wait(list(self.compressor._late.values()))
+        if self.compressor._held._late:
+            await asyncio.wait(list(self.compressor._held._late.values()))
 
 
 def copied(store: MemoryStore) -> MemoryStore:
@@ -219,7 +219,7 @@ async def test_what_another_worker_forwarded_is_not_mistaken_for_what_came_late(
     await asyncio.sleep(0.05)
     theirs = await other.send(messages[:7])
     assert (await late).messages == theirs.messages
-    assert not agent.compressor._late
+    assert not agent.compressor._held._late
     agent.judge.may_go_on.set()
     reader = Agent(copied(store), clock, NEVER_REWRITTEN)
     assert (await agent.send(messages)).messages == (await reader.send(messages)).messages

@@ -76,6 +76,27 @@ async def test_the_original_stands_beside_what_was_forwarded() -> None:
         assert dropped["score"] is None
 
 
+async def test_a_reply_that_came_in_pieces_is_one_message_and_the_results_behind_it_keep_their_spans() -> None:
+    text = reading_twice()[2]["content"]
+    items: list[Json] = [{"type": "message", "role": "user", "content": "fix it"}]
+    for call_id in ("call_1", "call_2"):
+        items += [
+            {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "I look."}]},
+            {"type": "function_call", "call_id": call_id, "name": "Read", "arguments": '{"file_path": "a.py"}'},
+            {"type": "function_call_output", "call_id": call_id, "output": text},
+        ]
+    async with dashboard(store_content=True, dashboard_key=SecretStr(OWNER)) as client:
+        body = {"model": MODEL, "instructions": "You fix things.", "input": items}
+        headers = {"authorization": "Bearer u", "x-sluice-mode": "safe"}
+        assert (await client.post("/v1/responses", json=body, headers=headers)).status_code == 200
+        name = (await api(client, "/conversations"))["conversations"][0]["id"]
+        shown = (await api(client, f"/conversations/{name}/request", OWNER))["messages"]
+        assert [message["position"] for message in shown] == [1, 2, 2, 3, 4, 4, 5]
+        [dropped] = shown[6]["texts"][0]["parts"]
+        assert dropped["reason"] == "seen above"
+        assert dropped["marker"].endswith("40 lines as in message 3]")
+
+
 async def test_what_was_judged_carries_its_score_and_a_pin_brings_it_back() -> None:
     async with dashboard(store_content=True, dashboard_key=SecretStr(OWNER), mode="aggressive") as client:
         await replay(client, shipped()[:1], max_turns=9)

@@ -184,6 +184,24 @@ def test_a_chart_that_is_gone_leaves_nothing_behind(tab: Callable[[Served], Tab]
     assert page.complaints == []
 
 
+def test_a_chart_is_drawn_though_the_request_below_it_is_long_in_coming(
+    tab: Callable[[Served], Tab], replayed: Served
+) -> None:
+    name = figures(replayed, "/conversations")["conversations"][0]["id"]
+    page = tab(replayed).open("/conversations", key=OWNER)
+    page.js(
+        """const plain = window.fetch;
+        window.fetch = async (...asked) => {
+          if (String(asked[0]).endsWith("/request")) await new Promise((done) => setTimeout(done, 500));
+          return plain(...asked);
+        }"""
+    )
+    page.click(f"#c-{name}")
+    page.says("Context over turns")
+    page.until("return document.querySelectorAll('.chart canvas').length === 1")
+    assert page.complaints == []
+
+
 def test_the_list_is_walked_with_the_keyboard(tab: Callable[[Served], Tab], replayed: Served) -> None:
     from selenium.webdriver.common.keys import Keys
 

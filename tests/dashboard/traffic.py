@@ -59,7 +59,8 @@ class CachingProvider:
             self._num_output += 500
             await exchange.whole(METRICS.format(self._num_output, 8 * self._num_output, 7 * self._num_output).encode())
             return
-        messages = [json.dumps(message).encode() for message in exchange.json["messages"]]
+        request = exchange.json
+        messages = [json.dumps(message).encode() for message in request.get("messages") or request["input"]]
         first = hashlib.sha256(b"".join(messages[:2])).digest()
         held = self._held.get(first, [])
         num_read = 0

@@ -27,6 +27,7 @@ export function chart({ x, isTime, label, series, summary, axis, marks = [] }) {
     const width = place.clientWidth;
     if (!width) return;
     if (plot) plot.destroy();
+    else addEventListener("themechange", draw);
     plot = new uPlot(options(width), [x, ...series.map((one) => one.values)], place);
   }
 
@@ -63,19 +64,19 @@ export function chart({ x, isTime, label, series, summary, axis, marks = [] }) {
     };
   }
 
-  // A page is drawn anew with every change: what a chart hangs on the window, and its canvas, must go with it.
+  // A page is drawn anew with every change: what a chart hangs on the window, and its canvas, must go with it. A page
+  // that waits for the last of its figures is nowhere yet: its charts are drawn once it is there.
   const observer = new ResizeObserver(() => {
-    if (!place.isConnected) leave();
+    if (!place.isConnected) plot && leave();
     else if (!plot) draw();
     else if (place.clientWidth && place.clientWidth !== plot.width) plot.setSize({ width: place.clientWidth, height: HEIGHT });
   });
   observer.observe(place);
-  addEventListener("themechange", draw);
 
   function leave() {
     observer.disconnect();
     removeEventListener("themechange", draw);
-    plot?.destroy();
+    plot.destroy();
   }
   return h("div", null, keys, figure);
 }

@@ -66,7 +66,10 @@ export function shares(rows, { isPath = false, max = 8 } = {}) {
   return h("ul", { class: "shares" }, rows.slice(0, max).map((row) =>
     h("li", null,
       h("span", { class: isPath ? "name path mono" : "name", title: row.name }, isPath ? h("bdi", null, row.name) : row.name),
-      h("span", { class: "num soft" }, `${compact(row.tokens_out)} of ${compact(row.tokens_in)}`),
+      // Where more went out than came in, lines dropped earlier were given back behind it.
+      h("span", { class: "num soft" }, row.tokens_out > row.tokens_in
+        ? `${compact(row.tokens_in)}, and ${compact(row.tokens_out - row.tokens_in)} given back`
+        : `${compact(row.tokens_out)} of ${compact(row.tokens_in)}`),
       h("span", { class: "track", "aria-hidden": "true", vars: { "--in": row.tokens_in / top, "--out": row.tokens_out / top } }))));
 }
 

@@ -54,7 +54,7 @@ async def test_each_agents_settings_are_printed_and_its_way_is_tried(
         done = await run(name, "--url", url)
     assert done.exit_code == 0, done.output
     assert url in done.stdout
-    assert "works: the proxy passes requests on" in done.stderr
+    assert "works: the upstream answers through the proxy" in done.stderr
     path = {
         WireName.CHAT: "/v1/chat/completions",
         WireName.RESPONSES: "/v1/responses",
@@ -73,7 +73,28 @@ async def test_a_model_that_is_named_is_asked(home: Path, upstream: ScriptedUpst
     assert written["model"] == "sluice/gpt-4o"
     back = await run("opencode", "--undo")
     assert back.exit_code == 0
-    assert not (home / ".config" / "opencode" / "opencode.json").exists()
+    file = home / ".config" / "opencode" / "opencode.json"
+    assert not file.exists()
+    assert f"model in {file}: taken out" in back.stderr
+    assert f"{file}: removed" in back.stderr
+
+
+async def test_undo_says_what_is_as_it_was(home: Path) -> None:
+    file = home / ".codex" / "config.toml"
+    file.parent.mkdir()
+    file.write_text('model_provider = "mine"\n')
+    await run("codex", "--write", "--no-check")
+    back = await run("codex", "--undo")
+    assert f"model_provider in {file}: as it was before" in back.stderr
+    assert f"model_providers.sluice.name in {file}: taken out" in back.stderr
+    assert file.read_text().strip() == 'model_provider = "mine"'
+
+
+async def test_what_a_person_is_told_stands_apart_from_what_goes_into_the_file(home: Path) -> None:
+    done = await run("codex", "--no-check")
+    settings, told = done.stdout.split("\n\nCodex takes")
+    assert settings.startswith("# Codex")
+    assert "OPENAI_API_KEY" in told
 
 
 async def test_nothing_listens(home: Path, free_port: int) -> None:
@@ -133,7 +154,7 @@ async def test_bad_options_are_named(home: Path, arguments: list[str], says: str
 async def test_an_agent_without_settings_files_is_not_written(home: Path) -> None:
     done = await run("cline", "--write", "--no-check")
     assert done.exit_code == 1
-    assert "no file that can be edited" in done.output
+    assert "nothing was written: Cline has no settings file here" in done.output
 
 
 async def test_undo_without_a_write_says_so(home: Path) -> None:

@@ -17,9 +17,11 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from sluice.compressor.scoring.neural.scores import Fallback, NotScoredError
 from sluice.compressor.scoring.neural.types import Floats, Window
+from sluice.proxy.scorer.cli import scorer
 from sluice.proxy.scorer.client import RemoteScores
 from sluice.proxy.scorer.wire import OwnWire
 from tests.compressor.scoring.neural.doubles import wanted
@@ -224,3 +226,10 @@ async def test_what_is_asked_of_a_process_is_checked(process: Process) -> None:
         assert (await client.get("/elsewhere")).status_code == 404
         assert isinstance(await ask(scores), np.ndarray)
         assert 'sluice_scorer_windows_total{outcome="scored"} 1.0' in (await client.get("/metrics")).text
+
+
+def test_a_gpu_that_is_not_there_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    result = CliRunner().invoke(scorer, ["serve", "--port", "0", "--device", "cuda"])
+    assert result.exit_code == 1
+    assert "--device cuda: torch sees no GPU" in result.output

@@ -301,6 +301,16 @@ async def test_custom_and_namespaced_calls_come_back_as_codex_knows_them() -> No
     assert (shell["type"], shell["action"]["command"]) == ("local_shell_call", ["ls"])
 
 
+async def test_a_call_of_a_tool_that_stood_among_the_items_comes_back_as_that_tools() -> None:
+    told = {"type": "namespace", "name": "functions", "tools": [{"type": "custom", "name": "exec"}]}
+    request = {"model": "m", "input": [{"type": "additional_tools", "role": "developer", "tools": [told]}]}
+    said = Said("", [("1", "functions__exec", {"input": "text(1)"})])
+    events = await events_of(WireName.RESPONSES, WireName.CHAT, chat_events(said), request=request)
+    (item,) = (event["item"] for event in events if event["type"] == "response.output_item.done")
+    assert (item["type"], item["namespace"], item["name"]) == ("custom_tool_call", "functions", "exec")
+    assert item["input"] == "text(1)"
+
+
 @pytest.mark.parametrize(
     ("reason", "anthropics", "status"),
     [

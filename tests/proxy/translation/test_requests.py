@@ -175,6 +175,32 @@ def test_custom_and_namespaced_tools_of_codex_are_functions_by_a_name_that_is_al
     assert "late" in after["content"]
 
 
+def test_tools_that_stand_among_the_items_are_tools() -> None:
+    exec_, spawn = {"type": "custom", "name": "exec"}, {"type": "function", "name": "spawn", "parameters": {}}
+    told = [
+        {"type": "namespace", "name": "functions", "tools": [exec_]},
+        {"type": "namespace", "name": "collaboration", "tools": [spawn]},
+    ]
+    request = {
+        "model": "m",
+        "tool_choice": "auto",
+        "tools": [{"type": "function", "name": "own", "parameters": {}}],
+        "input": [
+            {"type": "additional_tools", "id": "at_1", "role": "developer", "tools": told},
+            {"type": "message", "role": "user", "content": "go"},
+            {"type": "custom_tool_call", "call_id": "c", "name": "exec", "namespace": "functions", "input": "text(1)"},
+            {"type": "custom_tool_call_output", "call_id": "c", "output": "1"},
+            {"type": "additional_tools", "role": "developer", "tools": [*told, {"type": "custom", "name": "late"}]},
+        ],
+    }
+    chat = translate(RESPONSES, CHAT, request)
+    names = [tool["function"]["name"] for tool in chat["tools"]]
+    assert names == ["own", "functions__exec", "collaboration__spawn", "late"]
+    assert chat["tool_choice"] == "auto"
+    assert [message["role"] for message in chat["messages"]] == ["user", "assistant", "tool"]
+    assert chat["messages"][1]["tool_calls"][0]["function"]["name"] == "functions__exec"
+
+
 @pytest.mark.parametrize(
     ("request_", "param"),
     [

@@ -73,7 +73,7 @@ function turnTable({ turns, rewritten }, asked) {
   const body = h("div");
   const draw = (rows) => show(body, table([
     { name: "Turn", label: true, cell: (row) => row.number },
-    { name: "Time", cell: (row) => h("span", { class: "soft", title: when(row.at_s) }, time(row.at_s)) },
+    { name: "Time", cell: (row) => h("span", { class: "soft nowrap", title: when(row.at_s) }, time(row.at_s)) },
     { name: "As sent", num: true, label: true, cell: (row) => count(row.tokens_in) },
     { name: "Forwarded", num: true, label: true, cell: (row) => count(row.tokens_out) },
     { name: "Cache read", num: true, label: true, cell: (row) => count(row.cache_read) },

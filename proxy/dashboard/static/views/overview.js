@@ -50,9 +50,11 @@ const upstreams = (session) => (session.upstreams.length === 1 ? "one upstream" 
 
 function nothing() {
   const origin = location.origin;
+  const url = origin === "http://127.0.0.1:8790" ? "" : ` --url ${origin}`;
   return empty("Nothing has come through yet",
     "Point an agent at this proxy; its first request shows up here within seconds.",
-    `export OPENAI_BASE_URL=${origin}/v1\nexport ANTHROPIC_BASE_URL=${origin}`);
+    `sluice connect claude-code --write${url}     # or codex, opencode, aider, mini-swe-agent …\n\n`
+    + `export ANTHROPIC_BASE_URL=${origin}\nexport OPENAI_BASE_URL=${origin}/v1`);
 }
 
 function hero(data) {
@@ -232,7 +234,7 @@ function epochs({ epochs: reasons, bypasses, rewritten }, go) {
       { name: "When", full: true, cell: (row) => h("a", { class: "link", id: `epoch-${row.conversation}-${row.at_s}`, "data-link": true, href: `/dashboard/conversations/${row.conversation}`, title: when(row.at_s) }, ago(row.at_s)) },
       { name: "Why", full: true, cell: (row) => [h("span", { class: "tag" }, row.reason), " ", h("span", { class: "soft" }, REASONS[row.reason] ?? "")] },
       { name: "Idle before", num: true, label: true, cell: (row) => span(row.idle_s) },
-      { name: "Tokens before", num: true, label: true, cell: (row) => compact(row.tokens_before) },
-      { name: "After", num: true, label: true, cell: (row) => compact(row.tokens_after) },
+      { name: "Turn before", num: true, label: true, cell: (row) => compact(row.tokens_before) },
+      { name: "This turn", num: true, label: true, cell: (row) => compact(row.tokens_after) },
     ], rewritten.slice(0, 10), { caption: "The latest rewrites and why each was made", cards: true, go: (row) => go(`/dashboard/conversations/${row.conversation}`) }));
 }
