@@ -10,6 +10,10 @@ from sluice.proxy.prepared import Prepared
 from sluice.proxy.upstreams import Target
 from sluice.proxy.wire import WireName
 
+NO_MODEL = "sluice-connect-check"
+"""Names no model: `sluice connect` asks for it to see that the way is open. A refusal costs nothing, and is no
+fault that anybody's figures should show."""
+
 
 def turn_of(
     exchange: Exchange,
@@ -22,7 +26,7 @@ def turn_of(
     served_by: Target | None,
     traceparent: str | None,
 ) -> Turn | None:
-    """Put a turn together; None where the request could not be read, so that nothing is known of it.
+    """Put a turn together; None where it could not be read, so that nothing is known of it, or is a refused check.
 
     Args:
         exchange: the request.
@@ -38,6 +42,8 @@ def turn_of(
     if prepared is None or prepared.parsed is None:
         return None
     parsed, target, compressed = prepared.parsed, prepared.target, prepared.compressed
+    if parsed.model == NO_MODEL and status >= 400:
+        return None
     served_by = served_by or target
     return Turn(
         at_s=at_s,

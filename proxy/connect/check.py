@@ -12,10 +12,9 @@ from typing import Any
 
 import httpx
 
+from sluice.proxy.metering import NO_MODEL
 from sluice.proxy.wire import WireName
 
-NO_MODEL = "sluice-connect-check"
-"""Names no model."""
 _TIMEOUT_S = 20.0
 _SAY = [{"role": "user", "content": "Say OK."}]
 _REQUESTS: Mapping[WireName, tuple[str, dict[str, Any]]] = {

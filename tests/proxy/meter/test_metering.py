@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from sluice.proxy.metering import NO_MODEL
 from tests.proxy.servers import DONE, Exchange, ScriptedUpstream, chunk, completion, proxy, reading_twice
 
 MODEL = "gpt-5.2"
@@ -80,6 +81,18 @@ async def test_an_answer_without_usage_is_counted_as_unmetered(upstream: Scripte
         await ask(client, stream=True)
         totals = (await client.get("/v1/stats")).json()["totals"]
     assert (totals["num_turns"], totals["num_unmetered"], totals["cost"]) == (1, 1, 0)
+
+
+async def test_a_check_of_the_way_is_nobodys_failure_and_one_that_is_served_is_counted(
+    upstream: ScriptedUpstream,
+) -> None:
+    async with proxy(upstream.url) as client:
+        upstream.answer = lambda exchange: exchange.whole(b'{"error": {"message": "no such model"}}', status=404)
+        assert (await ask(client, model=NO_MODEL)).status_code == 404
+        assert (await client.get("/v1/stats")).json()["totals"]["num_turns"] == 0
+        upstream.answer = with_usage()
+        assert (await ask(client, model=NO_MODEL)).status_code == 200
+        assert (await client.get("/v1/stats")).json()["totals"]["num_turns"] == 1
 
 
 async def test_held_out_conversations_go_through_untouched(upstream: ScriptedUpstream) -> None:
