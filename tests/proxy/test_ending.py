@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import httpx
@@ -16,14 +16,6 @@ from tests.proxy.servers import DONE, Exchange, ScriptedUpstream, chunk
 
 PATIENCE_S = 60.0
 BODY = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": True}
-
-
-@pytest.fixture(autouse=True)
-def hears_hangups() -> Iterator[None]:
-    """What is started under `nohup` is deaf to them, and so are its children."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
 
 
 async def line_of(process: subprocess.Popen[str]) -> str:
