@@ -17,7 +17,10 @@ from tests.proxy.servers import proxy
 _DOCS = Path(__file__).parents[3] / "docs" / "middleware.md"
 _SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", _DOCS.read_text(), re.MULTILINE | re.DOTALL))
 
-pytestmark = pytest.mark.filterwarnings("default")  # the frameworks' clients are left open by short examples
+pytestmark = [  # the frameworks' clients are left open by short examples
+    pytest.mark.filterwarnings("default"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
 
 
 def example(title: str) -> str:
