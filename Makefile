@@ -4,7 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 AGENTS := .agents
 VLLM ?= $(CURDIR)/.vllm
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
+# Three on two cores: many tests wait for processes of their own.
+PARALLEL := -n 3 --dist loadgroup
+PYTEST := $(BIN)/python -m pytest $(PARALLEL)
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-full coverage test-agents test-vllm test-middleware test-browser check docs format clean
@@ -23,7 +25,7 @@ test-full: $(VENV)/.test-installed ## the same with thirty times as many generat
 
 coverage: $(VENV)/.test-installed ## the tests, and the share of lines that they run, in all processes
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n 2 --dist loadgroup
+	$(BIN)/coverage run -m pytest $(PARALLEL)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --skip-covered
 
