@@ -1,4 +1,4 @@
-"""The type of options that name a server by its URL. Knows click, and no server."""
+"""The option that names a proxy by its URL. Knows click, and no server."""
 
 from __future__ import annotations
 
@@ -22,3 +22,14 @@ class Origin(click.ParamType[str]):
         if not is_good:
             self.fail(f"{value!r} is no http:// or https:// URL", param, ctx)
         return value.rstrip("/").removesuffix("/v1")
+
+
+proxy_url = click.option(
+    "--url",
+    type=Origin(),
+    metavar="URL",
+    default="http://127.0.0.1:8790",
+    show_default=True,
+    envvar="SLUICE_URL",
+    help="The proxy's.",
+)

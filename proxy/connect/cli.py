@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sluice.proxy.origin_option import Origin
+from sluice.proxy.origin_option import proxy_url
 
 if TYPE_CHECKING:
     from sluice.proxy.connect.agents import Agent, Setup
@@ -17,15 +17,7 @@ _NAMES = ("claude-code", "codex", "opencode", "aider", "cline", "openhands", "mi
 
 @click.command()
 @click.argument("agent", type=click.Choice(_NAMES))
-@click.option(
-    "--url",
-    type=Origin(),
-    metavar="URL",
-    default="http://127.0.0.1:8790",
-    show_default=True,
-    envvar="SLUICE_URL",
-    help="The proxy's.",
-)
+@proxy_url
 @click.option("--model", metavar="NAME", help="Have the agent use this model, and ask it once.")
 @click.option("--write", "is_written", is_flag=True, help="Change the agent's settings.")
 @click.option("--undo", "is_undone", is_flag=True, help="Put the agent's settings back.")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sluice.proxy.origin_option import Origin
+from sluice.proxy.origin_option import proxy_url
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,15 +23,7 @@ _SCOPES = {"this process": "this process, since it started"}
 
 
 @click.command()
-@click.option(
-    "--url",
-    type=Origin(),
-    metavar="URL",
-    default="http://127.0.0.1:8790",
-    show_default=True,
-    envvar="SLUICE_URL",
-    help="The proxy's.",
-)
+@proxy_url
 @click.option(
     "--key", envvar="SLUICE_KEY", help="A proxy key, where the proxy asks for one: its figures; dashboard_key: all."
 )
