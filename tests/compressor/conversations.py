@@ -106,3 +106,8 @@ def turns(draw: st.DrawFn, min_size: int = 1, max_size: int = 12) -> list[Json]:
         else:
             messages.append({"role": "user", "content": "\n".join(lines)})
     return messages
+
+
+def long_read(path: str, num_lines: int, tag: str) -> list[Json]:
+    """A call that reads a file of so many lines, and its result."""
+    return [call(tag, "Read", file_path=path), result(tag, numbered(file_lines(num_lines, tag)))]

@@ -14,7 +14,6 @@ from sluice.compressor import (
     ANTHROPIC_MESSAGES,
     OPENAI_CHAT,
     OPENAI_RESPONSES,
-    Compressed,
     Compressor,
     CompressorSettings,
     MemoryStore,
@@ -26,7 +25,7 @@ from sluice.compressor.line_judge import LineJudge
 from sluice.compressor.profiles import PROFILES
 from sluice.compressor.scoring import Moment
 from sluice.compressor.settings import Prices
-from tests.compressor.conversations import Json, call, encode, file_lines, numbered, result, turns
+from tests.compressor.conversations import Json, call, encode, file_lines, long_read, numbered, result, turns
 from tests.compressor.epochs import COLD_S, Clock, CoinScorer, check, make, send
 from tests.effort import examples
 
@@ -80,10 +79,6 @@ def test_no_conversation_ends_up_dearer_than_untouched(messages: list[Json], nam
         assert costs[1] <= costs[0] * 1.01
 
     asyncio.run(run())
-
-
-def long_read(path: str, num_lines: int, tag: str) -> list[Json]:
-    return [call(tag, "Read", file_path=path), result(tag, numbered(file_lines(num_lines, tag)))]
 
 
 async def test_a_cold_turn_drops_what_is_dead_and_the_newest_results_stay() -> None:
@@ -157,126 +152,6 @@ async def test_every_turn_writes_down_what_the_next_one_has_to_know() -> None:
     assert kept[1].banked > kept[0].banked >= 0
 
 
-async def test_a_budget_is_kept_by_dropping_the_least_valuable_lines() -> None:
-    clock = Clock()
-    compressor = make(MemoryStore(), clock)
-    messages: list[Json] = [{"role": "user", "content": "go"}]
-    raws: list[bytes] = []
-    forwarded: list[bytes] = []
-    epochs: list[str] = []
-    for index in range(12):
-        messages += long_read(f"f{index}.py", 60, f"t{index}")
-        raws = [encode(message) for message in messages]
-        done = await compressor.compress(
-            raws, dialect=OPENAI_CHAT, mode=Mode.BALANCED, tenant=b"t", upstream="u", max_tokens=4_000
-        )
-        check(messages, done)
-        assert done.num_chars_out / 4 + 4 * len(messages) <= 4_000
-        assert done.epoch is not None or done.messages[: len(forwarded)] == forwarded
-        epochs += [done.epoch] if done.epoch else []
-        forwarded = done.messages
-    assert sum(map(len, raws)) / 4 > 8_000
-    assert set(epochs) == {"need"}
-    assert len(epochs) < 8, "a rewrite makes room for more than one turn"
-
-
-async def test_a_request_that_was_refused_as_too_long_is_rewritten_once_and_stays_so() -> None:
-    store, clock = MemoryStore(), Clock()
-    messages: list[Json] = [{"role": "user", "content": "go"}]
-    for index in range(12):
-        messages += long_read(f"f{index}.py", 60, f"t{index}")
-        first = await send(make(store, clock), messages)
-
-    async def shed(max_tokens: int) -> Compressed:
-        return await make(store, clock).compress(
-            [encode(message) for message in messages],
-            dialect=OPENAI_CHAT,
-            mode=Mode.BALANCED,
-            tenant=b"t",
-            upstream="http://up",
-            max_tokens=max_tokens,
-            is_refused=True,
-        )
-
-    shorter = await shed(4_000)
-    assert first.num_chars_out / 4 > 4_000
-    assert shorter.num_chars_out / 4 + 4 * len(messages) <= 4_000
-    assert (first.epoch, shorter.epoch) == (None, "need")
-    check(messages, shorter)
-    # The same request again, and the turns after it, in this process and in others, are forwarded in the new form.
-    assert (await send(make(store, clock), messages)).messages == shorter.messages
-    before, num_epochs = shorter.messages, 0
-    for index in range(40):
-        messages += long_read(f"g{index}.py", 3, f"u{index}")
-        later = await send(make(store, clock), messages)
-        num_epochs += later.epoch is not None
-        assert later.epoch is not None or later.messages[: len(before)] == before
-        before = later.messages
-    assert num_epochs < 3
-
-
-async def test_what_cannot_be_made_smaller_is_forwarded_as_before() -> None:
-    compressor = make(MemoryStore(), Clock())
-    messages: list[Json] = [{"role": "user", "content": "words of a person " * 500}]
-    first = await send(compressor, messages)
-    again = await compressor.compress(
-        [encode(message) for message in messages],
-        dialect=OPENAI_CHAT,
-        mode=Mode.BALANCED,
-        tenant=b"t",
-        upstream="http://up",
-        max_tokens=100,
-        is_refused=True,
-    )
-    assert again.messages == first.messages
-    assert again.epoch is None
-
-
-async def test_held_out_conversations_go_through_untouched_to_their_end() -> None:
-    store, clock = MemoryStore(), Clock()
-    messages: list[Json] = [{"role": "user", "content": "go"}]
-
-    async def held(share: float) -> Compressed:
-        return await make(store, clock).compress(
-            [encode(message) for message in messages],
-            dialect=OPENAI_CHAT,
-            mode=Mode.BALANCED,
-            tenant=b"t",
-            upstream="http://up",
-            holdout=share,
-        )
-
-    await held(1.0)
-    for index in range(4):
-        messages += long_read(f"f{index % 2}.py", 40, "t")
-        clock.now_s += COLD_S
-        # What was decided on the first turn holds, whatever the share is now.
-        done = await held(0.0)
-        assert done.is_holdout
-        assert done.messages == [encode(message) for message in messages]
-
-
-def test_the_share_that_is_held_out_is_drawn_by_the_first_message() -> None:
-    async def run() -> list[Compressed]:
-        compressor = make(MemoryStore(), Clock())
-        return [
-            await compressor.compress(
-                [encode({"role": "user", "content": f"task {number}"})],
-                dialect=OPENAI_CHAT,
-                mode=Mode.BALANCED,
-                tenant=b"t",
-                upstream="http://up",
-                holdout=0.25,
-            )
-            for number in range(400)
-        ]
-
-    drawn = asyncio.run(run())
-    assert [one.is_holdout for one in drawn] == [one.is_holdout for one in asyncio.run(run())]
-    assert 60 < sum(one.is_holdout for one in drawn) < 140
-    assert len({one.conversation for one in drawn}) == 400
-
-
 async def test_a_request_is_priced_by_its_own_upstreams_cache() -> None:
     clock = Clock()
     compressor = make(MemoryStore(), clock)
@@ -295,47 +170,6 @@ async def test_a_request_is_priced_by_its_own_upstreams_cache() -> None:
         )
         epochs.append(done.epoch)
     assert "cold" not in epochs
-
-
-@examples(60)
-@given(turns(min_size=6, max_size=14), st.data())
-def test_what_follows_an_edited_message_stays_frozen(messages: list[Json], data: st.DataObject) -> None:
-    async def run() -> None:
-        store, clock = MemoryStore(), Clock()
-        compressor = make(store, clock, exempt=0)
-        for stop in range(2, len(messages) + 1, 2):
-            clock.now_s += data.draw(st.sampled_from([1.0, COLD_S]))
-            before = await send(compressor, messages[:stop])
-        # No turn ends on a message of even index: an epoch goes with the message that it began on.
-        edited = 2 * data.draw(st.integers(0, stop // 2 - 1))
-        changed = [dict(message) for message in messages[:stop]]
-        changed[edited] = {**changed[edited], "name": "changed"}
-        after = await send(make(store, clock, exempt=0), changed)
-        assert after.bypass is None
-        assert after.messages[:edited] == before.messages[:edited]
-        check(changed, after)
-        again = await send(compressor, changed)
-        assert again.messages == after.messages
-
-    asyncio.run(run())
-
-
-async def test_a_message_behind_an_edited_one_is_replayed() -> None:
-    store, clock = MemoryStore(), Clock()
-    messages: list[Json] = [{"role": "user", "content": "go"}]
-    for index in range(4):
-        messages += long_read(f"f{index}.py", 40, f"t{index}")
-        before = await send(make(store, clock), messages)
-    changed = [dict(message) for message in messages]
-    changed[2] = result("t0", "edited by the client")
-    # Another policy would decide otherwise: what is replayed comes from the ledger.
-    bold = Compressor(store, CompressorSettings(), clock=clock)
-    after = await bold.compress(
-        [encode(message) for message in changed], dialect=OPENAI_CHAT, mode=Mode.SAFE, tenant=b"t", upstream="http://up"
-    )
-    assert after.messages[2] == encode(changed[2])
-    assert after.messages[3:] == before.messages[3:]
-    assert after.num_markers > 0
 
 
 async def test_a_history_is_looked_through_again_when_it_has_grown_after_a_rewrite_too() -> None:
