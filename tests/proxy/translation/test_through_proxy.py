@@ -12,7 +12,7 @@ from sluice.proxy.app import create_app
 from sluice.proxy.settings import Settings
 from sluice.proxy.wire import WireName
 from tests.proxy.servers import Exchange, ScriptedUpstream, proxy, serving
-from tests.proxy.translation.test_answers import Clients, through_anthropic, through_responses
+from tests.proxy.translation.test_clients import Clients, through_anthropic, through_responses
 from tests.proxy.translation.wires import BODIES, EVENTS, Said
 
 SAID = Said("Let me look.", [("call_1", "read", {"path": "ä.py"})], "hmm")
