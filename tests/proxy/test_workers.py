@@ -39,6 +39,20 @@ def turns() -> list[list[Any]]:
     return [messages[: end + 1] for end, message in enumerate(messages) if message["role"] == "tool"]
 
 
+async def counted(client: httpx.AsyncClient) -> float:
+    """How many requests were answered with 200, as one of the workers says it."""
+    text = (await client.get("/metrics")).text
+    (line,) = (line for line in text.splitlines() if line.startswith('sluice_requests_total{status="200"}'))
+    return float(line.rsplit(" ", 1)[1])
+
+
+async def until_counted(client: httpx.AsyncClient, number: int) -> None:
+    deadline = time.monotonic() + 60
+    while (now := await counted(client)) != number:
+        assert time.monotonic() < deadline, now
+        await asyncio.sleep(0.02)
+
+
 async def test_workers_share_what_they_decided_are_replaced_and_sum_their_counters(
     upstream: ScriptedUpstream, redis_url: str
 ) -> None:
@@ -46,6 +60,7 @@ async def test_workers_share_what_they_decided_are_replaced_and_sum_their_counte
     async with served("--upstream", upstream.url, "--redis", redis_url, "--workers", "2") as (process, client):
         for number, messages in enumerate(turns()):
             if number == 3:
+                await until_counted(client, number)  # an answer may arrive before it is counted
                 killed = min(workers_of(process))
                 psutil.Process(killed).kill()
                 # The other one serves meanwhile; a connection that the killed one had taken is lost with it.
@@ -60,17 +75,14 @@ async def test_workers_share_what_they_decided_are_replaced_and_sum_their_counte
         await asyncio.to_thread(wait_until_replaced, process, killed)
         for _ in range(20):
             assert (await client.post(CHAT, json=BODY)).status_code == 200
-        counts = [(await client.get("/metrics")).text for _ in range(4)]
+        # Every worker says the same: the sum, what the killed one had counted included.
+        await until_counted(client, len(turns()) + 20)
+        assert {await counted(client) for _ in range(4)} == {len(turns()) + 20}
         process.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(process.wait, 60) == 0
     for earlier, later in pairwise(forwarded):
         assert later[: len(earlier)] == earlier
     assert "as in message 3" in forwarded[-1][4]["content"]
-    # Every worker says the same: the sum, what the killed one had counted included.
-    sums = {
-        line for text in counts for line in text.splitlines() if line.startswith('sluice_requests_total{status="200"}')
-    }
-    assert sums == {f'sluice_requests_total{{status="200"}} {len(turns()) + 20}.0'}
 
 
 async def test_sigterm_lets_streams_come_to_their_end(upstream: ScriptedUpstream, redis_url: str) -> None:
