@@ -72,7 +72,7 @@ class Settings(BaseSettings):
     """Where state is kept, `redis://`, `rediss://` or `unix://`; None keeps it in this process."""
     redis_timeout_s: float = Field(default=1.0, gt=0)
     """Longest wait for Redis in one step, connecting included, in seconds. A request whose conversation this process
-does not know goes on untouched after it, and the provider reads its prefix anew: that costs more than waiting."""
+    does not know goes on untouched after it, and the provider reads its prefix anew: that costs more than waiting."""
     ttl_s: float = Field(default=172_800.0, ge=1)
     """Seconds after which state that nobody asked for is gone. Keep it above twice the provider's cache life, which is
     up to a day."""
