@@ -15,7 +15,8 @@ MAX_QUERY_CHARS = 20_000
 """What stands later in a longer question is not read."""
 MAX_TERMS = 96
 _HEAD = re.compile(r"^.{12,}?(?:[.!?:;](?=\s|$)|\n|$)", re.DOTALL)
-_MAX_HEAD_CHARS = 140
+_HEAD_CUT = re.compile(r".{0,139}\w*", re.DOTALL)
+"""Of a long sentence counts what stands before its 140th character, and the word there: half a word is in no index."""
 _CODE_LIKE = re.compile(r"[A-Za-z]_[A-Za-z0-9]|^_|[a-z][A-Z]|[A-Z]{2,}[a-z]")
 _CHANGE = re.compile(
     r"(?i)(fix|add|remove|support|allow|make|use|don'?t|do not|update|improve|implement|handle|change|move|rename|drop|"
@@ -66,7 +67,8 @@ def parse_question(text: str) -> Question:
     """
     text = text[:MAX_QUERY_CHARS].strip()
     match = _HEAD.match(text)
-    head_text = (match.group() if match is not None else text)[:_MAX_HEAD_CHARS]
+    cut = _HEAD_CUT.match(match.group() if match is not None else text)
+    head_text = cut.group() if cut is not None else ""
     weights: dict[str, float] = {}
     head = _count(head_text, weights, weight=1.0)
     _count(text[len(head_text) :], weights, weight=0.4)

@@ -107,6 +107,23 @@ def test_a_question_of_stop_words_is_put_all_the_same():
     assert parse_question("what is this").weights
 
 
+def test_a_long_first_sentence_is_cut_between_words(index):
+    text = "- " * 63 + " backoff_delay_of_policies is where"
+    assert text[127:140] == "backoff_delay"
+    assert parse_question(text).words == {"backoff_delay_of_policies"}
+    assert ask(index, text)[0].path == "src/retry.py"
+
+
+@given(st.integers(120, 140), st.text("ab_Z9ü \u0301-", min_size=20, max_size=60))
+def test_every_term_comes_from_a_word_of_the_question(num_before, rest):
+    text = "?" + "-" * num_before + rest
+    try:
+        question = parse_question(text)
+    except QueryError:
+        return
+    assert question.weights.keys() <= question.spoken.keys()
+
+
 def test_a_very_long_question_is_bounded(index):
     text = " ".join(f"word{number} retry_{number}" for number in range(8000))
     assert len(text) > 100_000
