@@ -65,6 +65,8 @@ class Endpoint:
                 status = exchange.status  # the answer is left without its end: the server cuts the connection
         total_s = time.perf_counter() - started_s
         await self._meter(scope, services, exchange, status, at_s, total_s)
+        if exchange.counting is not None:  # even where the answer did not wait for it
+            exchange.counting.add_done_callback(lambda _: services.metrics.count_tokens(exchange.tokens))
         services.metrics.requests.labels(status).inc()
         prepared = exchange.prepared
         if prepared is not None:
@@ -102,8 +104,8 @@ class Endpoint:
         raw = await read_body(receive, find(headers, b"content-length"), settings.max_body_bytes)
         read_s = time.perf_counter()
         prepared = exchange.prepared = await prepare(raw, headers, self._wire, mode, services)
-        counting = self._count(prepared, services, exchange)
-        return await unless_gone(receive, self._forward(scope, send, services, exchange, counting, read_s))
+        self._count(prepared, services, exchange)
+        return await unless_gone(receive, self._forward(scope, send, services, exchange, read_s))
 
     async def _forward(
         self,
@@ -111,7 +113,6 @@ class Endpoint:
         send: Send,
         services: Services,
         exchange: Exchange,
-        counting: asyncio.Task[None] | None,
         read_s: float,
     ) -> Relayed:
         prepared = exchange.prepared
@@ -128,8 +129,8 @@ class Endpoint:
         answered_s = time.perf_counter()
         try:
             # Counting went on while the upstream worked, so that there is hardly ever anything to wait for.
-            if counting is not None and not counting.done():
-                await asyncio.wait((counting,), timeout=services.settings.tokens_wait_s)
+            if exchange.counting is not None and not exchange.counting.done():
+                await asyncio.wait((exchange.counting,), timeout=services.settings.tokens_wait_s)
         except BaseException:
             answer.close()
             raise
@@ -177,6 +178,7 @@ class Endpoint:
         if shorter is None:
             return refusal
         exchange.prepared = shorter
+        self._count(shorter, services, exchange)
         return Unshared(await services.upstreams.send(target, outgoing_of(scope, shorter, self._wire)))
 
     async def _with_searches(
@@ -195,6 +197,7 @@ class Endpoint:
             exchange.prepared = await prepare(
                 prepared.searching.sent.raw, headers, self._wire, mode, services, searches=False
             )
+            self._count(exchange.prepared, services, exchange)
             outgoing = outgoing_of(scope, exchange.prepared, self._wire)
             return await _ask(services, target, outgoing, exchange.prepared, headers)
 
@@ -204,14 +207,15 @@ class Endpoint:
 
         return await services.search_tool.answer(answer, prepared.searching, send)
 
-    def _count(self, prepared: Prepared, services: Services, exchange: Exchange) -> asyncio.Task[None] | None:
-        """Start counting tokens; the counters get them even where the answer's head does not wait for them.
+    def _count(self, prepared: Prepared, services: Services, exchange: Exchange) -> None:
+        """Start counting tokens, of what is sent now alone: a refused body's counts say nothing of the next one.
 
         In mode `off` nothing is counted: nothing is dropped, and what went out is in the upstream's own usage.
         """
+        exchange.counting, exchange.tokens, exchange.breakpoints = None, None, None
         parsed, dialect = prepared.parsed, self._wire.dialect
         if prepared.mode is Mode.OFF or parsed is None or dialect is None or parsed.spans is None:
-            return None
+            return
 
         async def count() -> None:
             try:
@@ -219,16 +223,17 @@ class Endpoint:
             except Exception as error:  # counts are for show: none are better than no answer
                 logger.error(fields("token_count_failed", error=where(error)))
                 return
+            if exchange.prepared is not prepared:
+                return
             exchange.tokens = (counts[0], counts[1])
             if self._wire.name is WireName.MESSAGES:
-                exchange.breakpoints = await asyncio.to_thread(breakpoints_of, prepared.body)
-            services.metrics.tokens_in.inc(counts[0])
-            services.metrics.tokens_out.inc(counts[1])
+                marks = await asyncio.to_thread(breakpoints_of, prepared.body)
+                if exchange.prepared is prepared:
+                    exchange.breakpoints = marks
 
-        task = asyncio.create_task(count())
+        task = exchange.counting = asyncio.create_task(count())
         self._counting.add(task)
         task.add_done_callback(self._counting.discard)
-        return task
 
 
 async def _ask(

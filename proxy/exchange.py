@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
 from sluice.proxy.answers import SourcedAnswer
@@ -21,6 +22,8 @@ class Exchange:
     prepared: Prepared | None = None
     own_s: float = 0.0
     """Time that was ours."""
+    counting: asyncio.Task[None] | None = None
+    """Counts the tokens of what is prepared; None where nothing is counted."""
     tokens: tuple[int, int] | None = None
     """Tokens that came in and that were forwarded; None until they are counted."""
     breakpoints: Breakpoints | None = None

@@ -44,6 +44,12 @@ class Metrics:
             registry=self._registry,
         )
 
+    def count_tokens(self, tokens: tuple[int, int] | None) -> None:
+        """Add the tokens of one request, in and out; None adds none."""
+        if tokens is not None:
+            self.tokens_in.inc(tokens[0])
+            self.tokens_out.inc(tokens[1])
+
     def render(self) -> bytes:
         """Render all counters as text."""
         if self._is_shared:

@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from sluice.proxy.errors import ConfigError
-from sluice.proxy.meter.turn import Charge, Turn
+from sluice.proxy.meter.turn import Charge, Source, Turn
 from sluice.proxy.wire.types import WireName
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Telemetry:
         self._overhead.record(turn.overhead_s, arm)
         self._cost.add(charged.cost, arm)
         self._untouched.add(charged.cost_untouched, arm)
-        if turn.usage is not None:
+        if turn.usage is not None and turn.source is Source.UPSTREAM:
             self._tokens.record(turn.usage.num_prompt, {**common, "gen_ai.token.type": "input"})
             self._tokens.record(turn.usage.output_tokens, {**common, "gen_ai.token.type": "output"})
 

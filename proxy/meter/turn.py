@@ -95,9 +95,9 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
         return Arm.HOLDOUT if self.is_holdout else Arm.TREATED
 
     @property
-    def num_dropped(self) -> int:
-        """By how many tokens the request became smaller."""
-        return 0 if self.tokens_in is None or self.tokens_out is None else self.tokens_in - self.tokens_out
+    def num_dropped(self) -> int | None:
+        """By how many tokens the request became smaller; None where they were not counted."""
+        return None if self.tokens_in is None or self.tokens_out is None else self.tokens_in - self.tokens_out
 
 
 class Charge(msgspec.Struct, frozen=True):
@@ -130,10 +130,11 @@ def charge(turn: Turn, price: Price | None, last: Last | None = None) -> Charge:
     if turn.source is not Source.UPSTREAM:
         return Charge(cost_answered=cost, is_metered=True, is_priced=price is not None)
     cost_untouched, now = cost, None
-    if turn.arm is Arm.TREATED:
+    # What was dropped uncounted is no saving, and no reason to take for new later what was dropped before.
+    if turn.arm is Arm.TREATED and (num_dropped := turn.num_dropped) is not None:
         as_sent = untouched(
             usage,
-            num_dropped=turn.num_dropped,
+            num_dropped=num_dropped,
             at_s=turn.at_s,
             ttl_s=turn.ttl_s,
             last=last,
@@ -144,7 +145,7 @@ def charge(turn: Turn, price: Price | None, last: Last | None = None) -> Charge:
         cost_untouched = price.cost(as_sent) if price is not None else 0.0
         now = advanced(
             usage,
-            num_dropped=turn.num_dropped,
+            num_dropped=num_dropped,
             at_s=turn.at_s,
             ttl_s=turn.ttl_s,
             last=last,
@@ -181,8 +182,8 @@ def counters_of(turn: Turn, charged: Charge) -> dict[str, float]:
     counters: dict[str, float] = {
         "turns": 1,
         "errors": turn.status >= 400,
-        "unmetered": turn.status < 400 and not charged.is_metered,
-        "unpriced": charged.is_metered and not charged.is_priced,
+        "unmetered": is_upstream and turn.status < 400 and not charged.is_metered,
+        "unpriced": is_upstream and charged.is_metered and not charged.is_priced,
         "tokens_in": turn.tokens_in or 0,
         "tokens_out": turn.tokens_out or 0,
         "cost": charged.cost,

@@ -51,6 +51,30 @@ async def test_a_refused_request_is_made_shorter_and_stays_so(upstream: Scripted
     assert [m["role"] for m in upstream.last.json["messages"]] == [m["role"] for m in messages]
 
 
+async def test_what_is_counted_is_what_was_answered_not_what_was_refused(upstream: ScriptedUpstream) -> None:
+    upstream.answer = refuse_long_ones
+    messages = reads(20)
+    sums, num_refused = {"in": 0, "out": 0}, 0
+    async with proxy(upstream.url, mode="balanced") as client:
+        for index in range(14, 21):
+            body = {"model": "m", "messages": messages[: 2 * index + 1]}
+            num_before = len(upstream.exchanges)
+            first = await client.post("/v1/chat/completions", json=body)
+            num_refused += len(upstream.exchanges) - num_before - 1
+            again = await client.post("/v1/chat/completions", json=body)
+            assert upstream.exchanges[-1].body == upstream.exchanges[-2].body
+            for side in sums:
+                name = f"x-sluice-tokens-{side}"
+                assert first.headers[name] == again.headers[name]
+                sums[side] += int(first.headers[name]) + int(again.headers[name])
+        totals = (await client.get("/v1/stats")).json()["totals"]
+        metrics = (await client.get("/metrics")).text
+    assert num_refused > 0
+    for side, num in sums.items():
+        assert totals[f"tokens_{side}"] == num
+        assert f"sluice_tokens_{side}_total {float(num)}" in metrics
+
+
 async def test_a_refusal_that_breaks_off_stays_a_refusal(upstream: ScriptedUpstream) -> None:
     async def break_off(exchange: Exchange) -> None:
         await exchange.start("application/json", 400, (b"content-length", b"100"))

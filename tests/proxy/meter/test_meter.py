@@ -151,3 +151,32 @@ async def test_a_fault_of_the_meter_costs_no_other_turn() -> None:
     meter.record(turn())
     assert (await stats(meter)).arms[Arm.TREATED].num_turns == 1
     await meter.aclose()
+
+
+def test_a_turn_that_was_not_counted_saves_nothing_and_leaves_the_history_as_it_was() -> None:
+    first = charge(turn(), PRICE)
+    later = turn(at_s=AT_S + 60, usage=Usage(cache_write_5m=500, cache_read=2000), tokens_in=None, tokens_out=None)
+    uncounted = charge(later, PRICE, first.last)
+    assert uncounted.cost_untouched == uncounted.cost > 0
+    assert uncounted.last is None
+
+
+async def test_after_a_turn_that_was_not_counted_what_was_dropped_before_is_not_dropped_anew() -> None:
+    meter = Meter(PRICES)
+    meter.record(turn())
+    meter.record(turn(at_s=AT_S + 60, tokens_in=None, tokens_out=None))
+    used = Usage(cache_write_5m=500, cache_read=2000)
+    meter.record(turn(at_s=AT_S + 120, tokens_in=3500, tokens_out=2500, usage=used))
+    found = await stats(meter)
+    # Written once, on the first turn, and read on the third.
+    assert found.totals.saved == pytest.approx((1000 * 3.75 + 1000 * 0.30) / 1e6)
+    await meter.aclose()
+
+
+async def test_only_answers_of_upstreams_are_unmetered_or_unpriced() -> None:
+    meter = Meter(PRICES)
+    meter.record(turn(source=Source.HIT, usage=None))
+    meter.record(turn(source=Source.SHARED, model="unknown"))
+    found = await stats(meter)
+    assert (found.totals.num_unmetered, found.totals.num_unpriced) == (0, 0)
+    await meter.aclose()

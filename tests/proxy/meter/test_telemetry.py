@@ -17,6 +17,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from sluice.proxy.errors import ConfigError
 from sluice.proxy.meter import load_prices, make_meter
 from sluice.proxy.meter.telemetry import make_telemetry
+from sluice.proxy.meter.turn import Source
 from sluice.proxy.settings import Settings
 from tests.proxy.meter.turns import AT_S, MODEL, turn
 
@@ -70,8 +71,10 @@ async def test_a_turn_is_a_span_and_adds_to_the_metrics(collector: Collector) ->
     trace_id = "0af7651916cd43dd8448eb211c80319c"
     meter.record(turn(total_s=1.5, traceparent=f"00-{trace_id}-b7ad6b7169203331-01"))
     meter.record(turn(status=529, usage=None, traceparent="no context"))
+    meter.record(turn(source=Source.HIT, total_s=0.5))  # whose tokens no upstream computed anew
     await meter.aclose()
-    good, bad = sorted(collector.spans(), key=lambda span: span.status.code)
+    good, hit, bad = sorted(collector.spans(), key=lambda span: (span.status.code, span.trace_id.hex() != trace_id))
+    assert attributes(hit)["sluice.answer"] == "hit"
     assert good.name == f"chat {MODEL}"
     assert good.trace_id.hex() == trace_id
     assert good.end_time_unix_nano - good.start_time_unix_nano == 1_500_000_000
@@ -86,7 +89,7 @@ async def test_a_turn_is_a_span_and_adds_to_the_metrics(collector: Collector) ->
     metrics = collector.metrics()
     points = metrics["gen_ai.client.token.usage"].histogram.data_points
     assert sorted(point.sum for point in points) == [100, 2000]
-    assert sum(point.count for point in metrics["gen_ai.client.operation.duration"].histogram.data_points) == 2
+    assert sum(point.count for point in metrics["gen_ai.client.operation.duration"].histogram.data_points) == 3
     assert metrics["sluice.cost"].sum.data_points[0].as_double == pytest.approx(found["sluice.cost"])
 
 
