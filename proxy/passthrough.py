@@ -25,6 +25,7 @@ from sluice.proxy.prepare import mode_of
 from sluice.proxy.receive import ClientGoneError, read_body
 from sluice.proxy.relay import Relayed, relay, unless_gone
 from sluice.proxy.services import Services
+from sluice.proxy.surrogates import decode_with
 from sluice.proxy.upstreams import Target
 from sluice.proxy.wire import Outgoing, WireName
 
@@ -128,6 +129,6 @@ async def _unpacked(body: bytes, headers: list[Header], max_body_bytes: int) -> 
 
 def _model_of(body: bytes) -> str:
     try:
-        return _decoder.decode(body).model
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return decode_with(_decoder, body).model
+    except msgspec.DecodeError:
         return ""

@@ -16,6 +16,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from sluice.proxy.translation.json_codec import encode
+
 _TYPES = {
     "html": "text/html; charset=utf-8",
     "js": "text/javascript; charset=utf-8",
@@ -60,7 +62,7 @@ async def asset(request: Request) -> Response:
 def json_answer(value: object) -> Response:
     """An answer of the API behind the pages."""
     headers = {**HEADERS, "cache-control": "no-store"}
-    return Response(msgspec.json.encode(value), media_type="application/json", headers=headers)
+    return Response(encode(msgspec.to_builtins(value)), media_type="application/json", headers=headers)
 
 
 def _serve(request: Request, name: str) -> Response:

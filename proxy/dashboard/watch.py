@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable
 from typing import NamedTuple
 
 import msgspec
@@ -20,6 +21,7 @@ from sluice.proxy.dashboard.kept import KeptMessage, KeptRequest, Summary, pack,
 from sluice.proxy.dashboard.store import Searched, WatchStore
 from sluice.proxy.log import fields, logger, where
 from sluice.proxy.prepared import Prepared
+from sluice.proxy.surrogates import without_surrogates
 from sluice.proxy.wire import WireName
 from sluice.proxy.wire.wires import WIRES
 
@@ -66,7 +68,9 @@ class Watch:
 
     def searched(self, searched: Searched) -> None:
         """Note a search that was answered. Returns at once and never raises."""
-        query = searched.query[:_MAX_QUERY_CHARS] if searched.query is not None and self.keeps_content else None
+        query = None
+        if searched.query is not None and self.keeps_content:
+            query = without_surrogates(searched.query[:_MAX_QUERY_CHARS])
         if len(self._searches) < _MAX_PENDING:
             self._searches.append(msgspec.structs.replace(searched, query=query))
         self._wake()
@@ -76,16 +80,10 @@ class Watch:
         async with self._working:
             requests, self._requests = self._requests, {}
             searches, self._searches = self._searches, []
-            try:
-                for searched in searches:
-                    await self.store.add_search(searched)
-                for seen in requests.values():
-                    if (packed := await asyncio.to_thread(_packed, seen)) is not None:
-                        await self.store.keep(*packed)
-            except StateError as error:
-                logger.debug(fields("watch_store_lost", reason=error))
-            except Exception as error:  # what is only looked at must cost nothing else
-                logger.error(fields("watch_failed", error=where(error)))
+            for searched in searches:
+                await _attempt(self.store.add_search(searched))
+            for seen in requests.values():
+                await _attempt(self._keep(seen))
 
     async def aclose(self) -> None:
         """Write what is outstanding, once, and close."""
@@ -94,6 +92,10 @@ class Watch:
             await self._worker
         await self.flush()
         await self.store.aclose()
+
+    async def _keep(self, seen: _Seen) -> None:
+        if (packed := await asyncio.to_thread(_packed, seen)) is not None:
+            await self.store.keep(*packed)
 
     def _wake(self) -> None:
         if self._worker is None or self._worker.done():
@@ -105,6 +107,16 @@ class Watch:
                 async with asyncio.timeout(self._pause_s):
                     await self._closing.wait()
             await self.flush()
+
+
+async def _attempt(writing: Awaitable[None]) -> None:
+    """Write one thing; what is only looked at must cost nothing else, and none of the others."""
+    try:
+        await writing
+    except StateError as error:
+        logger.debug(fields("watch_store_lost", reason=error))
+    except Exception as error:
+        logger.error(fields("watch_failed", error=where(error)))
 
 
 def _packed(seen: _Seen) -> tuple[Summary, bytes] | None:

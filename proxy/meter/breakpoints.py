@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import msgspec
 
+from sluice.proxy.surrogates import decode_with
+
 LOOKBACK_BLOCKS = 20
 MAX_BREAKPOINTS = 4
 _TTL_S = {"5m": 300.0, "1h": 3_600.0}
@@ -58,7 +60,7 @@ _parts_decoder = msgspec.json.Decoder(list[_Part])
 def breakpoints_of(body: bytes) -> Breakpoints | None:
     """Find the marks of a Messages request; None where it cannot be read."""
     try:
-        request = _request_decoder.decode(body)
+        request = decode_with(_request_decoder, body)
         blocks: list[msgspec.Raw | str] = [*request.tools]
         for content in (request.system, *(message.content for message in request.messages)):
             blocks += ([content] if content else []) if isinstance(content, str) else content

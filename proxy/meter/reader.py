@@ -14,6 +14,7 @@ import msgspec
 
 from sluice.proxy.headers import Header, find
 from sluice.proxy.meter.usage import Usage, usage_of
+from sluice.proxy.surrogates import decode_with
 from sluice.proxy.wire.types import WireName
 
 MAX_HELD_BYTES = 4 * 2**20
@@ -125,7 +126,7 @@ class UsageReader:
             lines = data.splitlines()
             data = b"\n".join(line[5:] for line in lines if line.startswith(b"data:"))
         try:
-            body = _body_decoder.decode(data)
+            body = decode_with(_body_decoder, data)
         except msgspec.DecodeError:
             return
         for raw in (body.usage, *(_inner(holder) for holder in (body.message, body.response))):

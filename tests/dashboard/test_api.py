@@ -233,3 +233,25 @@ async def test_two_workers_show_the_same(redis_url: str) -> None:
         assert await api(other, f"/conversations/{name}/request", OWNER) == kept
         assert (await api(other, "/conversations", OWNER))["conversations"][0]["title"] == "fix it"
         assert json.dumps(kept).count("compute(") == 80
+
+
+@pytest.mark.parametrize("place", ["first words", "result", "path"])
+async def test_half_an_emoji_breaks_no_page(place: str) -> None:
+    messages = reading_twice()
+    if place == "first words":
+        messages[0]["content"] = "cut \ud83d"
+    elif place == "result":
+        messages[2]["content"] = "cut \ud83d\n" * 30
+    else:
+        patch = "*** Begin Patch\n*** Update File: a\ud83d.py\n*** End Patch"
+        for message in (messages[1], messages[3]):
+            message["tool_calls"][0]["function"] = {"name": "apply_patch", "arguments": patch}
+    async with dashboard(store_content=True, dashboard_key=SecretStr(OWNER)) as client:
+        body = json.dumps({"model": MODEL, "messages": messages})
+        await client.post("/v1/chat/completions", content=body, headers={"authorization": "Bearer u"})
+        [listed] = (await api(client, "/conversations", OWNER))["conversations"]
+        assert listed["title"] == ("cut ?" if place == "first words" else "fix it")
+        assert [file["name"] for file in (await api(client, "/overview", OWNER))["files"]] == [
+            "a?.py" if place == "path" else "a.py"
+        ]
+        await api(client, f"/conversations/{listed['id']}/request", OWNER)

@@ -49,6 +49,21 @@ async def test_a_lost_store_loses_what_was_noted_and_nothing_else() -> None:
     await watch.aclose()
 
 
+async def test_what_cannot_be_written_costs_nothing_else() -> None:
+    class Picky(MemoryWatchStore):
+        async def add_search(self, searched: Searched) -> None:
+            if searched.root == "bad":
+                raise UnicodeEncodeError("utf-8", "", 0, 1, "surrogates not allowed")
+            await super().add_search(searched)
+
+    watch = make(Picky(max_conversations=5, max_bytes=10_000, ttl_s=1e9))
+    for root in ("first", "bad", "last"):
+        watch.searched(Searched(1.0, root, "fast", 3, 900, 12.5, "cut \ud83d"))
+    await watch.flush()
+    assert [(one.root, one.query) for one in await watch.store.searches()] == [("last", "cut ?"), ("first", "cut ?")]
+    await watch.aclose()
+
+
 def test_a_request_that_is_too_large_to_keep_is_served() -> None:
     with Served(store_content=True, content_max_bytes=2**20, dashboard_key=OWNER) as served:
         noise = "".join(f"{number * 2654435761 % 2**32:08x}" for number in range(400_000))

@@ -129,3 +129,12 @@ async def test_a_path_that_leads_out_of_v1_goes_nowhere(upstream: ScriptedUpstre
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert b"must not hold" in answer
     assert not upstream.exchanges
+
+
+async def test_half_an_emoji_leads_to_no_other_upstream(upstream: ScriptedUpstream) -> None:
+    tables = ({"name": "two", "origin": upstream.url, "models": ["embed-*"]},)
+    body = b'{"model": "embed-1", "input": "x\\ud83d y"}'
+    async with proxy("http://127.0.0.1:9", upstreams=tables, max_retries=0) as client:
+        got = await client.post("/v1/embeddings", content=body, headers={"content-type": "application/json"})
+    assert (got.status_code, got.headers["x-sluice-upstream"]) == (200, "two")
+    assert upstream.last.body == body

@@ -167,6 +167,13 @@ def test_marks_are_found_wherever_they_stand() -> None:
     assert within == Breakpoints(ends=(1,), shares=within.shares if within else (), ttl_s=3600.0)
 
 
+def test_half_an_emoji_hides_no_mark() -> None:
+    body = {"messages": [{"role": "user", "content": [{"type": "text", "text": "cut \ud83d"}, mark("x", "1h")]}]}
+    marks = breakpoints_of(json.dumps(body).encode())
+    assert marks is not None
+    assert (marks.ends, marks.ttl_s) == ((2,), 3600.0)
+
+
 def test_a_mark_looks_twenty_blocks_back() -> None:
     before = Breakpoints(ends=(2, 10), shares=(0.25, 1.0))
     assert readable_share(before, Breakpoints(ends=(2, 12), shares=(0.2, 1.0))) == 1.0

@@ -292,3 +292,14 @@ def test_of_the_encodings_that_a_client_takes_those_are_asked_for_that_can_be_re
 ) -> None:
     other = (b"accept", b"*/*")
     assert readable([other, (b"accept-encoding", accepted)]) == [other, (b"accept-encoding", asked)]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_half_an_emoji_in_an_answer_leaves_it_metered(stream: bool) -> None:
+    said = {"type": "response.completed", "response": {"output": "cut \ud83d off", "usage": {"input_tokens": 7}}}
+    data = json.dumps(said if stream else said["response"]).encode()
+    reader = UsageReader(WireName.RESPONSES, stream)
+    reader.feed(b"data: " + data + b"\n\n" if stream else data)
+    found = reader.usage()
+    assert found is not None
+    assert found.input_tokens == 7
