@@ -60,9 +60,10 @@ def build_server(service: SearchService, recall: Recall | None = None) -> MCPSer
 
         async def recall_original(id: str) -> str:
             try:
-                return await recall(id)
+                text = await recall(id)
             except LookupError as error:
                 raise ToolError(str(error)) from error
+            return text.encode("utf-8", "replace").decode()  # a lone surrogate would end the server as it is sent
 
         server.add_tool(
             recall_original,

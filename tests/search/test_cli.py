@@ -115,6 +115,20 @@ async def test_mcp_over_stdio(root):
         assert "src/server.go:" in found.content[0].text
 
 
+async def test_an_original_with_half_an_emoji_can_be_sent(root):
+    from mcp import Client
+
+    async def recall(recall_id: str) -> str:
+        return "cut \ud83d"
+
+    service = SearchService(SearchSettings((root,)))
+    async with Client(build_server(service, recall)) as client:
+        result = await client.call_tool("recall", {"id": "7f3a"})
+    assert result.content[0].text == "cut ?"
+    assert result.model_dump_json()
+    await service.aclose()
+
+
 async def test_recall_asks_the_proxy(monkeypatch):
     monkeypatch.setattr("sluice.search.recall._MAX_BYTES", 1_000)
 
