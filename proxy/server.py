@@ -21,28 +21,50 @@ _HEALTHCHECK_S = 60
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """The server's own, with a bound on a request's head, which it holds before anybody asks for a key."""
+    """The server's own, with a bound on what the parser holds of a request before anybody asks for a key.
 
-    _num_head_bytes = 0
+    That is its head, and the trailers of a chunked body, which it takes for headers: they are dropped, and bounded too.
+    """
+
+    _num_bytes = 0
+    """That came since the request began, or since its body last went on."""
     _is_in_head = False
 
     def on_message_begin(self) -> None:
         """See the parser's callbacks."""
-        self._is_in_head, self._num_head_bytes = True, 0
+        self._is_in_head, self._num_bytes = True, 0
         super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """See the parser's callbacks."""
+        if self._is_in_head:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """See the parser's callbacks."""
         self._is_in_head = False
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        """See the parser's callbacks."""
+        self._num_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """See the parser's callbacks."""
+        self._num_bytes = 0
+        super().on_message_complete()
+
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
+        self._num_bytes += len(data)
         super().data_received(data)
+        if self._num_bytes <= MAX_HEAD_BYTES or self.transport.is_closing():
+            return
         if self._is_in_head:
-            self._num_head_bytes += len(data)
-            if self._num_head_bytes > MAX_HEAD_BYTES:
-                self.send_400_response(f"The request's head is larger than {MAX_HEAD_BYTES} bytes.")
+            self.send_400_response(f"The request's head is larger than {MAX_HEAD_BYTES} bytes.")
+        else:
+            self.transport.close()  # an answer may be under way
 
 
 class Server(uvicorn.Server):

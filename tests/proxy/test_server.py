@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,8 +16,8 @@ from sluice.proxy.settings import Settings
 
 
 @asynccontextmanager
-async def served() -> AsyncIterator[tuple[int, list[dict[str, Any]]]]:
-    """A port, and the requests that reached the application there."""
+async def served(answers: bool | str = True) -> AsyncIterator[tuple[int, list[dict[str, Any]]]]:
+    """A port, and the requests that reached the application there; it answers at once, to the whole, or never."""
     reached: list[dict[str, Any]] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -26,6 +27,12 @@ async def served() -> AsyncIterator[tuple[int, list[dict[str, Any]]]]:
                 await send({"type": f"lifespan.{kind}.complete"})
             return
         reached.append(scope)
+        while answers is not True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            if answers == "to the whole" and not message.get("more_body"):
+                break
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
         await send({"type": "http.response.body", "body": b"ok"})
 
@@ -62,6 +69,31 @@ async def test_a_head_without_end_is_refused_and_reaches_nobody() -> None:
         assert reached == []
         assert (await ask(port, *endless[:8], b"\r\n")).startswith(b"HTTP/1.1 200 ")
         assert len(reached) == 1
+
+
+@pytest.mark.parametrize("line", [b"x-a: " + b"a" * 65_000 + b"\r\n", b"a" * 65_000])
+async def test_trailers_without_end_are_cut_off_and_none_is_kept(line: bytes) -> None:
+    head = b"POST / HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n"
+    async with served(answers=False) as (port, reached):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(head + b"3\r\nabc\r\n0\r\nx-b: ")
+        with contextlib.suppress(ConnectionError):
+            for _ in range(MAX_HEAD_BYTES // 60_000 + 20):
+                writer.write(line)
+                await writer.drain()
+        with contextlib.suppress(ConnectionError):
+            assert await asyncio.wait_for(reader.read(), 30) == b""
+        writer.close()
+        assert [name for name, _ in reached[0]["headers"]] == [b"host", b"transfer-encoding"]
+
+
+async def test_a_few_trailers_and_a_long_body_pass() -> None:
+    head = b"POST / HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n"
+    chunks = [b"10000\r\n" + b"a" * 0x10000 + b"\r\n"] * 40
+    async with served(answers="to the whole") as (port, reached):
+        answer = await ask(port, head, *chunks, b"0\r\nx-a: b\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert (b"x-a", b"b") not in reached[0]["headers"]
 
 
 @pytest.mark.parametrize(
