@@ -39,6 +39,11 @@ def is_loopback(name: str) -> bool:
     return (mapped or address).is_loopback
 
 
+def leads_out(origin: str) -> bool:
+    """Whether an origin is another machine's, for which the environment may name a proxy; none leads back to this."""
+    return not is_loopback(urlsplit(origin).hostname or "")
+
+
 def may_name_host(host: str | None, bind_host: str, allowed: Collection[str]) -> bool:
     """Whether a request may name this host.
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from sluice.proxy.access.hosts import leads_out
 from sluice.proxy.metering import NO_MODEL
 from sluice.proxy.wire import WireName
 
@@ -47,13 +48,17 @@ def check(origin: str, wire: WireName, model: str | None, environment: Mapping[s
     headers = _credential(wire, environment)
     try:
         answer = httpx.post(
-            origin + path, json={"model": model or NO_MODEL, **fields}, headers=headers, timeout=_TIMEOUT_S
+            origin + path,
+            json={"model": model or NO_MODEL, **fields},
+            headers=headers,
+            timeout=_TIMEOUT_S,
+            trust_env=leads_out(origin),
         )
     except httpx.ConnectError:
         return Checked(False, f"nothing listens at {origin}: start it with sluice serve")
     except httpx.TimeoutException:
         return Checked(False, f"{origin} gave no answer within {_TIMEOUT_S:g} s")
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, ImportError) as error:  # the last: of a SOCKS proxy's client, which is not here
         return Checked(False, f"{origin} gave no whole answer: {error or type(error).__name__}")
     if "x-sluice-mode" not in answer.headers:
         if answer.status_code in (401, 403, 421, 429):

@@ -53,14 +53,22 @@ def stats(url: str, key: str | None, days: int, is_json: bool) -> None:
 def _fetch(origin: str, key: str | None, days: int) -> bytes:
     import httpx
 
+    from sluice.proxy.access.hosts import leads_out
+
     headers = {"x-sluice-key": key} if key else {}
     try:
-        answer = httpx.get(f"{origin}/v1/stats", params={"days": days}, headers=headers, timeout=_TIMEOUT_S)
+        answer = httpx.get(
+            f"{origin}/v1/stats",
+            params={"days": days},
+            headers=headers,
+            timeout=_TIMEOUT_S,
+            trust_env=leads_out(origin),
+        )
     except httpx.ConnectError:
         raise click.ClickException(
             f"nothing listens at {origin}: start it with sluice serve, or name it with --url"
         ) from None
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, ImportError) as error:  # the last: of a SOCKS proxy's client
         raise click.ClickException(f"{origin} gave no answer: {error or type(error).__name__}") from None
     if answer.status_code == 401:
         what = "does not know the key that it was given" if key else "asks for a key"

@@ -4,9 +4,12 @@ import asyncio
 import json
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner, Result
 
+from sluice.proxy.connect.check import check
 from sluice.proxy.meter.cli import stats
+from sluice.proxy.wire import WireName
 from tests.proxy.meter.test_metering import ask, with_usage
 from tests.proxy.servers import ScriptedUpstream, proxy, reading_twice
 
@@ -55,3 +58,23 @@ async def test_no_proxy_at_all(upstream: ScriptedUpstream) -> None:
     assert "sluice serve" in gone.output
     other = await run("--url", upstream.url)
     assert other.exit_code == 1
+
+
+@pytest.mark.parametrize("through", ["http://127.0.0.1:9", "socks5://127.0.0.1:9"])
+async def test_no_proxy_of_the_environment_stands_before_this_machine(
+    upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch, through: str
+) -> None:
+    for name in ("no_proxy", "NO_PROXY", "HTTP_PROXY", "http_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ALL_PROXY", through)
+    async with proxy(upstream.url) as client:
+        shown = await run("--url", str(client.base_url))
+        checked = await asyncio.to_thread(check, str(client.base_url).rstrip("/"), WireName.CHAT, "m", {})
+        # Another machine may lie behind it; what is wrong with it then is one line.
+        remote = await run("--url", "http://sluice.invalid")
+        elsewhere = await asyncio.to_thread(check, "http://sluice.invalid", WireName.CHAT, "m", {})
+    assert shown.exit_code == 0, shown.output
+    assert checked.is_good, checked.says
+    assert remote.exit_code == 1
+    assert remote.output.startswith("Error: ")
+    assert not elsewhere.is_good
