@@ -7,6 +7,7 @@ and worked on in a thread, so that an event loop is never held up. Knows no HTTP
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -131,8 +132,10 @@ class SearchService:
                 raise UnknownRootError(f"say which repository to search: {known}")
             return next(iter(self._indexes.values()))
         matching = [root for root in self._indexes if str(root) == repo.rstrip("/") or root.name == repo]
-        if not matching:  # a name with a link in it
-            matching = [root for root in self._indexes if "/" in repo and root == Path(repo).resolve()]
+        if not matching and "/" in repo:  # a name with a link in it
+            with contextlib.suppress(OSError, ValueError, RuntimeError):  # no path at all, or links in a circle
+                resolved = Path(repo).resolve()
+                matching = [root for root in self._indexes if root == resolved]
         if len(matching) != 1:
             raise UnknownRootError(f"{repo!r} is {'ambiguous' if matching else 'no configured root'}: {known}")
         return self._indexes[matching[0]]

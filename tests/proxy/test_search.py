@@ -72,7 +72,7 @@ async def test_without_roots_both_routes_say_so(upstream: ScriptedUpstream) -> N
 async def test_a_root_that_is_not_configured_is_404(upstream: ScriptedUpstream, root: Path) -> None:
     write_tree(root.parent / "other", {"a.py": "secret = 1\n"})
     async with searching(upstream, root) as client:
-        for repo in ("other", str(root.parent / "other"), f"{root}/../other", "/"):
+        for repo in ("other", str(root.parent / "other"), f"{root}/../other", "/", "/a\0b", "a/" * 4000):
             answer = await client.post("/v1/search", json={"query": "secret", "repo": repo})
             assert (answer.status_code, answer.json()["error"]["code"]) == (404, "unknown_root")
 
@@ -190,3 +190,12 @@ async def test_an_index_that_cannot_be_kept_on_disk_is_kept_in_memory(
         answer = await client.post("/v1/search", json={"query": "retry policy"})
     assert answer.json()["results"][0]["path"] == "a.py"
     assert len([record for record in caplog.records if "kept in memory" in record.getMessage()]) == 1
+
+
+async def test_a_long_question_whose_sentence_would_be_cut_within_a_word(
+    upstream: ScriptedUpstream, root: Path
+) -> None:
+    async with searching(upstream, root) as client:
+        answer = await client.post("/v1/search", json={"query": "- " * 63 + " backoff_delay_of_policies is where"})
+    assert answer.status_code == 200
+    assert answer.json()["results"][0]["path"] == "src/retry.py"
