@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import ipaddress
 import logging
 import os
 import secrets
@@ -30,6 +31,7 @@ from sluice.proxy.settings import Settings
 from sluice.proxy.upstreams import BackendStatus
 
 _BACKLOG = 2048
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class _Ending(Protocol):
@@ -90,11 +92,12 @@ def check_not_itself(address: str, port: int, settings: Settings) -> None:
     Raises:
         ConfigError: one is.
     """
+    hears_loopback = is_loopback(address) or ipaddress.ip_address(address).is_unspecified
     for upstream in settings.all_upstreams:
         for origin in (upstream.origin, *upstream.replicas):
             parts = urlsplit(origin or "")
-            is_here = parts.hostname == address or is_loopback(parts.hostname or "")
-            if is_here and parts.port == port:
+            is_here = parts.hostname == address or (hears_loopback and is_loopback(parts.hostname or ""))
+            if is_here and (parts.port or _DEFAULT_PORTS.get(parts.scheme)) == port:
                 raise ConfigError(
                     f"upstream {upstream.name!r} = {origin!r} is this proxy itself: name what it is to ask"
                 )

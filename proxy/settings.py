@@ -32,7 +32,12 @@ class Settings(BaseSettings):
     """Settings of one proxy. Build it with `load_settings.py`."""
 
     model_config = SettingsConfigDict(
-        env_prefix="SLUICE_", frozen=True, extra="forbid", validate_default=False, use_attribute_docstrings=True
+        env_prefix="SLUICE_",
+        frozen=True,
+        extra="forbid",
+        validate_default=False,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
     )
 
     host: str = "127.0.0.1"
@@ -223,6 +228,11 @@ class Settings(BaseSettings):
     def retry_policy(self) -> Policy:
         """How an upstream's failures are dealt with."""
         return Policy(self.max_retries, self.retry_max_wait_s, self.breaker_failures, self.breaker_retry_s)
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _hosts_in_lower_case(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(host.lower() for host in hosts)  # as they are read from requests
 
     @field_validator("search_roots", mode="before")
     @classmethod

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from sluice.proxy.access.hosts import name_of
 from sluice.proxy.access.keyring import FileKeys
 from sluice.proxy.doctor.finding import Finding, Verdict, bad, good, note
 from sluice.proxy.errors import ConfigError
@@ -99,9 +101,10 @@ def _examine_upstreams(settings: Settings) -> Iterator[Finding]:
 def _examine_names(settings: Settings) -> Iterator[Finding]:
     """Names that no request can bear."""
     for host in settings.allowed_hosts:
-        if urlsplit(f"//{host}").hostname != host.lower() or "/" in host:
+        is_plain = name_of(f"[{host}]" if _is_ipv6(host) else host) == host
+        if not host or "*" in host or not is_plain:
             yield bad(
-                "allowed_hosts", f"{host!r} is no plain host name and lets nobody in", "leave scheme and port out"
+                "allowed_hosts", f"{host!r} is no plain host name and lets nobody in", "leave scheme, port and * out"
             )
     for origin in settings.allowed_origins:
         parts = urlsplit(origin)
@@ -115,6 +118,13 @@ def _examine_names(settings: Settings) -> Iterator[Finding]:
                 f"{settings.otlp_endpoint!r} is no http:// or https:// URL: nothing is sent",
                 "write http://HOST:4318 (gRPC, on port 4317, is not spoken)",
             )
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).version == 6
+    except ValueError:
+        return False
 
 
 def _examine_files(settings: Settings) -> Iterator[Finding]:

@@ -266,3 +266,14 @@ def test_a_redis_url_of_any_form_that_the_client_reads_is_taken(url: str) -> Non
     found = load_settings({"redis_url": url}).redis_url
     assert found is not None
     assert found.get_secret_value() == url
+
+
+def test_host_names_are_alike_in_any_case() -> None:
+    assert load_settings({"allowed_hosts": ["Dev-Box.local"]}).allowed_hosts == ("dev-box.local",)
+
+
+@pytest.mark.parametrize("key", ["drain_s", "ttl_s", "tokens_wait_s", "holdout"])
+@pytest.mark.parametrize("value", ["inf", "nan"])
+def test_a_number_is_finite(key: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=key):
+        load_settings({key: value})

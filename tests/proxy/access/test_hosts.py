@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 from sluice.proxy.access.hosts import is_loopback, may_come_from, may_name_host, name_of
+from sluice.proxy.errors import ConfigError
+from sluice.proxy.serve import check_not_itself
+from sluice.proxy.settings import Settings
 
 
 @pytest.mark.parametrize(
@@ -53,3 +58,23 @@ def test_a_page_may_ask_where_it_came_from_itself_or_is_allowed() -> None:
     assert may_come_from("https://any", "127.0.0.1:1", ("*",))
     for origin in ("null", "http://evil.com", "http://127.0.0.1:2", "http://127.0.0.1:1.evil.com", ""):
         assert not may_come_from(origin, "127.0.0.1:1", ())
+
+
+@pytest.mark.parametrize(
+    ("origin", "address", "port", "is_itself"),
+    [
+        ("http://127.0.0.1:8000", "127.0.0.1", 8000, True),
+        ("http://localhost:8000", "0.0.0.0", 8000, True),
+        ("http://[::1]:8000", "::", 8000, True),
+        ("http://127.0.0.1:8000", "100.64.0.5", 8000, False),
+        ("http://100.64.0.5:8000", "100.64.0.5", 8000, True),
+        ("http://127.0.0.1", "127.0.0.1", 80, True),
+        ("https://127.0.0.1", "127.0.0.1", 443, True),
+        ("http://127.0.0.1", "127.0.0.1", 443, False),
+    ],
+)
+def test_an_upstream_is_the_proxy_itself_where_it_listens(
+    origin: str, address: str, port: int, is_itself: bool
+) -> None:
+    with pytest.raises(ConfigError, match="itself") if is_itself else contextlib.nullcontext():
+        check_not_itself(address, port, Settings(upstream=origin))

@@ -143,6 +143,8 @@ async def test_a_server_that_says_nothing_is_no_proxy() -> None:
         ({"model": "llama"}, "model", "served by nobody"),
         ({"holdout": 0.9}, "holdout", "90%"),
         ({"allowed_hosts": ["h:80"]}, "allowed_hosts", "'h:80'"),
+        ({"allowed_hosts": ["*"]}, "allowed_hosts", "'*'"),
+        ({"allowed_hosts": [""]}, "allowed_hosts", "''"),
         ({"allowed_origins": ["localhost:3000"]}, "allowed_origins", "'localhost:3000'"),
         ({"otlp_endpoint": "localhost:4317"}, "otlp_endpoint", "nothing is sent"),
         ({"keys_file": "keys.json"}, "keys_file", "every request gets 401"),
@@ -170,7 +172,7 @@ def test_settings_without_fault_are_warned_of_by_nothing() -> None:
     settings = Settings(
         upstream="http://e",
         upstreams=upstreams,  # type: ignore[arg-type]
-        allowed_hosts=("host.docker.internal",),
+        allowed_hosts=("host.docker.internal", "Dev-Box.local", "::1", "10.0.0.7"),
         allowed_origins=("http://localhost:3000", "*"),
     )
     assert [*doubts(settings, {"SLUICE_UPSTREAM": "x", "SLUICE_KEY": "y", "SLUICE_HOME": "z"})] == []
