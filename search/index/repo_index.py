@@ -155,7 +155,8 @@ class RepoIndex:
         num_built = sum(self._index(pending[at : at + _BATCH]) for at in range(0, len(pending), _BATCH))
         num_changed = self._bring_up_to_date()
         due = num_changed > _MIN_OVERLAY or time.monotonic() - self._remembered_at > _REMEMBER_S
-        if (pending or gone) and due:
+        # What cannot be read is pending again at each refresh, and nothing to remember.
+        if due and (gone or any(path in self._files for path, _ in pending)):
             self._remember()
         self._scanned_at = time.monotonic()
         if self._view is None:

@@ -37,8 +37,11 @@ class FileState:
         return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
     def is_racy(self, read_at_ns: int) -> bool:
-        """Whether the file may have changed after it was read without its time stamp moving (as git calls it)."""
-        return read_at_ns - self.mtime_ns < _CLOCK_STEP_NS
+        """Whether the file may have changed after it was read without its time stamp moving (as git calls it).
+
+        A stamp that lies further ahead is of another clock: what is written now gets another.
+        """
+        return abs(read_at_ns - self.mtime_ns) < _CLOCK_STEP_NS
 
 
 _CLOCK_STEP_NS = 50_000_000
@@ -120,7 +123,7 @@ class Scanner:
             state = FileState.of(entry.stat(follow_symlinks=False))
             if known is None or known[0] != state:
                 data = read_regular_file(self.root / directory / ".gitignore", MAX_IGNORE_BYTES)
-                known = (state, parse_ignore_file(data.decode("utf-8", "replace"), directory))
+                known = (state, parse_ignore_file(data.decode("utf-8-sig", "replace"), directory))
                 self._ignore_files[directory] = known
                 self._verdicts.clear()
         except OSError:

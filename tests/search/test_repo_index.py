@@ -294,3 +294,33 @@ def test_a_store_without_room_costs_work_and_no_answer(tmp_path, caplog):
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 1
     assert "not kept on disk" in said[0]
+
+
+def test_a_file_from_the_future_is_read_once(tmp_path):
+    index = index_of(write_tree(tmp_path, {"a.py": "x = 1\n"}))
+    ahead = time.time() + 3600
+    os.utime(tmp_path / "a.py", (ahead, ahead))
+    index.view()
+    assert index.is_current(["a.py"])
+    (tmp_path / "a.py").write_text("y = 1\n", encoding="utf-8")
+    assert not index.is_current(["a.py"])
+
+
+def test_a_file_that_cannot_be_read_has_nothing_written_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr("sluice.search.index.repo_index._REMEMBER_S", -1.0)
+    read, kept = RepoIndex.read, []
+
+    def refuse(index, path):
+        if path == "b.py":
+            raise PermissionError(path)
+        return read(index, path)
+
+    monkeypatch.setattr(RepoIndex, "read", refuse)
+    store = SegmentStore(None)
+    monkeypatch.setattr(store, "put_manifest", lambda root, data: kept.append(data))
+    index = RepoIndex(write_tree(tmp_path, {"a.py": "x = 1\n", "b.py": "y = 1\n"}), store)
+    past = time.time() - 3600
+    os.utime(tmp_path / "a.py", (past, past))
+    for _ in range(3):
+        index.view()
+    assert len(kept) == 1

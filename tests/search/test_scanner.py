@@ -29,6 +29,13 @@ def test_a_changed_gitignore_counts_at_the_next_scan(tmp_path):
     assert "debug.log" in scanner.scan()
 
 
+def test_a_gitignore_may_begin_with_a_byte_order_mark(tmp_path):
+    write_tree(
+        tmp_path, {".gitignore": "\ufefffirst.py\nsecond.py\n", "first.py": "x\n", "second.py": "x\n", "c.py": "x\n"}
+    )
+    assert set(Scanner(tmp_path).scan()) == {".gitignore", "c.py"}
+
+
 def test_names_that_come_and_go_are_not_kept_for_ever(tmp_path, monkeypatch):
     monkeypatch.setattr("sluice.search.index.scanner.MAX_FILES", 10)
     scanner = Scanner(tmp_path)
