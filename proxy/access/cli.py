@@ -62,7 +62,7 @@ def list_(obj: Any) -> None:
         click.echo("there are no keys there", err=True)
     for key in found:
         limits = key.model_dump(exclude={"id", "name", "hash"}, exclude_none=True)
-        click.echo("  ".join([key.id, key.name, *(f"{name}={value:g}" for name, value in limits.items())]))
+        click.echo("  ".join([key.id, key.name, *(f"{name}={value:.15g}" for name, value in limits.items())]))
 
 
 @keys.command()

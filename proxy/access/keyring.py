@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -15,6 +15,11 @@ from pydantic import TypeAdapter, ValidationError
 from sluice.proxy.access.keys import ProxyKey
 from sluice.proxy.errors import ConfigError, KeysUnavailableError
 from sluice.proxy.log import fields, logger
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
 
 _KEYS = TypeAdapter(list[ProxyKey])
 
@@ -92,7 +97,8 @@ class FileKeys:
         Raises:
             ConfigError: the file cannot be read or written.
         """
-        self._write([*self.list(), key])
+        with self._locked():
+            self._write([*self.list(), key])
 
     def remove(self, key_id: str) -> bool:
         """Forget a key; whether it was there.
@@ -100,11 +106,33 @@ class FileKeys:
         Raises:
             ConfigError: the file cannot be read or written.
         """
-        keys = self.list()
-        kept = [key for key in keys if key.id != key_id]
-        if len(kept) < len(keys):
-            self._write(kept)
+        with self._locked():
+            keys = self.list()
+            kept = [key for key in keys if key.id != key_id]
+            if len(kept) < len(keys):
+                self._write(kept)
         return len(kept) < len(keys)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Change the file alone: of two at once, one would put back what it read before the other wrote.
+
+        The folder is what is locked, since the file itself is replaced; where there are no such locks, nothing is.
+        """
+        if fcntl is None:
+            yield
+            return
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            folder = os.open(self._path.parent, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise ConfigError(f"cannot write the keys to {self._path}: {error.strerror}") from None
+        try:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(folder)
 
     def _refresh(self) -> None:
         try:

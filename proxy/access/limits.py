@@ -80,12 +80,12 @@ def budgets_of(key: ProxyKey, now_s: float) -> list[Budget]:
 
 def rate_error(key: ProxyKey, wait_s: float) -> RateLimitError:
     """Say that a key's requests come too fast."""
-    return RateLimitError(f"key {key.name!r} may send {key.requests_per_minute:g} requests a minute", wait_s)
+    return RateLimitError(f"key {key.name!r} may send {key.requests_per_minute:,.15g} requests a minute", wait_s)
 
 
 def budget_error(key: ProxyKey, budget: Budget) -> BudgetSpentError:
     """Say that a budget is spent."""
-    message = f"key {key.name!r} has spent its {budget.limit:g} {budget.unit} of the {budget.period}"
+    message = f"key {key.name!r} has spent its {budget.limit:,.15g} {budget.unit} of the {budget.period}"
     return BudgetSpentError(message, budget.ends_in_s)
 
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from pydantic import ValidationError
 
 from sluice.proxy.access.cli import keys
 from sluice.proxy.access.keyring import FileKeys, GivenKeys, find_key
-from sluice.proxy.access.keys import is_genuine, make_key, parse_key, take_key
+from sluice.proxy.access.keys import ProxyKey, is_genuine, make_key, parse_key, take_key
 from sluice.proxy.access.redis import RedisKeys
 from sluice.proxy.errors import ConfigError, KeysUnavailableError
 from sluice.proxy.state.client import RedisClient
@@ -139,6 +141,30 @@ def test_the_command_says_what_it_lacks(tmp_path: Path, monkeypatch: pytest.Monk
     assert (bad.exit_code, "max-concurrent" in bad.output) == (2, True)
     lost = run.invoke(keys, ["--redis", "redis://:hush@127.0.0.1:9/0", "list"])
     assert (lost.exit_code, "Redis" in lost.output, "hush" in lost.output) == (1, True, False)
+
+
+def test_numbers_are_shown_in_full(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    FileKeys(file).add(make_key("ann", tokens_per_day=12_345_678, dollars_per_day=0.5)[0])
+    listed = CliRunner().invoke(keys, ["--file", str(file), "list"])
+    assert "tokens_per_day=12345678  dollars_per_day=0.5" in listed.stdout
+
+
+def test_of_two_that_change_the_file_at_once_neither_loses_a_key(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    ann, bob = make_key("ann")[0], make_key("bob")[0]
+    adding = threading.Thread(target=lambda: FileKeys(file).add(bob))
+
+    class Slow(FileKeys):
+        def list(self) -> Sequence[ProxyKey]:
+            found = super().list()
+            adding.start()
+            adding.join(0.3)  # it has written by now, unless it waits
+            return found
+
+    Slow(file).add(ann)
+    adding.join()
+    assert {key.name for key in FileKeys(file).list()} == {"ann", "bob"}
 
 
 async def test_a_file_that_cannot_be_read_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.proxy.access.keys import ProxyKey, make_key
-from sluice.proxy.access.limits import BURST_S, Limits, MemoryLimits, budgets_of, rate_step
+from sluice.proxy.access.limits import BURST_S, Limits, MemoryLimits, budget_error, budgets_of, rate_step
 from sluice.proxy.access.redis import RedisLimits
 from sluice.proxy.errors import BudgetSpentError, RateLimitError
 from sluice.proxy.state.client import RedisClient
@@ -58,6 +58,11 @@ def test_a_burst_is_a_minutes_worth() -> None:
         full_at, wait_s = rate_step(full_at, 5000.0, 3)
         waits.append(round(wait_s))
     assert waits == [0, 0, 0, 20]
+
+
+def test_a_spent_budget_is_named_in_full() -> None:
+    key = key_of(tokens_per_day=1_234_567)
+    assert "its 1,234,567 tokens of the day" in str(budget_error(key, budgets_of(key, NOON)[0]))
 
 
 def test_budgets_run_by_day_and_month() -> None:
