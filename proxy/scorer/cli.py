@@ -37,8 +37,6 @@ def serve(host: str, port: int, model: Path | None, device: str, allow_public: b
     It gets token ids and gives numbers, and keeps neither. Until its model is loaded it says so at once; where that
     cannot be loaded, it ends.
     """
-    from importlib.util import find_spec
-
     import uvicorn
 
     from sluice.proxy.doctor.installation import EXTRAS, is_installed
@@ -56,8 +54,6 @@ def serve(host: str, port: int, model: Path | None, device: str, allow_public: b
     from sluice.proxy.scorer.server import ScorerApp
     from sluice.proxy.serve import bind
 
-    if find_spec("torch") is None:
-        raise _not_installed("torch")
     if device == "cuda":
         import torch
 
