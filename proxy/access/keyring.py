@@ -16,11 +16,6 @@ from sluice.proxy.access.keys import ProxyKey
 from sluice.proxy.errors import ConfigError, KeysUnavailableError
 from sluice.proxy.log import fields, logger
 
-try:
-    import fcntl
-except ImportError:  # not on Windows
-    fcntl = None  # type: ignore[assignment]
-
 _KEYS = TypeAdapter(list[ProxyKey])
 
 
@@ -117,22 +112,20 @@ class FileKeys:
     def _locked(self) -> Iterator[None]:
         """Change the file alone: of two at once, one would put back what it read before the other wrote.
 
-        The folder is what is locked, since the file itself is replaced; where there are no such locks, nothing is.
+        The folder is what is locked, since the file itself is replaced.
         """
-        if fcntl is None:
-            yield
-            return
-        try:
+        folder: int | None = None
+        with contextlib.suppress(ImportError, OSError):  # no such locks on Windows, nor on every file system
+            import fcntl
+
             self._path.parent.mkdir(parents=True, exist_ok=True)
             folder = os.open(self._path.parent, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise ConfigError(f"cannot write the keys to {self._path}: {error.strerror}") from None
+            fcntl.flock(folder, fcntl.LOCK_EX)
         try:
-            with contextlib.suppress(OSError):  # a file system without locks
-                fcntl.flock(folder, fcntl.LOCK_EX)
             yield
         finally:
-            os.close(folder)
+            if folder is not None:
+                os.close(folder)
 
     def _refresh(self) -> None:
         try:
