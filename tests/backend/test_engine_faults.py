@@ -12,6 +12,7 @@ from sluice.backend.embedded.engine import EmbeddedEngine
 from sluice.backend.embedded.request import Request, send
 from sluice.backend.embedded.runner import ModelRunner
 from sluice.backend.embedded.scheduler import Scheduler
+from sluice.backend.embedded.speculation.prompt_lookup import PromptLookup
 from sluice.backend.errors import (
     ContextLengthError,
     EngineClosedError,
@@ -50,6 +51,17 @@ async def test_a_failing_step_fails_its_requests_and_the_engine_serves_on(
         with pytest.raises(EngineError, match="out of luck"):
             await collect(engine, [5, 6, 7], GREEDY)
     assert (await collect(engine, [5, 6, 7], GREEDY))[1] is FinishReason.LENGTH
+
+
+async def test_a_failing_draft_costs_its_speed_alone(engine: EmbeddedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = await collect(engine, [5, 6, 7], GREEDY)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("out of ideas")
+
+    monkeypatch.setattr(PromptLookup, "propose", fail)
+    assert await collect(engine, [5, 6, 7], GREEDY) == expected
+    assert engine.is_running
 
 
 @pytest.mark.parametrize(

@@ -63,11 +63,14 @@ async def test_a_client_that_hangs_up_frees_its_blocks(http: httpx.AsyncClient, 
         ({"n": 0}, "n", "0"),
         ({"n": 65}, "n", "65"),
         ({"top_k": -2}, "top_k", "-2"),
+        ({"seed": 2**64}, "seed", "18446744073709551616"),
+        ({"seed": -(2**63) - 1}, "seed", "-9223372036854775809"),
         ({"min_p": 1.5}, "min_p", "1.5"),
         ({"presence_penalty": 3}, "presence_penalty", "3"),
         ({"repetition_penalty": 0}, "repetition_penalty", "0"),
         ({"logit_bias": {"x": 1}}, "logit_bias", "'x'"),
         ({"logit_bias": {"5": 101}}, "logit_bias", "101"),
+        ({"logit_bias": {"5" * 5000: 1}}, "logit_bias", "555"),
         ({"logit_bias": {"5000": 1}}, "logit_bias", "5000"),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "21"),
         ({"tool_choice": "always"}, "tool_choice", "always"),
@@ -99,6 +102,33 @@ async def test_bodies_that_are_no_request_are_refused(http: httpx.AsyncClient, b
     response = await http.post("/v1/chat/completions", content=body)
     assert response.status_code == 400
     assert response.json()["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"top_k": 2**31},
+        {"top_k": 10**40},
+        {"seed": 2**64 - 1, "n": 2},
+        {"seed": -(2**63), "n": 2},
+        {"max_tokens": 10**40, "stop_token_ids": [10**40]},
+    ],
+)
+async def test_numbers_of_any_size_fail_neither_their_request_nor_another(
+    http: httpx.AsyncClient, changes: dict[str, Any]
+) -> None:
+    body = {"model": "tiny", "messages": HI, "max_tokens": 20, "ignore_eos": True}
+    bodies = [body, body | changes, body]
+    answers = await asyncio.gather(*(http.post("/v1/chat/completions", json=each) for each in bodies))
+    assert [answer.status_code for answer in answers] == [200] * 3
+
+
+@pytest.mark.parametrize("changes", [{"temperature": 1e-45}, {"top_p": 1e-60}, {"temperature": 1e-7, "top_p": 1e-7}])
+async def test_what_is_all_but_nothing_leaves_the_likeliest_token(
+    client: openai.AsyncOpenAI, changes: dict[str, float]
+) -> None:
+    greedy = await ask(client, temperature=0)
+    assert (await ask(client, **changes)).choices[0].message.content == greedy.choices[0].message.content
 
 
 @pytest.mark.parametrize(
