@@ -12,13 +12,14 @@ import msgspec
 
 from sluice.backend.base import SamplingParams
 from sluice.backend.errors import InvalidRequestError
+from sluice.backend.surrogates import decode_whole
 from sluice.backend.tools import call_schema
 
 _MAX_STOPS = 16
 _MAX_LOGPROBS = 20
 _MAX_TOKEN_DIGITS = 18
 _LEAST = 1e-6
-"""Smaller temperatures are 0, and smaller shares and penalties this: in float32 far smaller ones would be 0 by chance."""
+"""Smaller temperatures are 0, smaller shares and penalties this: float32 would make 0 of some of them."""
 _MAX_TOP_K = 2**31 - 1
 """No vocabulary has as many tokens; a tensor could not hold any number."""
 
@@ -205,14 +206,16 @@ ValueT = TypeVar("ValueT")
 
 
 def decode(body: bytes, kind: type[RequestT]) -> RequestT:
-    """Read a request body. Raises InvalidRequestError that says where it is wrong."""
+    """Read a request body; halves of surrogate pairs are U+FFFD. Raises InvalidRequestError that says what is wrong."""
     try:
-        return msgspec.json.decode(body, type=kind)
+        return decode_whole(msgspec.json.Decoder(kind).decode, body)
     except msgspec.ValidationError as error:
         what, _, where = str(error).partition(" - at `$.")
         raise InvalidRequestError(str(error), where.rstrip("`") or _missing_field(what)) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequestError(f"the body is not valid JSON: {error}") from None
+    except RecursionError:
+        raise InvalidRequestError("the body is nested too deeply") from None
 
 
 def _missing_field(what: str) -> str | None:

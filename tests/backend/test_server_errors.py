@@ -9,14 +9,17 @@ from typing import Any
 import httpx
 import openai
 import pytest
+import torch
 
 from sluice.backend import errors
 from sluice.backend.base import SamplingParams
 from sluice.backend.embedded.config import EngineConfig
 from sluice.backend.embedded.engine import EmbeddedEngine
 from sluice.backend.embedded.loading import load_engine
+from sluice.backend.embedded.runner import ModelRunner
 from sluice.backend.server import ERRORS, create_app, render_error
 from sluice.backend.tokenizer import Tokenizer
+from sluice.backend.tools import ToolCallFinder
 from tests.backend.asking import HI, TOOLS, WIDE, ask, figures, until
 
 
@@ -121,6 +124,27 @@ async def test_numbers_of_any_size_fail_neither_their_request_nor_another(
     bodies = [body, body | changes, body]
     answers = await asyncio.gather(*(http.post("/v1/chat/completions", json=each) for each in bodies))
     assert [answer.status_code for answer in answers] == [200] * 3
+
+
+DEEP = "[" * 3000
+HALVES = r'{"c": "cut \ud83d"}'
+
+
+@pytest.mark.parametrize("arguments", [HALVES, DEEP, DEEP + "]" * 3000])
+async def test_what_a_history_holds_is_answered_however_it_was_cut(http: httpx.AsyncClient, arguments: str) -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    messages = [{"role": "assistant", "content": None, "tool_calls": [call]}, {"role": "user", "content": "cut \ud83d"}]
+    body = json.dumps({"model": "tiny", "messages": messages, "max_tokens": 3}).encode()
+    response = await http.post("/v1/chat/completions", content=body)
+    # The tiny model's window is too short for some; that, too, is told of what was read.
+    assert response.status_code == 200 or response.json()["error"]["code"] == "context_length_exceeded"
+    assert (len(arguments) > 512) == (response.status_code == 400)
+
+
+async def test_a_body_that_is_nested_too_deeply_is_refused(http: httpx.AsyncClient) -> None:
+    body = b'{"model": "tiny", "messages": [{"role": "user", "content": %s}]}' % (b"[" * 50_000 + b"]" * 50_000)
+    response = await http.post("/v1/chat/completions", content=body)
+    assert (response.status_code, response.json()["error"]["message"]) == (400, "the body is nested too deeply")
 
 
 @pytest.mark.parametrize("changes", [{"temperature": 1e-45}, {"top_p": 1e-60}, {"temperature": 1e-7, "top_p": 1e-7}])
@@ -253,6 +277,45 @@ async def test_a_mistake_of_the_servers_own_is_told_in_json(
     response = await http.post("/v1/chat/completions", json={"model": "tiny", "messages": HI})
     assert response.status_code == 500
     assert response.json()["error"]["message"] == "internal error: RuntimeError"
+
+
+async def test_a_mistake_on_the_way_is_told_in_the_stream(
+    http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(ToolCallFinder, "finish", fail)
+    body = {"model": "tiny", "messages": HI, "tools": TOOLS, "max_tokens": 3, "ignore_eos": True, "stream": True}
+    response = await http.post("/v1/chat/completions", json=body)
+    *_, last = [line for line in response.text.splitlines() if line]
+    assert json.loads(last.removeprefix("data: "))["error"]["message"] == "internal error: RuntimeError"
+
+
+@pytest.mark.parametrize("error", [RuntimeError, torch.AcceleratorError])
+async def test_a_stream_whose_prompt_fails_begins_with_the_error(
+    http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def fail(*_: object) -> None:
+        raise error("out of luck")
+
+    monkeypatch.setattr(ModelRunner, "run", fail)
+    response = await http.post("/v1/chat/completions", json={"model": "tiny", "messages": HI, "stream": True})
+    assert response.text.startswith('data: {"error"'), "by which a proxy in front knows that it may ask another replica"
+
+
+async def test_each_choice_says_once_and_first_who_speaks(http: httpx.AsyncClient) -> None:
+    body = {"model": "tiny", "messages": HI, "max_tokens": 5, "n": 3, "stream": True, "seed": 4}
+    response = await http.post("/v1/chat/completions", json=body)
+    chunks = [
+        json.loads(line.removeprefix("data: ")) for line in response.text.splitlines() if line.startswith("data: {")
+    ]
+    for index in range(3):
+        roles = [
+            choice["delta"].get("role") for chunk in chunks for choice in chunk["choices"] if choice["index"] == index
+        ]
+        assert roles == ["assistant"] + [None] * (len(roles) - 1)
+        assert len(roles) > 1
 
 
 def test_every_request_error_has_a_status() -> None:
