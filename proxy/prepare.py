@@ -16,9 +16,10 @@ from sluice.proxy.apart import compress_apart
 from sluice.proxy.body import Body
 from sluice.proxy.cache_cost import cache_cost
 from sluice.proxy.encoding import UnreadableBodyError, unpack_aside
-from sluice.proxy.errors import InvalidFieldError, RequestError
+from sluice.proxy.errors import InvalidFieldError, RequestError, UnknownModelError
 from sluice.proxy.headers import Header, find
 from sluice.proxy.log import fields, logger, where
+from sluice.proxy.model_name import model_of
 from sluice.proxy.prepared import Prepared
 from sluice.proxy.services import Services
 from sluice.proxy.session import session_of
@@ -103,7 +104,7 @@ async def prepare(
         parsed = services.bodies.parse(plain, wire.shape, tenant) if tenant else wire.parse(plain)
     except RequestError:
         if mode is Mode.OFF:
-            return Prepared(raw, mode, is_packed=plain is not raw)
+            return Prepared(raw, mode, is_packed=plain is not raw, target=_named_target(plain, services))
         raise
     target = _priced(services.upstreams.resolve(parsed.model), parsed, wire, services)
     searching = None
@@ -141,6 +142,14 @@ async def prepare(
         bypass = "error"
         logger.error(fields("compression_failed", error=where(error)))
     return replace(untouched, bypass=bypass)
+
+
+def _named_target(body: bytes, services: Services) -> Target | None:
+    """Which upstream serves the model that a body names though it is no request of its wire; None where none does."""
+    try:
+        return services.upstreams.resolve(model_of(body))
+    except UnknownModelError:
+        return None
 
 
 def _priced(target: Target, parsed: Body, wire: Wire, services: Services) -> Target:
