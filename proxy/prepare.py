@@ -131,7 +131,8 @@ async def prepare(
         return replace(untouched, bypass="state")
     try:
         async with asyncio.timeout(_BACKSTOP * services.settings.compress_timeout_s):
-            bound = max_tokens or services.windows.bound(target.origin, parsed.model)
+            bounds = (max_tokens, services.windows.bound(target.origin, parsed.model, _num_beside(untouched)))
+            bound = min((bound for bound in bounds if bound is not None), default=None)
             compressed = await _compress(parsed, headers, wire, mode, target, tenant, services, bound, dry=dry)
         return _forwarded(untouched, compressed, wire, stabilised, services)
     except StateError:
@@ -185,8 +186,8 @@ async def shrink(
     if wire.edits_history(parsed):
         return None
     num_estimated = num_tokens(refused.num_chars_out, len(refused.messages))
-    num_beside = (len(prepared.body) - sum(map(len, prepared.messages_out))) / CHARS_PER_TOKEN
-    max_tokens = messages_bound(num_estimated, num_counted, num_beside + wire.num_reserved(parsed), limit)
+    num_beside = _num_beside(prepared) + wire.num_reserved(parsed)
+    max_tokens = messages_bound(num_estimated, num_counted, num_beside, limit)
     stabilised = wire.stabilised(parsed) if target.is_local else {}
     try:
         async with asyncio.timeout(_BACKSTOP * services.settings.compress_timeout_s):
@@ -197,10 +198,12 @@ async def shrink(
     except Exception as error:  # the upstream's refusal stands
         logger.error(fields("compression_failed", error=where(error)))
         return None
-    if len(again.body) >= len(prepared.body):
-        return None
-    services.windows.refused(target.origin, parsed.model, max_tokens)
-    return again
+    return again if len(again.body) < len(prepared.body) else None
+
+
+def _num_beside(prepared: Prepared) -> float:
+    """Estimated tokens of what stands beside the messages: tools and system prompt, for the most part."""
+    return (len(prepared.body) - sum(map(len, prepared.messages_out))) / CHARS_PER_TOKEN
 
 
 async def _compress(

@@ -10,8 +10,10 @@ from collections.abc import Iterator
 
 import msgspec
 
-_STATUSES = (400, 413, 422, 500)
-_MAX_BODY_BYTES = 64 * 1024
+OVERFLOW_STATUSES = frozenset({400, 413, 422})
+"""Statuses under which upstreams say that a request is too long."""
+_STATUSES = OVERFLOW_STATUSES | {500}
+_MAX_CHARS = 64 * 1024
 
 _NUMBER = r"(?P<limit>\d[\d,_]*)"
 _SAYS_LIMIT = tuple(
@@ -70,14 +72,14 @@ def is_context_overflow(status: int, body: bytes) -> int | None:
 
     Args:
         status: HTTP status of the answer.
-        body: its body, not compressed; of a long one the first 64 kB are looked at.
+        body: its body, not compressed; of each text in it the first 64k characters are looked at.
 
     Returns:
         How many tokens the model takes in all; 0 where the answer does not say; None where it says something else.
     """
     if status not in _STATUSES:
         return None
-    text = "\n".join(_said(body[:_MAX_BODY_BYTES]))
+    text = "\n".join(said[:_MAX_CHARS] for said in _said(body))
     for pattern in _SAYS_LIMIT:
         if (match := pattern.search(text)) is not None:
             return int(match["limit"].replace(",", "").replace("_", ""))
@@ -88,7 +90,7 @@ def _said(body: bytes) -> Iterator[str]:
     """What an error's body itself says: its own fields, not what it may quote of the request further down."""
     try:
         fields = msgspec.json.decode(body)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         yield body.decode("utf-8", "replace")
         return
     for outer in fields if isinstance(fields, list) else (fields,):  # Gemini wraps its error in a list
