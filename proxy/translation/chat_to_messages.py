@@ -45,13 +45,15 @@ def request(source: Json) -> Json:
     _mark_cached(target)
     stop = source.get("stop")
     stops = [stop] if isinstance(stop, str) else stop
-    temperature = source.get("temperature")
+    temperature, top_p = source.get("temperature"), source.get("top_p")
+    if not fields.takes_sampling(model):
+        temperature = top_p = None
     user = fields.end_user(source.get("user"))
     fields.put(
         target,
         temperature=min(temperature, 1) if isinstance(temperature, int | float) else None,
-        # Newer models take one of the two; temperature is the one that clients mean.
-        top_p=source.get("top_p") if temperature is None else None,
+        # Some models take one of the two; temperature is the one that clients mean.
+        top_p=top_p if temperature is None else None,
         stop_sequences=[one for one in stops if text(one).strip()] or None if isinstance(stops, list) else None,
         metadata={"user_id": user} if user else None,
     )

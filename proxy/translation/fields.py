@@ -18,6 +18,8 @@ _NEW_OPENAI = re.compile(r"(?:.*/)?(?:o\d|gpt-[5-9]|gpt-\d\d|codex)")
 _OPEN_WEIGHTS = re.compile(r"(?:.*/)?gpt-oss")
 """OpenAI's open weights, which servers run with three efforts."""
 _EFFORTS = {"xhigh": "high", "max": "high"}
+_SAMPLED_CLAUDE = re.compile(r"claude-(?:[a-z]+-)?(?:[1-3](?!\d)|4(?!\d|[-.](?:[7-9]|[1-9]\d)(?!\d)))")
+"""Claude models up to 4.6, by their names, dated ones and other hosts' included; later ones refuse `temperature`."""
 _OUTPUT_LIMITS = (
     (re.compile(r"claude-3-(?:haiku|opus|sonnet)"), 4096),
     (re.compile(r"claude-3-5"), 8192),
@@ -39,6 +41,19 @@ def max_tokens_field(model: str) -> str:
 def is_openai(model: str) -> bool:
     """Whether a model is one of OpenAI's that reason, by its name."""
     return bool(_NEW_OPENAI.match(model))
+
+
+def sampling(model: str, **asked: object) -> Json:
+    """The fields that steer sampling in a chat request: all that are asked for, or none where the model refuses them.
+
+    OpenAI's models that reason take no temperature but 1, and no stop sequences at all.
+    """
+    return {} if is_openai(model) else asked
+
+
+def takes_sampling(model: str) -> bool:
+    """Whether a model takes `temperature` and `top_p`, by its name; newer Claude models do not."""
+    return "claude" not in model or _SAMPLED_CLAUDE.search(model) is not None
 
 
 def effort(model: str, value: object, *, is_openais: bool) -> str | None:

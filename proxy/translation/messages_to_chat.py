@@ -63,10 +63,13 @@ def request(source: Json) -> Json:
     stops = source.get("stop_sequences")
     fields.put(
         chat,
-        temperature=source.get("temperature"),
-        top_p=source.get("top_p"),
-        top_k=source.get("top_k") if not fields.is_openai(model) else None,
-        stop=stops if isinstance(stops, list) and stops else None,
+        **fields.sampling(
+            model,
+            temperature=source.get("temperature"),
+            top_p=source.get("top_p"),
+            top_k=source.get("top_k"),
+            stop=stops if isinstance(stops, list) and stops else None,
+        ),
         user=fields.end_user(mapping(source.get("metadata")).get("user_id")),
     )
     config = mapping(source.get("output_config"))

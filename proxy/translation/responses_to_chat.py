@@ -47,8 +47,7 @@ def request(source: Json) -> Json:
         chat[fields.max_tokens_field(model)] = limit
     fields.put(
         chat,
-        temperature=source.get("temperature"),
-        top_p=source.get("top_p"),
+        **fields.sampling(model, temperature=source.get("temperature"), top_p=source.get("top_p")),
         user=fields.end_user(source.get("user")),
         reasoning_effort=fields.effort(model, mapping(source.get("reasoning")).get("effort"), is_openais=True),
     )
