@@ -180,6 +180,22 @@ async def test_a_call_of_a_tool_that_stood_among_the_items_comes_back_as_that_to
     assert item["input"] == "text(1)"
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_call_of_a_tool_whose_name_was_shortened_comes_back_under_its_own(stream: bool) -> None:
+    names = ["mcp__" + "long_" * 20 + tail for tail in ("one", "two")]
+    request = {"model": "m", "tools": [{"name": name, "input_schema": {}} for name in (*names, "Read")]}
+    asked = json.loads(Translation().request(WireName.MESSAGES, WireName.CHAT, json.dumps(request).encode()))
+    sent = [tool["function"]["name"] for tool in asked["tools"]]
+    said = Said("", [(str(number), name, {}) for number, name in enumerate(sent)])
+    body = json.dumps(request).encode()
+    answer = Translation().answer(
+        WireName.MESSAGES, WireName.CHAT, answering(said, WireName.CHAT)(stream), stream=stream, request=body
+    )
+    out = b"".join([data async for data in aiter_of(answer)])
+    assert [name for name in names if out.count(b'"' + name.encode() + b'"') == 1] == names
+    assert sent[0].encode() not in out.replace(names[0].encode(), b"")
+
+
 @pytest.mark.parametrize(
     ("reason", "anthropics", "status"),
     [
