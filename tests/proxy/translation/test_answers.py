@@ -256,6 +256,49 @@ async def test_an_error_in_place_of_an_answer_says_what_agents_look_for() -> Non
     assert said["error"]["type"] == "rate_limit_error"
 
 
+TOO_LONG = [
+    {"error": {"code": 400, "message": "The input token count (9) exceeds the maximum number of tokens allowed (8)."}},
+    {"error": {"code": 400, "message": "the request exceeds the available context size (8 tokens)", "n_ctx": 8}},
+    {"error": {"message": "no", "type": "exceed_context_size_error", "code": 400}},
+    {"code": "invalid argument", "error": "This model's maximum prompt length is 8 but the request contains 9 tokens."},
+    {"object": "error", "message": "The prompt is longer than the maximum model length of 8.", "code": 400},
+    {"error": "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 8", "error_type": "validation"},
+    {"error": "prompt too long; exceeded max context length by 1 tokens"},
+    {"error": {"message": "Requested tokens (9) exceed context window of 8", "code": "other"}},
+    {"message": "too many tokens: total number of tokens in the prompt cannot exceed 8"},
+]
+
+
+@pytest.mark.parametrize("error", TOO_LONG)
+async def test_that_a_prompt_is_too_long_is_said_in_the_clients_words_whoever_found_so(error: dict[str, Any]) -> None:
+    body = json.dumps(error).encode()
+    said = await body_of(WireName.MESSAGES, WireName.CHAT, FakeAnswer([body], 400))
+    assert said["error"]["message"].startswith("prompt is too long: ")
+    said = await body_of(WireName.RESPONSES, WireName.CHAT, FakeAnswer([body], 400))
+    assert said["error"]["code"] == "context_length_exceeded"
+    if "error" in error:
+        events = await events_of(WireName.MESSAGES, WireName.CHAT, sse(error))
+        assert events[-1]["error"]["message"].startswith("prompt is too long: ")
+        assert events[-1]["error"]["type"] == "invalid_request_error"
+
+
+async def test_that_anthropic_finds_a_prompt_too_long_is_said_in_openais_words() -> None:
+    message = "input length and `max_tokens` exceed context limit: 9 + 1 > 8"
+    error = {"type": "error", "error": {"type": "invalid_request_error", "message": message}}
+    said = await body_of(WireName.CHAT, WireName.MESSAGES, FakeAnswer([json.dumps(error).encode()], 400))
+    assert said["error"]["code"] == "context_length_exceeded"
+    events = await events_of(WireName.RESPONSES, WireName.MESSAGES, sse(error))
+    assert events[-1]["response"]["error"]["code"] == "context_length_exceeded"
+
+
+async def test_what_only_asks_to_wait_is_not_taken_for_a_prompt_that_is_too_long() -> None:
+    waiting = {"error": {"message": "Too many tokens, please wait before trying again.", "type": "rate_limit_error"}}
+    said = await body_of(WireName.MESSAGES, WireName.CHAT, FakeAnswer([json.dumps(waiting).encode()], 429))
+    assert said["error"] == {"type": "rate_limit_error", "message": waiting["error"]["message"]}
+    events = await events_of(WireName.MESSAGES, WireName.CHAT, sse(waiting))
+    assert events[-1]["error"] == {"type": "rate_limit_error", "message": waiting["error"]["message"]}
+
+
 @pytest.mark.parametrize(
     ("source", "target", "body"),
     [
