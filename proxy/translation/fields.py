@@ -24,6 +24,10 @@ _OUTPUT_LIMITS = (
     (re.compile(r"claude-3-(?:haiku|opus|sonnet)"), 4096),
     (re.compile(r"claude-3-5"), 8192),
 )
+_SIGNING_GEMINI = re.compile(r"(?:.*/)?gemini-(?![0-2](?!\d))")
+"""Gemini models from 3 on: they sign their calls, and refuse a history in which a signature is missing."""
+_UNSIGNED = "skip_thought_signature_validator"
+"""What they take in place of a signature, for calls that come from elsewhere; other formats have no room for theirs."""
 DEFAULT_MAX_TOKENS = 32_000
 """What every Claude model since 4 can write."""
 
@@ -92,6 +96,13 @@ def function_tool(name: str, description: object, parameters: object, strict: ob
     if strict is True:
         function["strict"] = True
     return {"type": "function", "function": function}
+
+
+def call_extra(model: str) -> Json:
+    """What a model wants to see on its earlier calls in a chat request, beside what every model gets."""
+    if _SIGNING_GEMINI.match(model):
+        return {"extra_content": {"google": {"thought_signature": _UNSIGNED}}}
+    return {}
 
 
 def function_choice(name: str) -> Json:

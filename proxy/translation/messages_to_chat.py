@@ -90,7 +90,7 @@ def tool_names(source: Json) -> dict[str, str]:
 
 def messages(source: Json) -> list[Json]:
     """Translate system text and messages."""
-    chat = ChatMessages()
+    chat = ChatMessages(fields.call_extra(text(source.get("model"))))
     for part in fields.texts(source.get("system")):
         if not part.startswith(BILLING_PREFIX):
             chat.system(part)

@@ -67,7 +67,7 @@ def messages(source: Json) -> list[Json]:
     Raises:
         InvalidFieldError: an item stands only by reference.
     """
-    chat = ChatMessages()
+    chat = ChatMessages(fields.call_extra(text(source.get("model"))))
     chat.system(text(source.get("instructions")))
     value = source.get("input")
     if isinstance(value, str):
