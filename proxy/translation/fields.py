@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from sluice.proxy.errors import InvalidFieldError
 from sluice.proxy.translation.json_codec import Json, mapping, objects, text
 
 MAX_TOKENS_CEILING = 16_000
@@ -120,6 +121,18 @@ def json_schema_format(name: object, schema: object, strict: object) -> Json:
     form: Json = {"name": text(name) or "answer", "schema": mapping(schema)}
     put(form, strict=strict)
     return {"type": "json_schema", "json_schema": form}
+
+
+def refuse_stored_file(file_id: object, param: str) -> None:
+    """Refuse a file that stands only by its id: an answer without it would be a wrong one.
+
+    Raises:
+        InvalidFieldError: it has one.
+    """
+    if file_id:
+        raise InvalidFieldError(
+            f"file {file_id!r} is stored with its provider alone; this upstream needs its data", param=param
+        )
 
 
 def texts(value: object) -> list[str]:

@@ -48,7 +48,7 @@ def request(source: Json) -> Json:
     """Translate a request.
 
     Raises:
-        InvalidFieldError: it names a tool that no other server has.
+        InvalidFieldError: it names a tool that no other server has, or a file that only its provider has.
     """
     model = text(source.get("model"))
     chat: Json = {"model": model, "messages": messages(source)}
@@ -142,6 +142,7 @@ def _result(chat: ChatMessages, block: Json) -> None:
 def _parts(block: Json) -> list[Json]:
     """Parts of the chat format for a block of a user's message or of a result."""
     kind, source = block.get("type"), mapping(block.get("source"))
+    fields.refuse_stored_file(block.get("file_id") or source.get("file_id"), "messages")
     if kind == "text":
         return [text_part(text(block.get("text")))] if block.get("text") else []
     if kind == "image" and (url := _url(source, "image/png")):

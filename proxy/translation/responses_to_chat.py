@@ -65,7 +65,7 @@ def messages(source: Json) -> list[Json]:
     """Translate instructions and items.
 
     Raises:
-        InvalidFieldError: an item stands only by reference.
+        InvalidFieldError: an item, or a file, stands only by reference.
     """
     chat = ChatMessages(fields.call_extra(text(source.get("model"))))
     chat.system(text(source.get("instructions")))
@@ -155,6 +155,8 @@ def _parts(content: object) -> list[Json]:
             parts.append(_file(data, text(part.get("filename"))))
         elif kind == "input_file" and (url := text(part.get("file_url"))):
             parts.append(text_part(f"[file: {url}]"))
+        elif kind in ("input_image", "input_file"):
+            fields.refuse_stored_file(part.get("file_id"), "input")
     return parts
 
 
