@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import socket
 from collections.abc import AsyncIterator
 from itertools import pairwise
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 import pytest_asyncio
 from redis import Redis
 
+from sluice.backend.free_port import free_port
 from sluice.proxy.access.keys import make_key
 from sluice.proxy.upstreams import UpstreamSettings
 from tests.proxy.servers import Exchange, ScriptedUpstream, answer_plainly, completion, proxy, reading_twice, serving
@@ -61,8 +61,7 @@ async def test_a_model_that_nobody_serves_is_404(upstream: ScriptedUpstream) -> 
 
 
 async def test_readiness_names_who_does_not_answer(upstream: ScriptedUpstream) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        dead = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    dead = f"http://127.0.0.1:{free_port()}"
     async with proxy(upstream.url, upstreams=(table("dead", dead, models=["d"]),)) as client:
         ready = await client.get("/readyz")
     assert ready.status_code == 200, "what the others serve goes on"
