@@ -23,6 +23,8 @@ from sluice.backend.process import READY_LINE
 from sluice.backend.settings import default_cache_dir
 
 _SHUTDOWN_S = 2
+_LAST_RESORT_S = 10
+"""By then a process whose engine has stopped is gone: a device that is lost may hold up any shutdown."""
 
 
 @click.group()
@@ -118,7 +120,16 @@ def serve(
             folder = resolve_model(model, cache_dir, _say)
             _say(f"loading {folder.name}")
             tokenizer = Tokenizer(folder.path)
-            app = create_app(load_engine(folder.path, config, tokenizer.end_token_ids), tokenizer, folder.name)
+            failures: list[str] = []
+
+            def end(failure: str) -> None:
+                """End the process, which whoever keeps it up starts again: a thread that is gone does not come back."""
+                failures.append(failure)
+                _end_within(_LAST_RESORT_S)
+                server.should_exit = True
+
+            loaded = load_engine(folder.path, config, tokenizer.end_token_ids, on_failed=end)
+            app = create_app(loaded, tokenizer, folder.name)
             server = uvicorn.Server(
                 uvicorn.Config(
                     app,
@@ -133,6 +144,8 @@ def serve(
             name = f"[{host}]" if ":" in host else host
             _say(f"{READY_LINE}http://{name}:{listener.getsockname()[1]} (model {folder.name})")
             server.run(sockets=[listener])
+            if failures:
+                raise BackendError(failures[0])
     except BackendError as error:
         raise click.ClickException(str(error)) from None
     except KeyboardInterrupt:
@@ -169,10 +182,15 @@ def _exit_with_stdin() -> None:
     # Unbuffered, as a lock on a buffer held by this thread would abort the interpreter at its end.
     while os.read(0, 4096):
         pass
-    timer = threading.Timer(_SHUTDOWN_S + 1, os._exit, (1,))
+    _end_within(_SHUTDOWN_S + 1)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _end_within(seconds: float) -> None:
+    """See to it that the process ends by then, whatever holds up its shutdown."""
+    timer = threading.Timer(seconds, os._exit, (1,))
     timer.daemon = True
     timer.start()
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _say(line: str) -> None:

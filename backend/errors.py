@@ -11,7 +11,7 @@ BackendError
 │   ├── ModelNotFoundError     the request names a model that is not served
 │   └── ContextLengthError     the prompt does not fit the model's window
 ├── EngineError                the engine failed on a request that was in order
-│   ├── EngineClosedError      the engine is shutting down
+│   ├── EngineClosedError      the engine is shutting down, or has stopped
 │   └── EngineOverloadedError  more requests wait than the queue holds
 ├── EngineProcessError         the engine's process did not start, or died
 ├── GivenUpError               a server that was kept up ended too often
@@ -101,7 +101,7 @@ class EngineError(BackendError):
 
 
 class EngineClosedError(EngineError):
-    """The engine is shutting down and takes no more requests."""
+    """The engine takes no more requests: it is shutting down, or a failure has stopped it."""
 
 
 class EngineOverloadedError(EngineError):

@@ -12,10 +12,16 @@ import msgspec
 
 from sluice.backend.base import SamplingParams
 from sluice.backend.errors import InvalidRequestError
+from sluice.backend.surrogates import decode_whole
 from sluice.backend.tools import call_schema
 
 _MAX_STOPS = 16
 _MAX_LOGPROBS = 20
+_MAX_TOKEN_DIGITS = 18
+_LEAST = 1e-6
+"""Smaller temperatures are 0, smaller shares and penalties this: float32 would make 0 of some of them."""
+_MAX_TOP_K = 2**31 - 1
+"""No vocabulary has as many tokens; a tensor could not hold any number."""
 
 
 class StreamOptions(msgspec.Struct):
@@ -58,21 +64,23 @@ class GenerationRequest(msgspec.Struct, kw_only=True):
         _check_range("temperature", self.temperature, 0, 2)
         _check("top_p", self.top_p, self.top_p is None or 0 < self.top_p <= 1, "above 0 and at most 1")
         _check("top_k", self.top_k, self.top_k is None or self.top_k >= -1, "at least 1, or 0 or -1 for all")
+        _check("seed", self.seed, self.seed is None or -(2**63) <= self.seed < 2**64, "a number of 64 bits")
         _check_range("min_p", self.min_p, 0, 1)
         _check_range("presence_penalty", self.presence_penalty, -2, 2)
         _check_range("frequency_penalty", self.frequency_penalty, -2, 2)
         repetition = self.repetition_penalty
         _check("repetition_penalty", repetition, repetition is None or 0 < repetition <= 10, "above 0 and at most 10")
+        temperature = _or(self.temperature, 1.0)
         return SamplingParams(
             n=self.n or 1,
             max_tokens=limit,
-            temperature=_or(self.temperature, 1.0),
-            top_p=_or(self.top_p, 1.0),
-            top_k=max(_or(self.top_k, 0), 0),
+            temperature=temperature if temperature >= _LEAST else 0.0,
+            top_p=max(_or(self.top_p, 1.0), _LEAST),
+            top_k=min(max(_or(self.top_k, 0), 0), _MAX_TOP_K),
             min_p=_or(self.min_p, 0.0),
             presence_penalty=_or(self.presence_penalty, 0.0),
             frequency_penalty=_or(self.frequency_penalty, 0.0),
-            repetition_penalty=_or(repetition, 1.0),
+            repetition_penalty=max(_or(repetition, 1.0), _LEAST),
             logit_bias=self._biases(),
             seed=self.seed,
             num_logprobs=self._num_logprobs(),
@@ -96,7 +104,8 @@ class GenerationRequest(msgspec.Struct, kw_only=True):
     def _biases(self) -> dict[int, float]:
         biases = {}
         for token, bias in (self.logit_bias or {}).items():
-            _check("logit_bias", token, token.isdecimal(), "token ids as keys")
+            is_token = token.isdecimal() and len(token) <= _MAX_TOKEN_DIGITS
+            _check("logit_bias", token, is_token, "token ids as keys")
             _check_range("logit_bias", bias, -100, 100)
             biases[int(token)] = bias
         return biases
@@ -197,14 +206,16 @@ ValueT = TypeVar("ValueT")
 
 
 def decode(body: bytes, kind: type[RequestT]) -> RequestT:
-    """Read a request body. Raises InvalidRequestError that says where it is wrong."""
+    """Read a request body; halves of surrogate pairs are U+FFFD. Raises InvalidRequestError that says what is wrong."""
     try:
-        return msgspec.json.decode(body, type=kind)
+        return decode_whole(msgspec.json.Decoder(kind).decode, body)
     except msgspec.ValidationError as error:
         what, _, where = str(error).partition(" - at `$.")
         raise InvalidRequestError(str(error), where.rstrip("`") or _missing_field(what)) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequestError(f"the body is not valid JSON: {error}") from None
+    except RecursionError:
+        raise InvalidRequestError("the body is nested too deeply") from None
 
 
 def _missing_field(what: str) -> str | None:

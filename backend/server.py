@@ -9,6 +9,7 @@ import asyncio
 import base64
 import dataclasses
 import functools
+import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -36,6 +37,8 @@ from sluice.backend.protocol import ChatRequest, CompletionRequest, GenerationRe
 from sluice.backend.render import Renderer
 from sluice.backend.tokenizer import Tokenizer
 from sluice.backend.tools import check_tools, find_tool_calls, tell_tools, with_object_arguments
+
+_log = logging.getLogger(__name__)
 
 ERRORS: dict[type[BackendError], tuple[int, str, str]] = {
     InvalidRequestError: (400, "invalid_request_error", "invalid_value"),
@@ -75,13 +78,7 @@ def create_app(engine: Engine, tokenizer: Tokenizer, model: str) -> FastAPI:
 
     @app.exception_handler(Exception)
     async def on_mistake(_: Request, error: Exception) -> Response:
-        body = {
-            "message": f"internal error: {type(error).__name__}",
-            "type": "server_error",
-            "param": None,
-            "code": None,
-        }
-        return _json({"error": body}, 500)
+        return _json(_mistake(error), 500)
 
     @app.get("/healthz")
     async def healthz() -> Response:
@@ -141,7 +138,7 @@ def create_app(engine: Engine, tokenizer: Tokenizer, model: str) -> FastAPI:
             outputs = find_tool_calls(outputs, tool_names)
         renderer = Renderer(model, isinstance(body, ChatRequest), params.num_logprobs is not None, tokenizer.decode)
         if body.stream:
-            events = _events(renderer, outputs, params.n, body.include_usage)
+            events = _events(renderer, outputs, body.include_usage)
             return StreamingResponse(events, media_type="text/event-stream")
         return await _unless_disconnected(request, _whole(renderer, outputs, params.n))
 
@@ -155,6 +152,12 @@ def render_error(error: BackendError) -> tuple[int, dict[str, Any]]:
     )
     param = getattr(error, "param", None)
     return status, {"error": {"message": str(error), "type": kind, "param": param, "code": code or None}}
+
+
+def _mistake(error: Exception) -> dict[str, Any]:
+    """OpenAI error body for what is no BackendError."""
+    message = f"internal error: {type(error).__name__}"
+    return {"error": {"message": message, "type": "server_error", "param": None, "code": None}}
 
 
 def _named_drafts(header: str | None) -> list[str]:
@@ -174,19 +177,28 @@ async def _whole(renderer: Renderer, outputs: AsyncGenerator[TextOutput], num_ch
 
 
 async def _events(
-    renderer: Renderer, outputs: AsyncGenerator[TextOutput], num_choices: int, include_usage: bool
+    renderer: Renderer, outputs: AsyncGenerator[TextOutput], include_usage: bool
 ) -> AsyncGenerator[bytes]:
-    """The answer as server-sent events; a failure on the way is one error event, as the status is out already."""
+    """The answer as server-sent events; a failure on the way is one error event, as the status is out already.
+
+    Nothing goes out before the engine has brought something: a proxy in front may ask another replica until then.
+    """
     usage_field: dict[str, Any] = {"usage": None} if include_usage else {}
+    spoken: set[int] = set()
+    last = None
     async with aclosing(outputs):
-        for index in range(num_choices if renderer.is_chat else 0):
-            yield _event(renderer.first_chunk(index) | usage_field)
-        last = None
         try:
             async for last in outputs:
+                if renderer.is_chat and last.index not in spoken:
+                    spoken.add(last.index)
+                    yield _event(renderer.first_chunk(last.index) | usage_field)
                 yield _event(renderer.chunk(last) | usage_field)
         except BackendError as error:
             yield _event(render_error(error)[1])
+            return
+        except Exception as error:  # a mistake of ours: a stream that is cut says nothing
+            _log.exception("a stream failed")
+            yield _event(_mistake(error))
             return
         assert last is not None
         if include_usage:

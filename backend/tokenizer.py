@@ -17,6 +17,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer as RustTokenizer
 
 from sluice.backend.errors import InvalidRequestError, ModelUnavailableError
+from sluice.backend.surrogates import whole
 
 
 class Tokenizer:
@@ -47,8 +48,8 @@ class Tokenizer:
         self.end_token_ids: frozenset[int] = end_ids | ({eos} if eos is not None else set())
 
     def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
-        """Token ids of `text`; special tokens written in it are read as such."""
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
+        """Token ids of `text`; special tokens written in it are read as such, halves of surrogate pairs as U+FFFD."""
+        ids: list[int] = self._tokenizer.encode(whole(text), add_special_tokens=add_special_tokens).ids
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -69,7 +70,7 @@ class Tokenizer:
             return self._template.render(
                 messages=messages, tools=tools, add_generation_prompt=True, **self._special_tokens
             )
-        except (TemplateError, TypeError) as error:
+        except (TemplateError, TypeError, RecursionError) as error:
             raise InvalidRequestError(f"the model's chat template refuses the messages: {error}", "messages") from None
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from sluice.backend.completion import TextOutput, ToolCall
 from sluice.backend.detokenizer import StopStrings
 from sluice.backend.errors import InvalidRequestError
+from sluice.backend.surrogates import whole
 
 _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
 
@@ -91,10 +92,14 @@ def call_schema(tools: Sequence[Mapping[str, Any]], name: str | None) -> dict[st
 
 
 async def find_tool_calls(outputs: AsyncGenerator[TextOutput], names: Sequence[str]) -> AsyncGenerator[TextOutput]:
-    """The same stream, calls of the tools `names` taken out of the text; it is held back only while it may be one."""
+    """The same stream, calls of the tools `names` taken out of the text; it is held back only while it may be one.
+
+    What is held back begins with an empty piece: that the answer has begun is not held back.
+    """
     finders: dict[int, ToolCallFinder] = {}
     async with aclosing(outputs):
         async for output in outputs:
+            is_first = output.index not in finders
             finder = finders.setdefault(output.index, ToolCallFinder(names))
             text = finder.push(output.text)
             calls: list[ToolCall] = []
@@ -103,7 +108,7 @@ async def find_tool_calls(outputs: AsyncGenerator[TextOutput], names: Sequence[s
                 rest, calls = finder.finish()
                 text += rest
                 reason = "tool_calls" if calls else reason
-            if text or reason is not None or output.logprobs:
+            if text or reason is not None or output.logprobs or is_first:
                 yield dataclasses.replace(output, text=text, finish_reason=reason, tool_calls=tuple(calls))
 
 
@@ -142,17 +147,17 @@ class ToolCallFinder:
 
     def _read(self, text: str) -> list[ToolCall]:
         """The calls in a JSON object or list of objects; none if there is anything else in it."""
+        calls = []
         try:
             value = json.loads(text)
-        except ValueError:
+            for item in value if isinstance(value, list) else [value]:
+                if not isinstance(item, dict) or item.get("name") not in self._names:
+                    return []
+                arguments = item.get("arguments", item.get("parameters", {}))
+                text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+                calls.append(ToolCall(item["name"], whole(text)))
+        except (ValueError, RecursionError):  # small models may open brackets without end
             return []
-        calls = []
-        for item in value if isinstance(value, list) else [value]:
-            if not isinstance(item, dict) or item.get("name") not in self._names:
-                return []
-            arguments = item.get("arguments", item.get("parameters", {}))
-            text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-            calls.append(ToolCall(item["name"], text))
         return calls
 
 
@@ -174,5 +179,5 @@ def _arguments(arguments: object) -> object:
     """OpenAI sends them as JSON text."""
     try:
         return json.loads(arguments) if isinstance(arguments, str) else arguments
-    except ValueError:
+    except (ValueError, RecursionError):
         return arguments

@@ -68,7 +68,7 @@ class Compressor:
         self._trails = Trails(self._settings.max_trail_bytes)
         self._reader = Reader(self._settings.max_digests, self._trails)
         limits = self._settings
-        self._records = Records(store, limits.state_timeout_s, limits.max_renditions, on_unreadable)
+        self._records = Records(store, limits.state_timeout_s, limits.max_rendition_bytes, on_unreadable)
         self._lookup = Lookup(self._records, clock, has_pins=self._settings.max_pins > 0)
         self._held = Held(self._settings)
         self._judges = Judges(self._settings, scorer, judges or {})

@@ -49,7 +49,8 @@ class Conversation:
         self.visible = VisibleLines(window)
         self.files = FileHistory()
         self.evidence = Evidence(self.files) if with_evidence else None
-        self.num_messages = 0
+        self.identities: list[bytes] = []
+        """Of each message."""
         self.num_chars = 0
         self.gaps: list[Gap] = []
         """Lines that were dropped and that no other place shows."""
@@ -65,13 +66,18 @@ class Conversation:
         """Take in what the client sent; `forward` has to follow."""
         segments = self._origins.segments(message)
         called = self._origins.add(message)
-        self.num_messages += 1
+        self.identities.append(message.identity)
         self.num_chars += message.num_chars
         for provenance in called:
             self.files.add(provenance, self.num_messages)
         if self.evidence is not None:
             self.evidence.add(message, segments, called)
         return Incoming(message, segments, called)
+
+    @property
+    def num_messages(self) -> int:
+        """Received so far."""
+        return len(self.identities)
 
     def num_bytes(self) -> int:
         """What it takes of memory, by estimate."""

@@ -111,6 +111,7 @@ def decide(
         shortened[last.index] = text + ("" if text.endswith("\n") else "\n") + recovery.render(gaps)
     if not shortened:
         return untouched(message)
+    references = tuple(sorted({omission.position for omission in omissions if omission.position is not None}))
     texts = tuple(shortened.get(index, text.text) for index, text in enumerate(message.texts))
     rendition = Rendition(
         RECORD_VERSION,
@@ -119,9 +120,10 @@ def decide(
         num_markers=len(omissions),
         num_lines_omitted=sum(omission.stop - omission.start for omission in omissions),
         num_chars_saved=sum(len(text.text) for text in message.texts) - sum(map(len, texts)),
-        references=tuple(sorted({omission.position for omission in omissions if omission.position is not None})),
+        references=references,
         omitted=tuple(ranges),
         restored=tuple((gap.position, gap.text_index, gap.start, gap.stop) for gap in gaps),
+        referred=tuple(ledger.short(conversation.identities[position - 1]) for position in references),
     )
     return Decision(rendition, texts, originals)
 

@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from sluice.compressor.ledger import Override, Rendition
+from sluice.compressor.ledger import Override, Rendition, short
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +69,9 @@ def settle(
 ) -> list[Rendition | None]:
     """What still holds where some message was changed; None for what has to be decided anew.
 
-    A rendition holds while every message that it refers to is forwarded as it was at some time at which the
-    rendition stood: when it was made, or when an epoch looked at it again and left it as it was.
+    A rendition holds while every message that it refers to is the one that it was made for, and is forwarded as it was
+    at some time at which the rendition stood: when it was made, or when an epoch looked at it again and left it as it
+    was. That there is a record of such a message does not say so: the client may have changed that one before, too.
 
     Args:
         records: of each message; None where there is none, as for those that the client changed.
@@ -89,6 +90,10 @@ def settle(
         ]
         versions += [(None, record)] if record is not None else []
         for version, rendition in versions:
+            if rendition.referred and rendition.referred != tuple(
+                short(identities[position - 1]) for position in rendition.references
+            ):
+                continue
             end = bisect_left(ends, index)
             first = version if version is not None else float(ends[end]) if end < len(ends) else float(index)
             if any(

@@ -35,7 +35,11 @@ class Held:
 
         One that is late is waited for: to build it anew would take longer, and make others late.
         """
+        if any(work.get_loop() is not asyncio.get_running_loop() for work in self._late.values()):
+            self._late.clear()  # a process forked: what is made on its parent's loop never comes
         for index in range(turn.num_old, 0, -1):
+            if index - 1 in turn.refused:
+                break  # as below: what was forwarded behind it was rewritten when the upstream refused it
             key = (judge, turn.hashes[index - 1])
             if (late := self._late.get(key)) is not None:
                 await asyncio.wait([late])

@@ -40,7 +40,8 @@ def is_summary(message: Message) -> bool:
 
 def words_of(message: Message) -> Iterator[str]:
     """What the user says in a message, less what agents put beside it."""
-    if message.role != "user" or is_summary(message):
+    # A user's message with results in it counts as a tool's, and the user may speak beside them.
+    if message.role not in ("user", "tool") or is_summary(message):
         return
     for text in message.texts:
         said = "" if text.is_result else less(text.text, _NOT_SAID).strip()
@@ -63,7 +64,8 @@ def word_id(session: bytes, at_s: float, index: int, text: str) -> str:
         text: what was said.
     """
     digest = blake2b(text.encode(errors="replace"), digest_size=2).hexdigest()
-    return f"{bucket(session)}{int(at_s * 1000) & 0xFFFFFFFFFFF:011x}{min(index, 15):x}{digest}"
+    # The time is in units of 16 ms, and so its digits are the first ones of what ids had before, in ms.
+    return f"{bucket(session)}{int(at_s * 1000) >> 4 & 0xFFFFFFFFFF:010x}{min(index, 255):02x}{digest}"
 
 
 def addition(words: Iterable[str], max_chars: int) -> str:

@@ -28,8 +28,8 @@ class Keep:
 class Verdict:
     """What of one old message is to stay."""
 
-    num_kept_tokens: float
-    """The message's tokens, once the other lines are dropped."""
+    num_shed_tokens: float
+    """By how many tokens the message shrinks, once the other lines are dropped: of its judged texts alone."""
     keep: Mapping[int, Keep]
     """By index of the text."""
 

@@ -82,6 +82,13 @@ class Rendition(msgspec.Struct, array_like=True, frozen=True):
     """Set on the newest message of a request."""
     epoch: dict[int, Override] | None = None
     """An epoch that began with this message: from here on, the messages at these indexes are forwarded so."""
+    referred: tuple[bytes, ...] = ()
+    """Short identities of the messages at `references`; empty in records of versions that did not note them."""
+
+
+def short(identity: bytes) -> bytes:
+    """So much of a message's identity (8 of 16 bytes) as tells what stands at one position from what stood there."""
+    return identity[:8]
 
 
 def chain_start(tenant: bytes, upstream: str) -> bytes:

@@ -13,7 +13,7 @@ from functools import partial
 from weakref import WeakKeyDictionary
 
 from sluice.compressor.conversation import Conversation, Incoming
-from sluice.compressor.economics import CHARS_PER_TOKEN, TOKENS_PER_MESSAGE
+from sluice.compressor.economics import CHARS_PER_TOKEN
 from sluice.compressor.evidence import Evidence, SegmentEvidence
 from sluice.compressor.failures import says_failure
 from sluice.compressor.judge import Keep, Verdict
@@ -54,7 +54,11 @@ class _Scored:
             keep[start:stop] = [False] * (stop - start)
         return self.structure().complete(keep) if ranges else keep
 
-    def num_kept_tokens(self, keep: Sequence[bool]) -> float:
+    def num_shed_tokens(self, keep: Sequence[bool]) -> float:
+        """By how many tokens fewer it is than now, once no more than these lines stay."""
+        return self._num_kept_tokens([True] * len(keep)) - self._num_kept_tokens(keep)
+
+    def _num_kept_tokens(self, keep: Sequence[bool]) -> float:
         """Tokens of the lines that stay, and of the markers between them."""
         num_tokens, was_kept = 0.0, True
         for tokens, stays, omitted in zip(self.num_tokens, keep, self.is_omitted, strict=True):
@@ -113,23 +117,22 @@ class LineJudge:
         price = self._prices.epoch
         verdicts = self._verdicts(scored, price)
         if num_tokens_to_shed > 0:
-            num_tokens = sum(found.num_kept_tokens([True] * len(found.losses)) for found in scored)
             for _ in range(_MAX_DOUBLINGS):
-                if num_tokens - sum(verdict.num_kept_tokens for verdict in verdicts.values()) >= num_tokens_to_shed:
+                if sum(verdict.num_shed_tokens for verdict in verdicts.values()) >= num_tokens_to_shed:
                     break
                 price *= 2
                 verdicts = self._verdicts(scored, price)
         return verdicts
 
     def _verdicts(self, scored: Sequence[_Scored], price: float) -> dict[int, Verdict]:
-        tokens: dict[int, float] = {}
+        num_shed: dict[int, float] = {}
         keeps: dict[int, dict[int, Keep]] = {}
         for found in scored:
             index = found.segment.position - 1
             keep = found.keep(price, self._settings.min_dead_lines)
             keeps.setdefault(index, {})[found.segment.index] = Keep(keep, found.losses)
-            tokens[index] = tokens.get(index, TOKENS_PER_MESSAGE) + found.num_kept_tokens(keep)
-        return {index: Verdict(tokens[index], keep) for index, keep in keeps.items()}
+            num_shed[index] = num_shed.get(index, 0.0) + found.num_shed_tokens(keep)
+        return {index: Verdict(num_shed[index], keep) for index, keep in keeps.items()}
 
     def _old(self, evidence: Evidence) -> Sequence[SegmentEvidence]:
         """Results that the agent has had time to work with, and that are no reports of edits."""

@@ -17,6 +17,10 @@ from sluice.compressor.turn import Turn
 logger = logging.getLogger(__name__)
 
 
+_BYTES_A_RENDITION = 1_000
+"""What one takes as it was read, beside its texts."""
+
+
 class Written(Enum):
     """What became of what was decided."""
 
@@ -34,7 +38,7 @@ class Records:
     Args:
         store: where they are.
         timeout_s: how long a look-up, or a write, may take, in seconds.
-        max_renditions: renditions that are kept as they were read.
+        max_rendition_bytes: how much of renditions is kept as it was read, by estimate; 0 keeps none.
         on_unreadable: called for each record that is there and cannot be read: damaged, or of another version.
     """
 
@@ -42,7 +46,7 @@ class Records:
         self,
         store: StateStore,
         timeout_s: float,
-        max_renditions: int,
+        max_rendition_bytes: int,
         on_unreadable: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
@@ -51,7 +55,7 @@ class Records:
         self._has_warned = False
         self._is_lost = False
         """Whether the store failed when it was last asked."""
-        self._renditions: LRU[bytes, tuple[bytes, Rendition]] = LRU(max_renditions)
+        self._renditions: LRU[bytes, tuple[bytes, Rendition]] = LRU(max_rendition_bytes, _num_bytes)
 
     async def look_up(self, hashes: list[bytes]) -> tuple[list[bytes | None], bool]:
         """The records under these keys, and whether the store failed to say."""
@@ -153,3 +157,8 @@ class Records:
             self._lost("write", str(error) or "no answer")
         turn.refused = {**turn.refused, len(turn.hashes) - 1: epoch}
         turn.renditions = turn.in_force()
+
+
+def _num_bytes(read: tuple[bytes, Rendition]) -> int:
+    """Of a record and what it holds: the same bytes twice, and what is around them."""
+    return _BYTES_A_RENDITION + 2 * len(read[0])

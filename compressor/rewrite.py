@@ -60,7 +60,7 @@ def plan(
     if not is_cold and not num_to_shed and not conversation.is_review_due(sum(sizes)):
         return None, {}
     verdicts = judge.at_epoch(conversation, old, num_to_shed)
-    dead = {index: sizes[index] - verdict.num_kept_tokens for index, verdict in verdicts.items()}
+    dead = {index: verdict.num_shed_tokens for index, verdict in verdicts.items()}
     return rewrite_of({index: tokens for index, tokens in dead.items() if tokens > 0}), verdicts
 
 

@@ -63,8 +63,9 @@ class CompressorSettings:
     """Of conversations' last requests that are held in this process, by estimate, for the same; 0 holds none."""
     max_digests: int = 400_000
     """Messages whose digests are held in this process, about 200 bytes each."""
-    max_renditions: int = 16_384
-    """Renditions that are held in this process as they were read, about 1 kB each beside their record."""
+    max_rendition_bytes: int = 32 * 2**20
+    """Of renditions that are held in this process as they were read, by estimate: about 1 kB each, and twice their
+    record."""
     max_inline_bytes: int = 32_768
     """New messages above this size together are read in a worker thread, so that other requests' streams go on. Where
     lines are scored, that is always done there."""

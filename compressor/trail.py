@@ -15,8 +15,11 @@ from sluice.compressor.types import Role
 
 _MAX_BRANCHES = 4
 """Requests kept of one conversation: agents begin several with the same words, and go back in them."""
+_MAX_LEFT_MESSAGES = 4
+"""So many at its end may be missing from a request that goes on with another one: agents put reminders there that
+change with every turn, and go back a step."""
 _BYTES_A_MESSAGE = 700
-"""What a message takes beside its text."""
+"""What a message takes beside its bytes."""
 _MIN_MESSAGES = 8
 """Shorter ones are looked at anew for nothing."""
 
@@ -90,10 +93,18 @@ class Trails:
         return max(self._trails.get(root) or (), key=lambda trail: trail.num_same(sent), default=Trail())
 
     def put(self, trail: Trail, continued: Trail) -> None:
-        """Keep a request, in place of the one that it continues."""
+        """Keep a request, in place of the one that it continues.
+
+        Not in place of a branch that has gone far since they parted: that goes on as well.
+        """
         if len(trail.sent) < _MIN_MESSAGES:
             return
-        others = [other for other in self._trails.get(trail.hashes[0]) or () if other is not continued]
+        num_left = len(continued.hashes) - _num_common(trail.hashes, continued.hashes)
+        others = [
+            other
+            for other in self._trails.get(trail.hashes[0]) or ()
+            if other is not continued or num_left > _MAX_LEFT_MESSAGES
+        ]
         self._trails.put(trail.hashes[0], [trail, *others[: _MAX_BRANCHES - 1]])
 
     def drop(self, root: bytes) -> None:
@@ -103,7 +114,7 @@ class Trails:
 
 def _num_bytes(trails: Sequence[Trail]) -> int:
     """By estimate, as if branches had nothing in common."""
-    return sum(sum(trail.num_chars) + _BYTES_A_MESSAGE * len(trail.num_chars) for trail in trails)
+    return sum(sum(map(len, trail.sent)) + _BYTES_A_MESSAGE * len(trail.num_chars) for trail in trails)
 
 
 def _num_common(one: Sequence[bytes], other: Sequence[bytes]) -> int:

@@ -16,9 +16,10 @@ from sluice.compressor.dialects.base import Dialect
 from sluice.compressor.economics import Rewrite
 from sluice.compressor.errors import MalformedMessageError
 from sluice.compressor.frozen import epochs_of, latest, settle
-from sluice.compressor.ledger import Override, Rendition, TurnRecord
+from sluice.compressor.ledger import RECORD_VERSION, Override, Rendition, TurnRecord
 from sluice.compressor.pins import Pin
 from sluice.compressor.replies import joined
+from sluice.compressor.settings import POLICY_VERSION
 from sluice.compressor.types import Message
 
 
@@ -100,8 +101,14 @@ class Turn:
         return self.new[0] if self.new else len(self.raws)
 
     def settled(self, index: int) -> Rendition | None:
-        """A record that was found behind a changed message, less what its epoch no longer holds for."""
+        """A record that was found behind a changed message, less what its epoch no longer holds for.
+
+        Where an epoch has rewritten the message and the record's own rendition refers to others, it is less that, too:
+        it may hold no longer, and would be in force where a request ends before the epoch.
+        """
         record = self.records[index]
+        if record is not None and record.references and self.renditions[index] is not record:
+            record = Rendition(RECORD_VERSION, POLICY_VERSION, turn=record.turn, epoch=record.epoch)
         inherited = self.inherited if index == len(self.raws) - 1 else {}
         if record is None or not (record.epoch or inherited):
             return record

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -19,6 +18,7 @@ from typing import IO, Self
 
 import aiohttp
 
+from sluice.backend.free_port import free_port
 from sluice.eval.errors import ReplayError
 
 START_TIMEOUT_S = 30.0
@@ -71,7 +71,7 @@ class ServerProcess:
 
     async def __aenter__(self) -> Self:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed in __aexit__)
-        self._port = self._port or _free_port()
+        self._port = self._port or free_port()
         try:
             await self._start()
         except BaseException:
@@ -171,10 +171,3 @@ def serve_command(arguments: Sequence[str]) -> list[str]:
     # -P: a folder of the user's that is named as one of our packages must not shadow it
     start = [sys.executable, "-P", "-c", "from sluice.proxy.cli import main; main()", "serve"]
     return [*start, "--host", "127.0.0.1", "--port", "{port}", *arguments]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -132,7 +132,7 @@ def _run_messages(messages: list[_Json], asked: CompactRequest, mode: Mode) -> t
     shortened: list[_Json] = []
     for raw, message, original, by_text in zip(raws, parsed, messages, found, strict=True):
         texts = {index: done.text for index, done in by_text.items()}
-        rendered = json.loads(dialect.render(raw, texts)) if texts else original
+        rendered = json.loads(dialect.carry(raw, dialect.render(raw, texts))) if texts else original
         all_texts = {index: whole(text.text) for index, text in enumerate(message.texts)} | dict(by_text)
         ranges: _Json = {"compacted_line_ranges": [], "kept_line_ranges": []}
         for index, done in all_texts.items():

@@ -14,22 +14,24 @@ from starlette.types import Receive, Scope, Send
 from sluice.compressor import Mode
 from sluice.proxy.access.guard import STATE_KEY
 from sluice.proxy.answers import SourcedAnswer, Unshared, answer_key, may_keep, may_take
+from sluice.proxy.answers.tapped import Tapped
 from sluice.proxy.error_table import level_of
 from sluice.proxy.exchange import Exchange
 from sluice.proxy.headers import Header, find
 from sluice.proxy.log import fields, logger, where
-from sluice.proxy.meter import CLIENT_GONE_STATUS, reader_for
+from sluice.proxy.meter import CLIENT_GONE_STATUS
 from sluice.proxy.meter.breakpoints import breakpoints_of
 from sluice.proxy.metering import arrived_of, turn_of
 from sluice.proxy.outgoing import outgoing_of
-from sluice.proxy.overflow import MAX_ERROR_BYTES, OVERFLOW_STATUSES, overflow_limit
+from sluice.proxy.overflow import MAX_ERROR_BYTES, overflow_limit
 from sluice.proxy.prepare import mode_of, prepare, shrink
 from sluice.proxy.prepared import Prepared
 from sluice.proxy.receive import ClientGoneError, read_body
 from sluice.proxy.relay import Relayed, relay, unless_gone
 from sluice.proxy.services import Services
-from sluice.proxy.upstreams import RoutedAnswer, Target
-from sluice.proxy.upstreams.answers import hold
+from sluice.proxy.upstreams import HeldAnswer, RoutedAnswer, Target
+from sluice.proxy.upstreams.answers import hold_or_begin
+from sluice.proxy.upstreams.overflow import OVERFLOW_STATUSES
 from sluice.proxy.wire import Outgoing, WireName
 from sluice.proxy.wire.base import Wire
 from sluice.proxy.wire.render_errors import error_headers
@@ -121,8 +123,7 @@ class Endpoint:
         target = prepared.target or services.upstreams.resolve(outgoing.model)
         exchange.own_s = time.perf_counter() - read_s
         answer = await _ask(services, target, outgoing, prepared, scope["headers"])
-        if answer.status in OVERFLOW_STATUSES and prepared.compressed is not None:
-            answer = await self._unless_too_long(answer, target, scope, services, exchange)
+        answer = await self._unless_too_long(answer, target, scope, services, exchange)
         if prepared.searching is not None:
             answer = await self._with_searches(answer, target, scope, services, exchange)
         exchange.answer = answer
@@ -137,8 +138,9 @@ class Endpoint:
         exchange.own_s += time.perf_counter() - answered_s
         exchange.status = answer.status
         ours = [*exchange.headers(), *answer.sluice_headers]
-        reader = exchange.usage = reader_for(self._wire.name, answer.headers)
-        return await relay(answer, send, ours, tap=reader.feed, render_event=self._wire.render_event)
+        # The rounds of a search are counted one by one: what the client is told is not their sum.
+        tap = None if prepared.searching is not None else exchange.reader(self._wire.name, answer.headers).feed
+        return await relay(answer, send, ours, tap=tap, render_event=self._wire.render_event)
 
     async def _meter(
         self, scope: Scope, services: Services, exchange: Exchange, status: int, at_s: float, total_s: float
@@ -168,9 +170,11 @@ class Endpoint:
     ) -> SourcedAnswer:
         """Where the upstream refused a request as too long, make it shorter and ask once more."""
         assert exchange.prepared is not None
-        held = await hold(answer, max_bytes=MAX_ERROR_BYTES)
+        if answer.status not in OVERFLOW_STATUSES or exchange.prepared.compressed is None:
+            return answer
+        held = await hold_or_begin(answer, max_bytes=MAX_ERROR_BYTES)
         refusal = Unshared(RoutedAnswer(held, answer.upstream, answer.num_retries))
-        limit = overflow_limit(held)
+        limit = overflow_limit(held) if isinstance(held, HeldAnswer) else None
         if limit is None:
             return refusal
         num_counted = exchange.tokens[1] if exchange.tokens is not None else None
@@ -178,8 +182,13 @@ class Endpoint:
         if shorter is None:
             return refusal
         exchange.prepared = shorter
-        self._count(shorter, services, exchange)
-        return Unshared(await services.upstreams.send(target, outgoing_of(scope, shorter, self._wire)))
+        if exchange.counting is not None:
+            self._count(shorter, services, exchange)
+        taken = await services.upstreams.send(target, outgoing_of(scope, shorter, self._wire))
+        if limit and taken.status < 300 and shorter.parsed is not None:
+            # Told by the upstream and borne out: an error that quotes the request may name any number.
+            services.windows.named(target.origin, shorter.parsed.model, limit)
+        return Unshared(taken)
 
     async def _with_searches(
         self, answer: SourcedAnswer, target: Target, scope: Scope, services: Services, exchange: Exchange
@@ -191,6 +200,10 @@ class Endpoint:
         assert services.search_tool is not None
         mode = prepared.mode
         headers = [header for header in scope["headers"] if header[0] != b"content-encoding"]
+
+        def counted(answer: SourcedAnswer) -> SourcedAnswer:
+            return Tapped(answer, exchange.reader(self._wire.name, answer.headers).feed)
+
         if answer.status in _REFUSALS:
             answer.close()
             logger.warning(fields("search_tool_refused", status=answer.status))
@@ -199,13 +212,14 @@ class Endpoint:
             )
             self._count(exchange.prepared, services, exchange)
             outgoing = outgoing_of(scope, exchange.prepared, self._wire)
-            return await _ask(services, target, outgoing, exchange.prepared, headers)
+            return counted(await _ask(services, target, outgoing, exchange.prepared, headers))
 
         async def send(body: bytes) -> SourcedAnswer:
             again = await prepare(body, headers, self._wire, mode, services, searches=False)
-            return await _ask(services, target, outgoing_of(scope, again, self._wire), again, headers)
+            round_ = await _ask(services, target, outgoing_of(scope, again, self._wire), again, headers)
+            return counted(await self._unless_too_long(round_, target, scope, services, Exchange(again)))
 
-        return await services.search_tool.answer(answer, prepared.searching, send)
+        return await services.search_tool.answer(counted(answer), prepared.searching, send)
 
     def _count(self, prepared: Prepared, services: Services, exchange: Exchange) -> None:
         """Start counting tokens, of what is sent now alone: a refused body's counts say nothing of the next one.

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import reduce
 
 from sluice.proxy.answers import SourcedAnswer
 from sluice.proxy.errors import UpstreamError
 from sluice.proxy.headers import Header
 from sluice.proxy.log import fields, where
-from sluice.proxy.meter import UsageReader
+from sluice.proxy.meter import UsageReader, reader_for
 from sluice.proxy.meter.breakpoints import Breakpoints
+from sluice.proxy.meter.usage import Usage, plus
 from sluice.proxy.prepared import Prepared
 from sluice.proxy.wire import WireName
 
@@ -30,10 +33,21 @@ class Exchange:
     """Where the request marks its prefix to be cached, where its wire has such marks."""
     answer: SourcedAnswer | None = None
     """The answer; None until its head is there."""
-    usage: UsageReader | None = None
-    """Reads the usage out of the answer."""
+    readers: list[UsageReader] = field(default_factory=list)
+    """Read the usage out of what the upstream answered; the rounds of a search are answers of their own."""
     status: int | None = None
     """The status that the client was sent; None until the answer's head is on its way, after which it stands."""
+
+    def reader(self, wire: WireName, headers: Sequence[Header]) -> UsageReader:
+        """A reader for an answer with these headers, whose usage counts from now on."""
+        self.readers.append(reader_for(wire, headers))
+        return self.readers[-1]
+
+    @property
+    def usage(self) -> Usage | None:
+        """What the upstream said so far that it took; None where it said nothing."""
+        found = [usage for reader in self.readers if (usage := reader.usage()) is not None]
+        return reduce(plus, found) if found else None
 
     @property
     def epoch(self) -> str | None:

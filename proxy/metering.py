@@ -59,7 +59,7 @@ def turn_of(
         status=status,
         tokens_in=tokens[0] if tokens else None,
         tokens_out=tokens[1] if tokens else None,
-        usage=exchange.usage.usage() if exchange.usage is not None else None,
+        usage=exchange.usage,
         overhead_s=exchange.own_s,
         total_s=total_s,
         epoch=compressed.epoch if compressed else None,

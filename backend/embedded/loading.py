@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,8 +34,14 @@ _GPU_KV_SHARE = 0.9
 """Of the memory that is free when the weights are in, at most; the rest is for activations and recorded steps."""
 
 
-def load_engine(folder: Path, config: EngineConfig, end_token_ids: frozenset[int]) -> EmbeddedEngine:
-    """Load the model in `folder`.
+def load_engine(
+    folder: Path,
+    config: EngineConfig,
+    end_token_ids: frozenset[int],
+    *,
+    on_failed: Callable[[str], None] | None = None,
+) -> EmbeddedEngine:
+    """Load the model in `folder`; `on_failed` is told why the engine ends, where nobody has closed it.
 
     Raises ModelUnavailableError, and BackendError if CUDA is asked for and absent or the cache holds too little.
     """
@@ -42,7 +49,7 @@ def load_engine(folder: Path, config: EngineConfig, end_token_ids: frozenset[int
     def load() -> EmbeddedEngine:
         form = weight_form(config)
         model = ModelConfig.read(folder)
-        return make_engine(model, load_weights(folder, model, form), form, config, end_token_ids)
+        return make_engine(model, load_weights(folder, model, form), form, config, end_token_ids, on_failed)
 
     return in_passing_thread(load)
 
@@ -59,9 +66,14 @@ def weight_form(config: EngineConfig) -> WeightForm:
 
 
 def make_engine(
-    model: ModelConfig, weights: Weights, form: WeightForm, config: EngineConfig, end_token_ids: frozenset[int]
+    model: ModelConfig,
+    weights: Weights,
+    form: WeightForm,
+    config: EngineConfig,
+    end_token_ids: frozenset[int],
+    on_failed: Callable[[str], None] | None = None,
 ) -> EmbeddedEngine:
-    """An engine over weights that are in memory already.
+    """An engine over weights that are in memory already; see `load_engine`.
 
     Raises BackendError if the cache holds too little, ModelUnavailableError for a draft model that does not fit.
     """
@@ -81,7 +93,7 @@ def make_engine(
     drafting = Drafting(config.max_num_draft_tokens, num_drafting_tokens, draft_model)
     max_num_open = config.max_num_waiting + config.max_num_sequences
     limits = Limits(model.max_model_len, model.vocab_size, config.max_num_sequences, max_num_open)
-    return EmbeddedEngine(runner, scheduler, drafting, limits, end_token_ids)
+    return EmbeddedEngine(runner, scheduler, drafting, limits, end_token_ids, on_failed)
 
 
 def gpu_kv_bytes(num_free_bytes: int, model: ModelConfig, num_batched_tokens: int) -> int:

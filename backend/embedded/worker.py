@@ -86,8 +86,7 @@ class Worker:
         Raises torch.AcceleratorError where the device is lost.
         """
         # Not before the first token: continuations that fork there must not share what one of them was drafted.
-        begun = [one for one in self._scheduler.running if one.is_decoding and one.num_output_tokens]
-        self._drafting.propose(begun)
+        self._draft([one for one in self._scheduler.running if one.is_decoding and one.num_output_tokens])
         step = self._scheduler.schedule()
         forks = {item.sequence: self._forks(item.sequence) for item in step.scheduled if item.is_sampled}
         try:
@@ -116,6 +115,17 @@ class Worker:
                 fork.tokens += tokens
                 self._put_out(fork, tokens, results[fork], reason)
         self._drop_failed()
+
+    def _draft(self, begun: Many[Sequence]) -> None:
+        """Give each its draft; none where that fails, as a step needs none. Raises torch.AcceleratorError."""
+        try:
+            self._drafting.propose(begun)
+        except torch.AcceleratorError:
+            raise
+        except Exception:
+            _log.exception("drafting failed")
+            for sequence in begun:
+                sequence.draft = ()
 
     def _forks(self, sequence: Sequence) -> list[Sequence]:
         """Continuations that begin when the prompt that they share is through."""

@@ -13,6 +13,8 @@ from typing import Any
 
 import msgspec
 
+from sluice.backend.surrogates import decode_whole
+
 BYTES_PER_TOKEN = 4
 _PIECE_BYTES = 4096
 """How much of a plain text prompt is one part."""
@@ -49,8 +51,8 @@ def read_prompt(body: bytes) -> Prompt | None:
     About 2 ms for a body of 1 MB, nearly all of it hashing.
     """
     try:
-        fields = _DECODER.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        fields = decode_whole(_DECODER.decode, body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     history = next((fields[key] for key in _HISTORY_KEYS if key in fields), None)
     if history is None:

@@ -17,7 +17,7 @@ from sluice.backend.router.caches import ReplicaCaches
 from sluice.backend.router.policy import RouterSettings, Tokens, choose, costs
 from sluice.backend.router.prompt import Prompt
 
-_RESCALE_AT = 1e12
+_RESCALE_AT = math.log(1e12)
 
 
 @dataclass(slots=True)
@@ -140,11 +140,11 @@ class Router:
     def _scale(self, now_s: float) -> float:
         if self._began_s is None:
             self._began_s = now_s
-        scale = math.exp((now_s - self._began_s) / self.settings.recent_s)
-        if scale > _RESCALE_AT:
-            self._recent /= scale
-            self._began_s, scale = now_s, 1.0
-        return scale
+        age = (now_s - self._began_s) / self.settings.recent_s
+        if age > _RESCALE_AT:  # asked of the exponent: after some idle days its exponential is beyond floats
+            self._recent *= math.exp(-age)
+            self._began_s, age = now_s, 0.0
+        return math.exp(age)
 
     def _recent_at(self, now_s: float) -> Tokens:
         scale = self._scale(now_s)

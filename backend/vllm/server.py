@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
+from sluice.backend.free_port import free_port
 from sluice.backend.settings import default_cache_dir
 from sluice.backend.supervisor import RestartPolicy, ServerState, Supervisor
 from sluice.backend.vllm.environment import Environment, find_environment
@@ -80,7 +80,7 @@ class VllmServer:
         """
         self._installed = self._installed or find_environment(self._settings.env_dir)
         check_extras(self._settings, self._installed)
-        self._port = self._port or _free_port()
+        self._port = self._port or free_port()
         await self._supervisor.start()
 
     async def stop(self) -> None:
@@ -128,10 +128,3 @@ class VllmServer:
         folder = default_weights(default_cache_dir(), self._on_event)
         window = settings.max_model_len or TRY_OUT_MAX_MODEL_LEN
         return str(folder), settings.model_copy(update={"max_model_len": window})
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((_HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port

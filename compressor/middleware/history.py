@@ -17,11 +17,16 @@ from sluice.compressor.dialects import OPENAI_CHAT, Dialect
 from sluice.compressor.dialects.json_message import decode, encode
 from sluice.compressor.middleware import worker
 from sluice.compressor.profiles import PROFILES, Profile
+from sluice.compressor.settings import CompressorSettings
 from sluice.compressor.state import MemoryStore, StateStore
 from sluice.compressor.turn import parse
 from sluice.compressor.types import Mode
 
 logger = logging.getLogger(__name__)
+
+_BACKSTOP = 3
+"""Times the longest wait, as in the proxy: the compressor bounds the decision and the store by itself, and replays
+what is known. To give up as a whole changes the prefix, so it is left to what is never expected."""
 
 Json = Mapping[str, Any]
 
@@ -39,8 +44,10 @@ class History:
         tenant: who sends; nothing is shared between tenants.
         upstream: where it goes; nothing is shared between upstreams.
         max_tokens: what the messages may hold at the most, by estimate; None bounds nothing.
-        timeout_s: longest wait for a decision, after which the messages go out as they are.
-        compressor: in place of one on `store`; to be used by nobody else on another loop.
+        timeout_s: longest wait for a decision, after which new messages go out as they are, and those before them as
+            they went out before.
+        compressor: in place of one on `store`, with a `decide_timeout_s` of its own; to be used by nobody else on
+            another loop.
 
     Raises:
         ValueError: there is no such mode or provider.
@@ -66,7 +73,9 @@ class History:
         self._upstream = upstream
         self._max_tokens = max_tokens
         self._timeout_s = timeout_s
-        self._compressor = compressor or Compressor(store or MemoryStore(), profile=self._profile)
+        self._compressor = compressor or Compressor(
+            store or MemoryStore(), CompressorSettings(decide_timeout_s=timeout_s), profile=self._profile
+        )
 
     async def shorten(
         self, messages: Sequence[Json], *, dialect: Dialect = OPENAI_CHAT, context: object = None
@@ -105,7 +114,7 @@ class History:
 
     async def _shorten(self, messages: Sequence[Json], dialect: Dialect, context: object) -> list[Json]:
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(_BACKSTOP * self._timeout_s):
                 raws = [encode(message) for message in messages]
                 compressed = await self._compressor.compress(
                     raws,
@@ -122,7 +131,7 @@ class History:
                 for message, raw, new in zip(messages, raws, compressed.messages, strict=True)
             ]
         except TimeoutError:
-            logger.warning("no decision in %.1f s: the messages go out as they are", self._timeout_s)
+            logger.warning("no decision in %.1f s: the messages go out as they are", _BACKSTOP * self._timeout_s)
         except Exception:  # a fault of ours must not cost the request
             logger.exception("messages could not be shortened: they go out as they are")
         return list(messages)

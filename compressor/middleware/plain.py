@@ -64,6 +64,8 @@ def compact(
     parsed = [parse(raw, dialect) for raw in raws]
     shortened = compact_messages(parsed, query=query, ratio=ratio, preserve_recent=preserve_recent, scorer=scorer)
     return [
-        decode(dialect.render(raw, {index: done.text for index, done in texts.items()})) if texts else message
+        decode(dialect.carry(raw, dialect.render(raw, {index: done.text for index, done in texts.items()})))
+        if texts
+        else message
         for message, raw, texts in zip(messages, raws, shortened, strict=True)
     ]

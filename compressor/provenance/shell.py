@@ -11,6 +11,7 @@ import re
 import shlex
 from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sluice.compressor.provenance.types import Kind, Provenance
 
@@ -30,6 +31,8 @@ _SWE_AGENT = {
     "find_file": Kind.LISTING,
 }
 """Commands that SWE-agent adds to its shell."""
+_FROM_THE_FIRST_LINE = frozenset({"cat", "head", "less", "more", "nl", "tee"})
+"""Filters whose output begins with the first line of their input."""
 _SED_RANGE = re.compile(r"^(\d+)(?:,(\d+|\$))?p;?$")
 _EDITORS = frozenset({"rm", "mv", "cp", "touch", "patch", "apply_patch"})
 
@@ -43,7 +46,7 @@ def read_command(command: str) -> Provenance:
     edited: list[str] = []
     shown: Provenance | None = None
     directory = ""
-    for pipeline_head, targets in _simple_commands(_less_here_documents(command)):
+    for pipeline_head, targets, is_cut in _simple_commands(_less_here_documents(command)):
         edited += [_join(directory, target) for target in targets]
         argv = _unwrap(pipeline_head)
         if not argv:
@@ -61,6 +64,8 @@ def read_command(command: str) -> Provenance:
         if argv[0] in {"echo", "printf", "true", "export", "set", "source", "."} or changed or targets:
             continue
         found = _shown_by(argv, directory)
+        if is_cut:
+            found = replace(found, first_line=None, last_line=None)
         # Of several commands the first that shows something names the result; mixed kinds are a run's output.
         if shown is None:
             shown = found
@@ -115,8 +120,11 @@ def _less_here_documents(command: str) -> str:
     return "".join([*parts, command[done:line_end], command[documents_end:]])
 
 
-def _simple_commands(command: str) -> list[tuple[list[str], list[str]]]:
-    """The first command of each pipeline that is no mere filter, with the files that the pipeline writes."""
+def _simple_commands(command: str) -> list[tuple[list[str], list[str], bool]]:
+    """The first command of each pipeline that is no mere filter, and what the pipeline does with its output.
+
+    That is the files that it writes, and whether a filter behind it may take away its first lines.
+    """
     lexer = shlex.shlex(command.replace("\\\n", " ").replace("\n", " ; "), posix=True, punctuation_chars=";|&<>()")
     lexer.whitespace_split = True
     lexer.commenters = ""
@@ -124,16 +132,16 @@ def _simple_commands(command: str) -> list[tuple[list[str], list[str]]]:
         tokens = list(lexer)
     except ValueError:  # unbalanced quotes: not a command that can be read
         return []
-    commands: list[tuple[list[str], list[str]]] = []
+    commands: list[tuple[list[str], list[str], bool]] = []
     stages: list[list[str]] = [[]]
     targets: list[str] = []
     index = 0
     while index <= len(tokens):
         token = tokens[index] if index < len(tokens) else ";"
         if token == "||" or (token and set(token) <= set(";&()")):  # noqa: S105 (a shell word)
-            stage = _main_stage(stages)
+            stage, filters = _main_stage(stages)
             if stage or targets:
-                commands.append((stage, targets))
+                commands.append((stage, targets, not all(map(_begins_with_the_first_line, filters))))
             stages, targets = [[]], []
         elif token in {"|", "|&"}:
             stages.append([])
@@ -151,22 +159,28 @@ def _simple_commands(command: str) -> list[tuple[list[str], list[str]]]:
     return commands
 
 
-def _main_stage(stages: Sequence[list[str]]) -> list[str]:
+def _main_stage(stages: Sequence[list[str]]) -> tuple[list[str], Sequence[list[str]]]:
     """The stage whose output the pipeline shows: the first, or a `grep` or `sed` that reads what `cat` or `nl` gave.
+
+    With the stages behind it.
 
     Where `cat` gives a here-document, the `tee` that writes it.
     """
     first = stages[0]
     head = _unwrap(first)[:1]
     if head == ["cat"] and len(_unwrap(first)) == 1:
-        return next((stage for stage in stages[1:] if _unwrap(stage)[:1] == ["tee"]), first)
+        return next((stage for stage in stages[1:] if _unwrap(stage)[:1] == ["tee"]), first), stages[1:]
     if head and head[0] in {"cat", "nl"} and len(stages) > 1:
         second = _unwrap(stages[1])
         if second[:1] and second[0] in _SEARCHERS:
-            return [*second, *[word for word in _unwrap(first)[1:] if not word.startswith("-")]]
+            return [*second, *[word for word in _unwrap(first)[1:] if not word.startswith("-")]], stages[2:]
         if second[:1] == ["sed"] and len(second) >= 3:
-            return [*second, *[word for word in _unwrap(first)[1:] if not word.startswith("-")]]
-    return first
+            return [*second, *[word for word in _unwrap(first)[1:] if not word.startswith("-")]], stages[2:]
+    return first, stages[1:]
+
+
+def _begins_with_the_first_line(stage: list[str]) -> bool:
+    return bool(stage) and next(iter(_unwrap(stage)), "") in _FROM_THE_FIRST_LINE
 
 
 def _unwrap(argv: list[str]) -> list[str]:

@@ -6,6 +6,7 @@ What is asked on for is decided in `turn.py`; here the rounds' bytes become one 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from sluice.proxy.answers import SourcedAnswer
@@ -17,8 +18,10 @@ from sluice.proxy.meter import Source
 from sluice.proxy.search_tool.turn import RefusedError, Rounds, Turn, or_none
 from sluice.proxy.translation.answer import MAX_ANSWER_BYTES
 from sluice.proxy.translation.errors import AnswerTooLargeError
+from sluice.proxy.translation.faults import read_fault
 from sluice.proxy.translation.json_codec import Json, decode_object, encode
 from sluice.proxy.translation.sse import Event, EventParser, rendered
+from sluice.proxy.upstreams.answers import hold
 
 _LENGTHS = frozenset((b"content-length", b"content-encoding", b"transfer-encoding"))
 
@@ -141,15 +144,23 @@ class _Streamed(_Searched):
     async def read(self) -> bytes:
         """See `Answer`."""
         while not self._is_at_end:
-            data = await self._rounds.answer.read()
+            data = await self._next()
             events = self._parser.feed(data) if data else self._parser.end()
             out = self._parser.comments + b"".join(map(self._feed, events))
-            if not data and await self._is_last():
-                self._is_at_end = True
-                out += or_none(self._stream.finish) or b""
+            if not data:
+                out += await self._ended()
             if out:
                 return out
         return b""
+
+    async def _next(self) -> bytes:
+        """The upstream's next bytes; none at the end, and where it breaks off when the round is whole."""
+        try:
+            return await self._rounds.answer.read()
+        except UpstreamError:
+            if self._is_raw or or_none(self._stream.round) is None:
+                raise
+            return b""
 
     def _feed(self, event: Event) -> bytes:
         if event.data.strip() and not self._is_raw:  # some servers keep connections alive with events that say nothing
@@ -160,15 +171,22 @@ class _Streamed(_Searched):
                 self._is_raw = True
         return rendered(event)
 
-    async def _is_last(self) -> bool:
-        """Whether the stream that has just ended is the last one; else the next is there to be read."""
-        round_ = None if self._is_raw else or_none(self._stream.round)
+    async def _ended(self) -> bytes:
+        """What the client is sent where a round's stream has ended: nothing where the next is there to be read."""
         try:
-            goes_on = round_ is not None and await self._rounds.go_on(round_)
+            is_last = await self._is_last()
         except RefusedError as error:
-            error.answer.close()
-            raise UpstreamError(str(error)) from None
-        if goes_on:
+            self._is_at_end = True
+            fault = read_fault((await hold(error.answer)).body, error.answer.status)
+            return self._stream.fail(replace(fault, message=f"{error}: {fault.message}"))
+        if not is_last:
+            return b""
+        self._is_at_end = True
+        return or_none(self._stream.finish) or b""
+
+    async def _is_last(self) -> bool:
+        round_ = None if self._is_raw else or_none(self._stream.round)
+        if round_ is not None and await self._rounds.go_on(round_):
             self._stream.next_round()
             self._parser = EventParser()
             return False

@@ -12,6 +12,9 @@ from sluice.proxy.search_tool.rounds import Call, Round, usage_of
 from sluice.proxy.translation.json_codec import Json, decode, decode_object, encode, mapping, objects, text
 from sluice.proxy.translation.thinking import FIELDS
 
+_DETAILS = "reasoning_details"
+"""OpenRouter's field for thoughts, a list; of a stream the client has those of all rounds."""
+
 
 class ChatForm:
     """See `Form`."""
@@ -68,8 +71,9 @@ class ChatForm:
     def shown(self, hidden: Sequence[Round]) -> list[bytes]:
         """See `Form`."""
         said = [one.parts[0] for one in hidden]
-        fields = {"content": _content(said) or ""}
+        fields: Json = {"content": _content(said) or ""}
         fields |= {field: thought for field in FIELDS if (thought := "".join(text(m.get(field)) for m in said))}
+        fields[_DETAILS] = [detail for one in said for detail in objects(one.get(_DETAILS))]
         return [encode([field, value]) for field, value in fields.items() if value]
 
     def our_calls(self, last: Round) -> list[Json]:
@@ -97,10 +101,15 @@ def _content(messages: Sequence[Json]) -> str | None:
     return BETWEEN.join(said for message in messages if (said := text(message.get("content")))) or None
 
 
-def _take_off(message: Json, field: str, shown: str) -> None:
+def _take_off(message: Json, field: str, shown: str | list[Json]) -> None:
     """Take what was shown of hidden rounds off the beginning of a message's field, if it is still there."""
     value = message.get(field)
-    if isinstance(value, str) and value.startswith(shown):
+    if isinstance(shown, list):
+        if isinstance(value, list) and value[: len(shown)] == shown:
+            message[field] = value[len(shown) :]
+            if not message[field]:
+                del message[field]
+    elif isinstance(value, str) and value.startswith(shown):
         rest = value[len(shown) :]
         rest = rest.removeprefix(BETWEEN) if field == "content" else rest
         message[field] = rest or (None if message.get("tool_calls") else "")

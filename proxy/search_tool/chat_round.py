@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sluice.proxy.search_tool.definition import NAME
 from sluice.proxy.search_tool.rounds import Call, Round
+from sluice.proxy.translation import fields
 from sluice.proxy.translation.json_codec import Json, mapping, objects, text
 
 BETWEEN = "\n\n"
@@ -17,7 +18,9 @@ def round_of(message: Json, reason: str) -> Round:
     ours = tuple(Call(text(call.get("id")), text(mapping(call["function"]).get("arguments"))) for call in calls)
     # Some servers say "stop" where they call; an answer that was cut or filtered says so.
     awaits_results = bool(asked) and reason in ("tool_calls", "stop")
-    return Round(({"role": "assistant", **message},), ours, len(asked) - len(calls), awaits_results)
+    said = message.get("content")
+    has_text = any(one.strip() for one in ([said] if isinstance(said, str) else fields.texts(said)))
+    return Round(({"role": "assistant", **message},), ours, len(asked) - len(calls), awaits_results, has_text)
 
 
 def is_ours(call: Json) -> bool:

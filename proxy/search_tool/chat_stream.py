@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 from sluice.proxy.search_tool.chat_round import BETWEEN, finish_reason, round_of
 from sluice.proxy.search_tool.definition import NAME
-from sluice.proxy.search_tool.rounds import Round, summed
+from sluice.proxy.search_tool.rounds import Round, gone_on
+from sluice.proxy.translation.deltas import Fault
+from sluice.proxy.translation.faults import openai_error
 from sluice.proxy.translation.json_codec import Json, decode_object, mapping, objects, text
 from sluice.proxy.translation.sse import DONE, Event, is_done, rendered
 from sluice.proxy.translation.sse import event as written
@@ -25,7 +27,11 @@ class ChatStream:
         self._has_text = False
         """Whether rounds before this one said something."""
         self._usage: Json = {}
-        """Of the rounds before this one."""
+        """Of the rounds before this one, as the client would be told it."""
+        self._role = ""
+        """The first that the upstream gave."""
+        self._has_role = False
+        """Whether the client was told it."""
         self._begin()
 
     def _begin(self) -> None:
@@ -58,7 +64,7 @@ class ChatStream:
             return b""
         choice = choices[0]
         delta = mapping(choice.get("delta"))
-        shown = self._shown(delta)
+        shown = self._with_role(self._shown(delta))
         reason = text(choice.get("finish_reason"))
         if reason:
             self._reason = reason
@@ -70,9 +76,11 @@ class ChatStream:
             # Nothing of this chunk may go if another round follows, but for what it says.
             self._tail.append({**chunk, "choices": [{**choice, "delta": {}}]})
         elif shown == delta:
+            self._has_role = self._has_role or "role" in shown
             return written(chunk) if is_changed else rendered(event)
         if not any(value for name, value in shown.items() if name != "role"):
             return b""
+        self._has_role = self._has_role or "role" in shown
         return written({**chunk, "choices": [{**choice, "delta": shown, "finish_reason": None}]})
 
     def round(self) -> Round | None:
@@ -87,7 +95,7 @@ class ChatStream:
 
     def next_round(self) -> None:
         """See `Stream`."""
-        self._usage = summed(self._usage, self._round_usage)
+        self._usage = gone_on(self._usage, self._round_usage)
         self._has_text = self._has_text or bool(self._message.get("content"))
         self._num_rounds += 1
         self._begin()
@@ -97,12 +105,18 @@ class ChatStream:
         out = b""
         for chunk in self._tail:
             if isinstance(chunk.get("usage"), dict) and self._num_rounds:
-                chunk = {**chunk, "usage": summed(self._usage, self._round_usage)}
+                chunk = {**chunk, "usage": gone_on(self._usage, self._round_usage)}
             if choices := objects(chunk.get("choices")):
                 reason = finish_reason(choices[0].get("finish_reason"), has_calls=self._num_shown > 0)
-                chunk = {**chunk, "choices": [{**choices[0], "finish_reason": reason}]}
+                delta = self._with_role(mapping(choices[0].get("delta")))
+                self._has_role = True
+                chunk = {**chunk, "choices": [{**choices[0], "delta": delta, "finish_reason": reason}]}
             out += written(chunk)
         return out + (rendered(Event("", DONE)) if self._is_done else b"")
+
+    def fail(self, fault: Fault) -> bytes:
+        """See `Stream`."""
+        return written(openai_error(fault))
 
     def _name(self, chunk: Json) -> bool:
         """Give a chunk the head of the first; whether that changed it."""
@@ -113,8 +127,15 @@ class ChatStream:
         chunk.update(self._head)
         return True
 
+    def _with_role(self, shown: Json) -> Json:
+        """A delta with the role, where it was held back with calls that came beside it."""
+        if self._has_role or not self._role or "role" in shown:
+            return shown
+        return {"role": self._role, **shown}
+
     def _shown(self, delta: Json) -> Json:
         """Add a delta to the round's message; what of it the client may see now."""
+        self._role = self._role or text(delta.get("role"))
         for field, value in delta.items():
             if field == "tool_calls":
                 continue
@@ -127,7 +148,8 @@ class ChatStream:
                 self._message[field] = value
         shown = dict(delta)
         if self._num_rounds:
-            shown.pop("role", None)
+            if self._has_role:
+                shown.pop("role", None)
             said = text(delta.get("content"))
             if said and self._has_text and self._message.get("content") == said:
                 shown["content"] = BETWEEN + said

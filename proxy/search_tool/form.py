@@ -12,6 +12,7 @@ import msgspec
 
 from sluice.proxy.body import Body
 from sluice.proxy.search_tool.rounds import Call, Round
+from sluice.proxy.translation.deltas import Fault
 from sluice.proxy.translation.json_codec import Json, encode
 from sluice.proxy.translation.sse import Event
 
@@ -48,7 +49,11 @@ class Stream(Protocol):
         ...
 
     def finish(self) -> bytes:
-        """The events that end the stream: the last round's, with all rounds' usage."""
+        """The events that end the stream: the last round's, with its prompt and all rounds' output as usage."""
+        ...
+
+    def fail(self, fault: Fault) -> bytes:
+        """The event that ends the stream in place of a round that the upstream refused."""
         ...
 
 
@@ -75,7 +80,7 @@ class Form(Protocol):
         ...
 
     def spliced(self, bodies: Sequence[Json]) -> Json:
-        """One answer out of those of several rounds: the first's head, what the client may see, the sum of usage."""
+        """One answer out of those of several rounds: the first's head, what the client may see, `usage_of` all."""
         ...
 
     def told(self, rounds: Sequence[Round]) -> list[Json]:

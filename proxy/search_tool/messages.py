@@ -8,7 +8,9 @@ from typing import Any
 from sluice.proxy.body import Body
 from sluice.proxy.search_tool.definition import NAME
 from sluice.proxy.search_tool.form import Kept, Stream
-from sluice.proxy.search_tool.rounds import Call, Round, summed, usage_of
+from sluice.proxy.search_tool.rounds import Call, Round, gone_on, usage_of
+from sluice.proxy.translation.deltas import Fault
+from sluice.proxy.translation.faults import anthropic_error
 from sluice.proxy.translation.json_codec import Json, decode, decode_object, encode, mapping, number, objects, text
 from sluice.proxy.translation.sse import DONE, Event, is_done, rendered
 from sluice.proxy.translation.sse import event as written
@@ -101,7 +103,7 @@ class MessagesStream:
         self._num_shown = 0
         """Blocks that the client was sent."""
         self._usage: Json = {}
-        """Of the rounds before this one."""
+        """Of the rounds before this one, as the client would be told it."""
         self._begin()
 
     def _begin(self) -> None:
@@ -158,7 +160,7 @@ class MessagesStream:
 
     def next_round(self) -> None:
         """See `Stream`."""
-        self._usage = summed(self._usage, self._round_usage)
+        self._usage = gone_on(self._usage, self._round_usage)
         self._num_rounds += 1
         self._begin()
 
@@ -168,13 +170,17 @@ class MessagesStream:
         if end is None:
             return b""
         if self._num_rounds:
-            end = {**end, "usage": summed(self._usage, self._round_usage)}
+            end = {**end, "usage": gone_on(self._usage, self._round_usage)}
         delta = mapping(end.get("delta"))
         shown = [self._blocks[index] for index in self._indexes]
         stop = _stop_reason(delta.get("stop_reason"), has_calls=any(map(_is_call, shown)))
         end = {**end, "delta": {**delta, "stop_reason": stop}}
         stopped = written({"type": "message_stop"}, name="message_stop") if self._is_whole else b""
         return written(end, name="message_delta") + stopped + (rendered(Event("", DONE)) if self._is_done else b"")
+
+    def fail(self, fault: Fault) -> bytes:
+        """See `Stream`."""
+        return written(anthropic_error(fault), name="error")
 
     def _add(self, index: int, delta: Json) -> None:
         block, kind = self._blocks.get(index, {}), text(delta.get("type"))
@@ -201,7 +207,8 @@ def _round(blocks: Sequence[tuple[Json, str]], stop_reason: str) -> Round:
         if _is_ours(part):
             calls.append(Call(text(part.get("id")), given or encode(part.get("input")).decode()))
     num_others = sum(map(_is_call, parts)) - len(calls)
-    return Round(tuple(parts), tuple(calls), num_others, stop_reason == "tool_use")
+    has_text = any(text(part.get("text")).strip() for part in parts if part.get("type") == "text")
+    return Round(tuple(parts), tuple(calls), num_others, stop_reason == "tool_use", has_text)
 
 
 def _object_or_none(data: str) -> Json | None:

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from sluice.proxy.body import Body
 from sluice.proxy.search_tool.definition import NAME
 from sluice.proxy.search_tool.form import Kept, Stream
-from sluice.proxy.search_tool.rounds import Call, Round, summed, usage_of
+from sluice.proxy.search_tool.rounds import Call, Round, gone_on, usage_of
+from sluice.proxy.translation.deltas import Fault
+from sluice.proxy.translation.faults import responses_error
 from sluice.proxy.translation.json_codec import Json, decode_object, encode, mapping, objects, text
 from sluice.proxy.translation.sse import DONE, Event, is_done, rendered
 from sluice.proxy.translation.sse import event as written
@@ -98,7 +100,7 @@ class ResponsesStream:
         """Items that the client was sent."""
         self._id: object = None
         self._usage: Json = {}
-        """Of the rounds before this one."""
+        """Of the rounds before this one, as the client would be told it."""
         self._before: list[Json] = []
         """Items that the client was sent in rounds before this one."""
         self._begin()
@@ -145,7 +147,7 @@ class ResponsesStream:
     def next_round(self) -> None:
         """See `Stream`."""
         assert self._end is not None, "the round is whole"
-        self._usage = summed(self._usage, mapping(mapping(self._end.get("response")).get("usage")))
+        self._usage = gone_on(self._usage, mapping(mapping(self._end.get("response")).get("usage")))
         self._before += [part for part in self._parts if not _is_ours(part)]
         self._num_rounds += 1
         self._begin()
@@ -158,11 +160,23 @@ class ResponsesStream:
         response = dict(mapping(end.get("response")))
         if self._num_rounds:
             response["id"] = self._id
-            response["usage"] = summed(self._usage, mapping(response.get("usage")))
+            response["usage"] = gone_on(self._usage, mapping(response.get("usage")))
         if self._num_rounds or any(map(_is_ours, self._parts)):
-            response["output"] = [*self._before, *(part for part in self._parts if not _is_ours(part))]
+            response["output"] = self._output
         last = self._sent(Event(text(end.get("type")), b""), {}, {**end, "response": response})
         return last + (rendered(Event("", DONE)) if self._is_done else b"")
+
+    def fail(self, fault: Fault) -> bytes:
+        """See `Stream`."""
+        response = {**mapping(mapping(self._end).get("response")), "id": self._id, "output": self._output}
+        response |= {"status": "failed", "error": responses_error(fault)}
+        kind = "response.failed"
+        return self._sent(Event(kind, b""), {}, {**mapping(self._end), "type": kind, "response": response})
+
+    @property
+    def _output(self) -> list[Json]:
+        """What the client was sent, of all rounds."""
+        return [*self._before, *(part for part in self._parts if not _is_ours(part))]
 
     @property
     def _parts(self) -> list[Json]:
@@ -182,7 +196,9 @@ def _round(items: Sequence[Json], *, is_completed: bool) -> Round:
     ours = [item for item in items if _is_ours(item)]
     calls = tuple(Call(text(item.get("call_id")), text(item.get("arguments"))) for item in ours)
     num_others = sum(text(item.get("type")) in _CLIENTS_CALLS for item in items) - len(ours)
-    return Round(tuple(items), calls, num_others, is_completed)
+    said = (part for item in items if item.get("type") == "message" for part in objects(item.get("content")))
+    has_text = any(text(part.get("text")).strip() for part in said)
+    return Round(tuple(items), calls, num_others, is_completed, has_text)
 
 
 def _is_ours(item: Json) -> bool:

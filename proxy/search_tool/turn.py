@@ -1,7 +1,8 @@
 """One turn of the client's while it is answered: its rounds so far, and whether the upstream is asked for another.
 
-Whatever goes wrong with that, the client gets what the model said without our tool. Only where the upstream fails on a
-later round in a way that may pass, the client gets that failure, as it would have had without us.
+Whatever goes wrong with that, the client gets what the model said without our tool. Where that is nothing, or the
+upstream fails on a later round in a way that may pass, the client gets the failure, as it would have had without us: an
+empty answer reads as the end of the agent's work.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from sluice.proxy.answers import SourcedAnswer
 from sluice.proxy.errors import UpstreamError
 from sluice.proxy.log import fields, logger, where
 from sluice.proxy.meter import Source
+from sluice.proxy.search_tool.definition import NAME
 from sluice.proxy.search_tool.form import Form, Kept, keep
 from sluice.proxy.search_tool.rounds import Call, Round
 from sluice.proxy.translation.json_codec import Json
@@ -79,8 +81,8 @@ class Rounds:
         """Take a whole round, and ask on where that is due; whether another answer is there to be read.
 
         Raises:
-            UpstreamError: the upstream gives no answer.
-            RefusedError: it fails, and may not the next time.
+            UpstreamError: the upstream gives no answer, or none but searches.
+            RefusedError: it fails, and may not the next time, or nothing was said before.
         """
         self.done.append(round_)
         num_answered = len(self.texts)
@@ -89,7 +91,10 @@ class Rounds:
         if not round_.is_ours_alone:
             self.texts.append(await self._search(round_))
             return False
+        has_text = any(one.has_text for one in self.done)
         if num_answered == MAX_ROUNDS:
+            if not has_text:
+                raise UpstreamError(f"the model called {NAME} {len(self.done)} times in a row and said nothing")
             return False
         texts = await self._search(round_)
         if num_answered + 1 == MAX_ROUNDS:
@@ -108,10 +113,10 @@ class Rounds:
             logger.error(fields("search_tool_failed", error=where(error)))
             return False
         if answer.status != 200:
-            if answer.status in _PASSING:
+            logger.error(fields("search_tool_refused", status=answer.status))
+            if answer.status in _PASSING or not has_text:
                 raise RefusedError(answer)
             answer.close()
-            logger.error(fields("search_tool_refused", status=answer.status))
             return False
         self.texts.append(texts)
         self.answer.close()
@@ -134,7 +139,7 @@ class Rounds:
 
 
 class RefusedError(Exception):
-    """The upstream fails on a later round, and may not the next time.
+    """The upstream fails on a later round, and that is what the client has to know.
 
     Args:
         answer: what it says.

@@ -5,12 +5,14 @@ An event goes out as soon as its cause came in. What is not streamed is held unt
 
 from __future__ import annotations
 
+import asyncio
 import time
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Protocol
 
-from sluice.proxy.errors import UpstreamDisconnectedError
+from sluice.proxy.errors import UpstreamDisconnectedError, UpstreamError
 from sluice.proxy.headers import Header, find
 from sluice.proxy.translation.deltas import Delta
 from sluice.proxy.translation.errors import AnswerTooLargeError, UnreadableAnswerError
@@ -25,6 +27,8 @@ MAX_ANSWER_BYTES = 64 * 2**20
 _QUIET_S = 10.0
 """After so long without a byte the client is sent a comment, where the upstream still speaks: a model that thinks for
 minutes what the client did not ask to see would look like a lost connection."""
+_END_WAIT_S = 1.0
+"""How long the end of the upstream's connection is waited for when the answer is done: one that ends is used again."""
 _COMMENT = b":\n\n"
 _REPLACED = frozenset((b"content-type", b"content-length", b"content-encoding"))
 _READABLE = frozenset(("gzip", "x-gzip", "deflate"))
@@ -36,6 +40,8 @@ class Reader(Protocol):
 
     is_complete: bool
     """Whether the answer has come to its end."""
+    is_done: bool
+    """Whether nothing more of it can come, its usage included."""
 
     def whole(self, body: bytes) -> list[Delta]:
         """Read an answer that is not streamed."""
@@ -88,6 +94,8 @@ class TranslatedAnswer:
         self._parser = EventParser()
         self._sequencer = Sequencer()
         self._is_at_end = False
+        self._is_finished = False
+        """Whether the client was sent the last events."""
         self._said_at_s = time.monotonic()
 
     async def read(self) -> bytes:
@@ -110,15 +118,17 @@ class TranslatedAnswer:
         self._answer.close()
 
     async def _next_events(self) -> bytes:
+        if self._is_finished:
+            await self._drain()
         while not self._is_at_end:
-            data = await self._next()
+            data = await self._next_or_end()
             events = self._parser.feed(data) if data else self._parser.end()
             written = self._parser.comments
             written += b"".join(self._writer.push(delta) for event in events for delta in self._read(event))
-            if not data:
-                self._is_at_end = True
+            if not data or self._reader.is_done:
                 if not self._reader.is_complete:
                     raise _broken_off()
+                self._is_at_end, self._is_finished = not data, True
                 written += self._writer.finish()
             elif not written and time.monotonic() - self._said_at_s >= _QUIET_S:
                 written = _COMMENT
@@ -126,6 +136,23 @@ class TranslatedAnswer:
                 self._said_at_s = time.monotonic()
                 return written
         return b""
+
+    async def _next_or_end(self) -> bytes:
+        """The upstream's next bytes; none at the end, and where it breaks off behind a complete answer."""
+        try:
+            return await self._next()
+        except UpstreamError:
+            if not self._reader.is_complete:
+                raise
+            return b""
+
+    async def _drain(self) -> None:
+        """Wait a little for the upstream to end what is done; else its connection is given up."""
+        self._is_at_end = True
+        with suppress(TimeoutError, UpstreamError):
+            async with asyncio.timeout(_END_WAIT_S):
+                while await self._answer.read():
+                    pass
 
     def _read(self, event: Event) -> list[Delta]:
         if not event.data.strip():  # some servers keep connections alive with it

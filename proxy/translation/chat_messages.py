@@ -28,9 +28,14 @@ class Call:
 
 
 class ChatMessages:
-    """The messages of one chat request, in the making."""
+    """The messages of one chat request, in the making.
 
-    def __init__(self) -> None:
+    Args:
+        call_extra: fields that each call has beside its own, as the model wants it.
+    """
+
+    def __init__(self, call_extra: Json) -> None:
+        self._call_extra = call_extra
         self._system: list[str] = []
         self._messages: list[Json] = []
         self._open: list[str] = []
@@ -79,7 +84,7 @@ class ChatMessages:
         if text:
             last["content"] = text if last["content"] is None else last["content"] + _BETWEEN + text
         if calls:
-            last.setdefault("tool_calls", []).extend(_call(call) for call in calls)
+            last.setdefault("tool_calls", []).extend({**_call(call), **self._call_extra} for call in calls)
             self._open += [call.call_id for call in calls]
         for field, thought in (thinking or {}).items():
             last[field] = last.get(field, "") + thought

@@ -10,6 +10,7 @@ import hashlib
 import re
 from typing import Any
 
+from sluice.proxy.errors import InvalidFieldError
 from sluice.proxy.translation import fields
 from sluice.proxy.translation.dropped import log_dropped
 from sluice.proxy.translation.json_codec import Json, decode_object, mapping, objects, text
@@ -25,7 +26,13 @@ UNREADABLE = "unreadable_arguments"
 
 
 def request(source: Json) -> Json:
-    """Translate a request."""
+    """Translate a request.
+
+    Raises:
+        InvalidFieldError: it has functions of before there were tools, or a file that only its provider has.
+    """
+    if source.get("functions"):
+        raise _older("functions", "functions")
     model = text(source.get("model"))
     limit = source.get("max_completion_tokens") or source.get("max_tokens")
     system, messages = _messages(source.get("messages"))
@@ -45,13 +52,15 @@ def request(source: Json) -> Json:
     _mark_cached(target)
     stop = source.get("stop")
     stops = [stop] if isinstance(stop, str) else stop
-    temperature = source.get("temperature")
+    temperature, top_p = source.get("temperature"), source.get("top_p")
+    if not fields.takes_sampling(model):
+        temperature = top_p = None
     user = fields.end_user(source.get("user"))
     fields.put(
         target,
         temperature=min(temperature, 1) if isinstance(temperature, int | float) else None,
-        # Newer models take one of the two; temperature is the one that clients mean.
-        top_p=source.get("top_p") if temperature is None else None,
+        # Some models take one of the two; temperature is the one that clients mean.
+        top_p=top_p if temperature is None else None,
         stop_sequences=[one for one in stops if text(one).strip()] or None if isinstance(stops, list) else None,
         metadata={"user_id": user} if user else None,
     )
@@ -76,14 +85,22 @@ def _messages(value: object) -> tuple[list[Json], list[Json]]:
             else:
                 system += [block for block in _blocks(content) if block["type"] == "text"]
         elif role == "assistant":
+            if message.get("function_call"):
+                raise _older("function_call", "messages")
             _append(messages, "assistant", [*_thought(message), *_blocks(content), *_calls(message)])
-        elif role in ("tool", "function"):
+        elif role == "function":
+            raise _older("role 'function'", "messages")
+        elif role == "tool":
             _append(messages, "user", [_result(message)])
         else:
             _append(messages, "user", _blocks(content) or [_text(_EMPTY)])
     if messages and messages[0]["role"] == "assistant":
         messages.insert(0, {"role": "user", "content": [_text(_EMPTY)]})
     return system, messages
+
+
+def _older(what: str, param: str) -> InvalidFieldError:
+    return InvalidFieldError(f"{what} cannot be told this upstream; use tools in their place", param=param)
 
 
 def _append(messages: list[Json], role: str, blocks: list[Json]) -> None:
@@ -130,6 +147,7 @@ def _image(image: Json) -> Json | None:
 
 def _document(file: Json) -> Json | None:
     if (match := _DATA_URL.fullmatch(text(file.get("file_data")))) is None:
+        fields.refuse_stored_file(file.get("file_id"), "messages")
         return None
     block: Json = {
         "type": "document",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from sluice.proxy.errors import InvalidFieldError
 from sluice.proxy.translation.json_codec import Json, mapping, objects, text
 
 MAX_TOKENS_CEILING = 16_000
@@ -18,10 +19,16 @@ _NEW_OPENAI = re.compile(r"(?:.*/)?(?:o\d|gpt-[5-9]|gpt-\d\d|codex)")
 _OPEN_WEIGHTS = re.compile(r"(?:.*/)?gpt-oss")
 """OpenAI's open weights, which servers run with three efforts."""
 _EFFORTS = {"xhigh": "high", "max": "high"}
+_SAMPLED_CLAUDE = re.compile(r"claude-(?:[a-z]+-)?(?:[1-3](?!\d)|4(?!\d|[-.](?:[7-9]|[1-9]\d)(?!\d)))")
+"""Claude models up to 4.6, by their names, dated ones and other hosts' included; later ones refuse `temperature`."""
 _OUTPUT_LIMITS = (
     (re.compile(r"claude-3-(?:haiku|opus|sonnet)"), 4096),
     (re.compile(r"claude-3-5"), 8192),
 )
+_SIGNING_GEMINI = re.compile(r"(?:.*/)?gemini-(?![0-2](?!\d))")
+"""Gemini models from 3 on: they sign their calls, and refuse a history in which a signature is missing."""
+_UNSIGNED = "skip_thought_signature_validator"
+"""What they take in place of a signature, for calls that come from elsewhere; other formats have no room for theirs."""
 DEFAULT_MAX_TOKENS = 32_000
 """What every Claude model since 4 can write."""
 
@@ -39,6 +46,19 @@ def max_tokens_field(model: str) -> str:
 def is_openai(model: str) -> bool:
     """Whether a model is one of OpenAI's that reason, by its name."""
     return bool(_NEW_OPENAI.match(model))
+
+
+def sampling(model: str, **asked: object) -> Json:
+    """The fields that steer sampling in a chat request: all that are asked for, or none where the model refuses them.
+
+    OpenAI's models that reason take no temperature but 1, and no stop sequences at all.
+    """
+    return {} if is_openai(model) else asked
+
+
+def takes_sampling(model: str) -> bool:
+    """Whether a model takes `temperature` and `top_p`, by its name; newer Claude models do not."""
+    return "claude" not in model or _SAMPLED_CLAUDE.search(model) is not None
 
 
 def effort(model: str, value: object, *, is_openais: bool) -> str | None:
@@ -79,6 +99,13 @@ def function_tool(name: str, description: object, parameters: object, strict: ob
     return {"type": "function", "function": function}
 
 
+def call_extra(model: str) -> Json:
+    """What a model wants to see on its earlier calls in a chat request, beside what every model gets."""
+    if _SIGNING_GEMINI.match(model):
+        return {"extra_content": {"google": {"thought_signature": _UNSIGNED}}}
+    return {}
+
+
 def function_choice(name: str) -> Json:
     """The chat format's `tool_choice` of one function."""
     return {"type": "function", "function": {"name": name}}
@@ -94,6 +121,18 @@ def json_schema_format(name: object, schema: object, strict: object) -> Json:
     form: Json = {"name": text(name) or "answer", "schema": mapping(schema)}
     put(form, strict=strict)
     return {"type": "json_schema", "json_schema": form}
+
+
+def refuse_stored_file(file_id: object, param: str) -> None:
+    """Refuse a file that stands only by its id: an answer without it would be a wrong one.
+
+    Raises:
+        InvalidFieldError: it has one.
+    """
+    if file_id:
+        raise InvalidFieldError(
+            f"file {file_id!r} is stored with its provider alone; this upstream needs its data", param=param
+        )
 
 
 def texts(value: object) -> list[str]:

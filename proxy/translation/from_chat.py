@@ -43,8 +43,12 @@ class ChatReader:
         self._places: dict[int, int] = {}
         """The calls' own indexes by that place: some servers put every call at place 0."""
         self._num_calls = 0
+        self._unnamed: dict[int, str] = {}
+        """By that place, the arguments so far of calls whose name has yet to come, as with some servers."""
         self.is_complete = False
         """Whether the answer has come to its end."""
+        self.is_done = False
+        """Whether nothing more of it can come."""
 
     def whole(self, body: bytes) -> list[Delta]:
         """Read an answer that is not streamed. Raises UnreadableAnswerError."""
@@ -59,7 +63,7 @@ class ChatReader:
     def feed(self, event: Event) -> list[Delta]:
         """Read one event. Raises UnreadableAnswerError."""
         if is_done(event):
-            self.is_complete = True
+            self.is_complete = self.is_done = True
             return []
         try:
             chunk = decode_object(event.data)
@@ -69,7 +73,7 @@ class ChatReader:
 
     def _read(self, chunk: Json, field: str) -> Iterator[Delta]:
         if chunk.get("error"):
-            self.is_complete = True
+            self.is_complete = self.is_done = True
             yield openai_fault(chunk, status=500)
             return
         if not self._has_begun:
@@ -102,6 +106,8 @@ class ChatReader:
         reason = choice.get("finish_reason")
         if isinstance(reason, str) and reason:
             self.is_complete = True
+            for place in list(self._unnamed):
+                yield from self._begin(place, "")
             yield self._end(reason, choice)
 
     def _call(self, call: Json, place: int) -> Iterator[Delta]:
@@ -112,12 +118,23 @@ class ChatReader:
             self._places[place] = self._num_calls
             self._num_calls += 1
             self._ids[place] = call_id or f"call_{secrets.token_hex(12)}"
-            yield CallBegin(self._places[place], self._ids[place], name)
+            self._unnamed[place] = ""
+        if name and place in self._unnamed:
+            yield from self._begin(place, name)
         arguments = function.get("arguments")
         if isinstance(arguments, dict):  # some servers send the object itself
             arguments = encode(arguments).decode()
-        if text(arguments):
+        if place in self._unnamed:
+            self._unnamed[place] += text(arguments)
+        elif text(arguments):
             yield CallArguments(self._places[place], text(arguments))
+
+    def _begin(self, place: int, name: str) -> Iterator[Delta]:
+        """Begin a call with what has come of it."""
+        arguments = self._unnamed.pop(place)
+        yield CallBegin(self._places[place], self._ids[place], name)
+        if arguments:
+            yield CallArguments(self._places[place], arguments)
 
     def _end(self, reason: str, choice: Json) -> End:
         stop = _STOPS.get(reason, Stop.END)

@@ -41,6 +41,8 @@ class MessagesReader:
         """What each open call's block began with; None as soon as a piece of its input has come."""
         self.is_complete = False
         """Whether the answer has come to its end."""
+        self.is_done = False
+        """Whether nothing more of it can come."""
 
     def whole(self, body: bytes) -> list[Delta]:
         """Read an answer that is not streamed. Raises UnreadableAnswerError."""
@@ -89,9 +91,9 @@ class MessagesReader:
             if mapping(data.get("delta")).get("stop_reason"):
                 yield _end(mapping(data.get("delta")))
         elif kind == "message_stop":
-            self.is_complete = True
+            self.is_complete = self.is_done = True
         elif kind == "error":
-            self.is_complete = True
+            self.is_complete = self.is_done = True
             yield anthropic_fault(data, status=500)
 
     def _block(self, index: int, block: Json) -> Iterator[Delta]:

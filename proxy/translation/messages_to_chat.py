@@ -13,6 +13,7 @@ from sluice.proxy.translation.chat_messages import Call, ChatMessages, image_par
 from sluice.proxy.translation.dropped import log_dropped
 from sluice.proxy.translation.json_codec import Json, encode, mapping, objects, text
 from sluice.proxy.translation.thinking import thinking_of
+from sluice.proxy.translation.tool_names import chat_name
 
 BILLING_PREFIX = "x-anthropic-billing-header:"
 """A line for Anthropic's servers that Claude Code sends as system text; it differs by turn and means nothing here."""
@@ -47,7 +48,7 @@ def request(source: Json) -> Json:
     """Translate a request.
 
     Raises:
-        InvalidFieldError: it names a tool that no other server has.
+        InvalidFieldError: it names a tool that no other server has, or a file that only its provider has.
     """
     model = text(source.get("model"))
     chat: Json = {"model": model, "messages": messages(source)}
@@ -63,10 +64,13 @@ def request(source: Json) -> Json:
     stops = source.get("stop_sequences")
     fields.put(
         chat,
-        temperature=source.get("temperature"),
-        top_p=source.get("top_p"),
-        top_k=source.get("top_k") if not fields.is_openai(model) else None,
-        stop=stops if isinstance(stops, list) and stops else None,
+        **fields.sampling(
+            model,
+            temperature=source.get("temperature"),
+            top_p=source.get("top_p"),
+            top_k=source.get("top_k"),
+            stop=stops if isinstance(stops, list) and stops else None,
+        ),
         user=fields.end_user(mapping(source.get("metadata")).get("user_id")),
     )
     config = mapping(source.get("output_config"))
@@ -79,9 +83,14 @@ def request(source: Json) -> Json:
     return chat
 
 
+def tool_names(source: Json) -> dict[str, str]:
+    """The client's names of a request's tools, by those that they have in the chat format."""
+    return {chat_name(name): name for tool in objects(source.get("tools")) if (name := text(tool.get("name")))}
+
+
 def messages(source: Json) -> list[Json]:
     """Translate system text and messages."""
-    chat = ChatMessages()
+    chat = ChatMessages(fields.call_extra(text(source.get("model"))))
     for part in fields.texts(source.get("system")):
         if not part.startswith(BILLING_PREFIX):
             chat.system(part)
@@ -102,7 +111,7 @@ def messages(source: Json) -> list[Json]:
 def _assistant(chat: ChatMessages, blocks: Sequence[Json]) -> None:
     said = [text(block.get("text")) for block in blocks if block.get("type") == "text"]
     calls = [
-        Call(text(block.get("id")), text(block.get("name")), encode(mapping(block.get("input"))).decode())
+        Call(text(block.get("id")), chat_name(text(block.get("name"))), encode(mapping(block.get("input"))).decode())
         for block in blocks
         if block.get("type") == "tool_use"
     ]
@@ -133,6 +142,7 @@ def _result(chat: ChatMessages, block: Json) -> None:
 def _parts(block: Json) -> list[Json]:
     """Parts of the chat format for a block of a user's message or of a result."""
     kind, source = block.get("type"), mapping(block.get("source"))
+    fields.refuse_stored_file(block.get("file_id") or source.get("file_id"), "messages")
     if kind == "text":
         return [text_part(text(block.get("text")))] if block.get("text") else []
     if kind == "image" and (url := _url(source, "image/png")):
@@ -143,7 +153,7 @@ def _parts(block: Json) -> list[Json]:
         body = "\n".join(fields.texts(block.get("content")))
         return [text_part(f"{text(block.get('title'))}\n{text(block.get('source'))}\n{body}")]
     if kind == "tool_reference":
-        return [text_part(f"[tool {text(block.get('tool_name'))} is available]")]
+        return [text_part(f"[tool {chat_name(text(block.get('tool_name')))} is available]")]
     return []
 
 
@@ -177,7 +187,7 @@ def _tools(value: object) -> list[Json]:
         if isinstance(schema, dict):
             described = tool.get("description") or (f"Anthropic's {kind} tool." if kind else None)
             parameters = fields.without_schema_dialect(schema)
-            tools.append(fields.function_tool(name, described, parameters, tool.get("strict")))
+            tools.append(fields.function_tool(chat_name(name), described, parameters, tool.get("strict")))
         else:
             dropped.append(name or kind)
     log_dropped("messages", dropped)
@@ -188,7 +198,7 @@ def _put_choice(chat: Json, choice: Json) -> None:
     kind = choice.get("type")
     if kind == "tool":
         _check_choice(choice, chat["tools"])
-        chat["tool_choice"] = fields.function_choice(text(choice.get("name")))
+        chat["tool_choice"] = fields.function_choice(chat_name(text(choice.get("name"))))
     elif kind in _CHOICES:
         chat["tool_choice"] = _CHOICES[kind]
     if choice.get("disable_parallel_tool_use") is True:
@@ -197,7 +207,7 @@ def _put_choice(chat: Json, choice: Json) -> None:
 
 def _check_choice(choice: Json, tools: Sequence[Json]) -> None:
     name = choice.get("name")
-    if all(tool["function"]["name"] != name for tool in tools):
+    if all(tool["function"]["name"] != chat_name(text(name)) for tool in tools):
         raise InvalidFieldError(
             f"tool_choice asks for {name!r}, which is no tool that this upstream can be told of", param="tool_choice"
         )

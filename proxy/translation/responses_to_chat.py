@@ -47,8 +47,7 @@ def request(source: Json) -> Json:
         chat[fields.max_tokens_field(model)] = limit
     fields.put(
         chat,
-        temperature=source.get("temperature"),
-        top_p=source.get("top_p"),
+        **fields.sampling(model, temperature=source.get("temperature"), top_p=source.get("top_p")),
         user=fields.end_user(source.get("user")),
         reasoning_effort=fields.effort(model, mapping(source.get("reasoning")).get("effort"), is_openais=True),
     )
@@ -66,9 +65,9 @@ def messages(source: Json) -> list[Json]:
     """Translate instructions and items.
 
     Raises:
-        InvalidFieldError: an item stands only by reference.
+        InvalidFieldError: an item, or a file, stands only by reference.
     """
-    chat = ChatMessages()
+    chat = ChatMessages(fields.call_extra(text(source.get("model"))))
     chat.system(text(source.get("instructions")))
     value = source.get("input")
     if isinstance(value, str):
@@ -156,6 +155,8 @@ def _parts(content: object) -> list[Json]:
             parts.append(_file(data, text(part.get("filename"))))
         elif kind == "input_file" and (url := text(part.get("file_url"))):
             parts.append(text_part(f"[file: {url}]"))
+        elif kind in ("input_image", "input_file"):
+            fields.refuse_stored_file(part.get("file_id"), "input")
     return parts
 
 

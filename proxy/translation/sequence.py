@@ -45,11 +45,13 @@ class Sequencer:
             self._open, self._arguments, self._is_whole = None, [], False
             if isinstance(delta, CallBegin | CallArguments):
                 self._open = delta.index
-                mine = [one for one in self._waiting if isinstance(one, CallArguments) and one.index == self._open]
-                self._waiting = deque(one for one in self._waiting if one not in mine)
-                for one in mine:
-                    self._add(one)
-                ready += mine
+                waiting, self._waiting = self._waiting, deque()
+                for one in waiting:
+                    if isinstance(one, CallArguments) and one.index == delta.index:
+                        self._add(one)
+                        ready.append(one)
+                    else:
+                        self._waiting.append(one)
         return ready
 
     def _can_close(self) -> bool:

@@ -7,6 +7,7 @@ why the model stopped and what it took, then message_stop.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 
 from sluice.proxy.translation.chat_to_messages import call_id, call_input
 from sluice.proxy.translation.deltas import CallArguments, CallBegin, Fault, Stop, Thinking, Tokens
@@ -26,10 +27,16 @@ _STOPS = {
 
 
 class MessagesWriter(AnswerWriter):
-    """Writes one answer."""
+    """Writes one answer.
 
-    def __init__(self, *, shows_thinking: bool) -> None:
+    Args:
+        shows_thinking: whether the client asked for what the model thinks.
+        names: the client's tools by their names in the chat format; others keep theirs.
+    """
+
+    def __init__(self, *, shows_thinking: bool, names: Mapping[str, str]) -> None:
         super().__init__()
+        self._names = names
         self._shows_thinking = shows_thinking
         self._message: Json = {}
         self._block: Json | None = None
@@ -89,9 +96,8 @@ class MessagesWriter(AnswerWriter):
 
     def _call_begin(self, delta: CallBegin) -> bytes:
         closed = self._close()
-        opened = self._open(
-            "tool_use", {"type": "tool_use", "id": call_id(delta.call_id), "name": delta.name, "input": {}}
-        )
+        name = self._names.get(delta.name, delta.name)
+        opened = self._open("tool_use", {"type": "tool_use", "id": call_id(delta.call_id), "name": name, "input": {}})
         self._call = delta.index
         return closed + opened
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from sluice.proxy.translation.deltas import CallArguments, CallBegin, Fault, Stop, Thinking, Tokens
-from sluice.proxy.translation.faults import CONTEXT_LENGTH, openai_error
+from sluice.proxy.translation.faults import openai_error, responses_error
 from sluice.proxy.translation.json_codec import Json, decode_object, mapping
 from sluice.proxy.translation.sse import event
 from sluice.proxy.translation.tool_names import Kind, ToolName, custom_input
@@ -90,9 +90,8 @@ class ResponsesWriter(AnswerWriter):
         return created + self._event("response.in_progress", response=self._response)
 
     def _fail(self, fault: Fault) -> bytes:
-        code = fault.code if fault.code == CONTEXT_LENGTH else _failure_code(fault.status)
         self._response["status"] = "failed"
-        self._response["error"] = {"code": code, "message": fault.message}
+        self._response["error"] = responses_error(fault)
         return self._event("response.failed", response=self._response)
 
     def _said(self, kind: str, piece: str) -> bytes:
@@ -234,10 +233,6 @@ def _part(kind: str, said: str) -> Json:
     if kind == "reasoning_text":
         return {"type": kind, "text": said}
     return {"type": kind, "text": said, "annotations": [], "logprobs": []}
-
-
-def _failure_code(status: int) -> str:
-    return {429: "rate_limit_exceeded", 400: "invalid_prompt"}.get(status, "server_error")
 
 
 def _usage(tokens: Tokens) -> Json:

@@ -1,7 +1,8 @@
-"""Tools of the Responses format under the names that they have in the chat format, and back.
+"""Tools under the names that they have in the chat format, and back.
 
-The chat format knows functions alone, without namespaces. A custom tool, whose input is free text, becomes a function
-with one string; the client's own shell becomes a function with its schema. Knows nothing else of a request.
+It takes shorter names than the others, and knows functions alone, without namespaces. A custom tool of the Responses
+format, whose input is free text, becomes a function with one string; the client's own shell becomes a function with its
+schema. Knows nothing else of a request.
 """
 
 from __future__ import annotations

@@ -94,7 +94,8 @@ class Translation:
 def _writer(source: WireName, request: Json) -> Writer:
     if source is WireName.MESSAGES:
         thinking = mapping(request.get("thinking")).get("type")
-        return MessagesWriter(shows_thinking=thinking in ("enabled", "adaptive"))
+        names = messages_to_chat.tool_names(request)
+        return MessagesWriter(shows_thinking=thinking in ("enabled", "adaptive"), names=names)
     if source is WireName.RESPONSES:
         return ResponsesWriter(names=chat_tools(tools_of(request))[1])
     return ChatWriter(includes_usage=mapping(request.get("stream_options")).get("include_usage") is True)

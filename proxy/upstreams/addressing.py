@@ -82,6 +82,8 @@ class Addressing:
         if spoken is None and wire is not None and not is_primary:
             return None
         translated_to = spoken if spoken != wire else None
+        if outgoing.model in settings.rename and body:
+            body = rename_model(body, settings.rename)  # first: what a field is called depends on the model
         if translated_to is not None:
             assert self._translator is not None
             assert wire is not None
@@ -94,8 +96,6 @@ class Addressing:
             path = self._translator.path(translated_to)
         elif wire is not None and self._translator is not None:
             body = self._translator.cleaned(wire, body, settings.known.name)
-        if outgoing.model in settings.rename and body:
-            body = rename_model(body, settings.rename)
         family = spoken or wire
         if path.startswith(_MESSAGES_PATH) or settings.known.wires == {MESSAGES}:
             family = MESSAGES  # of its other routes, too, such as files and batches

@@ -10,10 +10,13 @@ from collections.abc import Iterator
 
 import msgspec
 
-_STATUSES = (400, 413, 422, 500)
-_MAX_BODY_BYTES = 64 * 1024
+OVERFLOW_STATUSES = frozenset({400, 413, 422})
+"""Statuses under which upstreams say that a request is too long."""
+_STATUSES = OVERFLOW_STATUSES | {500}
+"""The same, and what stands for the status of an error in a stream, which has none of its own."""
+_MAX_CHARS = 64 * 1024
 
-_NUMBER = r"(?P<limit>\d[\d,_]*)"
+_NUMBER = r"(?P<limit>\d[\d,_]{0,15})"
 _SAYS_LIMIT = tuple(
     re.compile(pattern, re.IGNORECASE | re.MULTILINE)
     for pattern in (
@@ -50,12 +53,12 @@ _SAYS_SO = re.compile(
             r"exceed_context_size_error",
             r"prompt is too long",
             r"prompt too long; exceeded",  # Ollama
-            r"exceeds the context window",
             r"exceeds the available context size",
             r"maximum context length",
             r"input is too long for requested model",  # Bedrock
             r"longer than the model's context length",
-            r"exceeds? the (?:model's )?(?:maximum )?context (?:length|size|limit)",
+            r"exceeds? (?:the )?(?:model's )?(?:maximum )?context (?:length|size|limit|window)",
+            r"too many tokens(?!, please wait)",  # Cohere; the rest of that is a rate limit's
             r"reduce the length of the (?:messages|input prompt)",
             r"session_len",  # LMDeploy
             r"greater than the context length",  # LM Studio
@@ -70,28 +73,31 @@ def is_context_overflow(status: int, body: bytes) -> int | None:
 
     Args:
         status: HTTP status of the answer.
-        body: its body, not compressed; of a long one the first 64 kB are looked at.
+        body: its body, not compressed; of each text in it the first 64k characters are looked at.
 
     Returns:
         How many tokens the model takes in all; 0 where the answer does not say; None where it says something else.
     """
+    try:
+        return overflow_of(status, msgspec.json.decode(body))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return overflow_of(status, body.decode("utf-8", "replace"))
+
+
+def overflow_of(status: int, error: object) -> int | None:
+    """Say the same of an error's JSON, decoded, or of its text."""
     if status not in _STATUSES:
         return None
-    text = "\n".join(_said(body[:_MAX_BODY_BYTES]))
+    text = "\n".join(said[:_MAX_CHARS] for said in _said(error))
     for pattern in _SAYS_LIMIT:
         if (match := pattern.search(text)) is not None:
             return int(match["limit"].replace(",", "").replace("_", ""))
     return 0 if _SAYS_SO.search(text) is not None else None
 
 
-def _said(body: bytes) -> Iterator[str]:
-    """What an error's body itself says: its own fields, not what it may quote of the request further down."""
-    try:
-        fields = msgspec.json.decode(body)
-    except msgspec.DecodeError:
-        yield body.decode("utf-8", "replace")
-        return
-    for outer in fields if isinstance(fields, list) else (fields,):  # Gemini wraps its error in a list
+def _said(error: object) -> Iterator[str]:
+    """What an error itself says: its own fields, not what it may quote of the request further down."""
+    for outer in error if isinstance(error, list) else (error,):  # Gemini wraps its error in a list
         nested = outer.get("error", outer) if isinstance(outer, dict) else outer
         for level in (outer, nested):
             for key, value in level.items() if isinstance(level, dict) else (("", level),):

@@ -9,9 +9,11 @@ import torch
 from sluice.backend.base import FinishReason, SamplingParams, TokenOutput
 from sluice.backend.embedded.config import EngineConfig
 from sluice.backend.embedded.engine import EmbeddedEngine
+from sluice.backend.embedded.loading import load_engine
 from sluice.backend.embedded.request import Request, send
 from sluice.backend.embedded.runner import ModelRunner
 from sluice.backend.embedded.scheduler import Scheduler
+from sluice.backend.embedded.speculation.prompt_lookup import PromptLookup
 from sluice.backend.errors import (
     ContextLengthError,
     EngineClosedError,
@@ -52,6 +54,17 @@ async def test_a_failing_step_fails_its_requests_and_the_engine_serves_on(
     assert (await collect(engine, [5, 6, 7], GREEDY))[1] is FinishReason.LENGTH
 
 
+async def test_a_failing_draft_costs_its_speed_alone(engine: EmbeddedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = await collect(engine, [5, 6, 7], GREEDY)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("out of ideas")
+
+    monkeypatch.setattr(PromptLookup, "propose", fail)
+    assert await collect(engine, [5, 6, 7], GREEDY) == expected
+    assert engine.is_running
+
+
 @pytest.mark.parametrize(
     ("what", "error"), [((Scheduler, "schedule"), RuntimeError), ((ModelRunner, "run"), torch.AcceleratorError)]
 )
@@ -62,12 +75,16 @@ async def test_a_mistake_of_its_own_and_a_lost_device_leave_nobody_waiting(
         raise error("out of order")
 
     monkeypatch.setattr(*what, fail)
-    engine = make(tiny_folder)
+    told: list[str] = []
+    engine = load_engine(tiny_folder, EngineConfig(), frozenset(), on_failed=told.append)
     results = await asyncio.gather(*(collect(engine, [5], GREEDY) for _ in range(3)), return_exceptions=True)
-    says = f"has stopped: {error.__name__}"
-    assert all(isinstance(result, EngineError) and says in str(result) for result in results)
+    says = f"the engine has stopped: {error.__name__}"
+    assert all(isinstance(result, EngineError) and says == str(result) for result in results)
     assert not engine.is_running
+    with pytest.raises(EngineClosedError, match=says):
+        await collect(engine, [5], GREEDY)
     await engine.aclose()
+    assert told == [says]
 
 
 async def test_more_requests_than_may_wait_are_refused(tiny_folder: Path) -> None:
@@ -87,11 +104,13 @@ async def test_who_has_gone_keeps_nobody_from_being_answered() -> None:
 
 
 async def test_closing_ends_what_runs_and_refuses_what_comes(tiny_folder: Path) -> None:
-    engine = make(tiny_folder)
+    told: list[str] = []
+    engine = load_engine(tiny_folder, EngineConfig(), frozenset(), on_failed=told.append)
     running = [asyncio.create_task(collect(engine, [5], SamplingParams(temperature=0))) for _ in range(3)]
     await asyncio.sleep(0.01)
     await engine.aclose()
     await engine.aclose()
+    assert told == [], "closing is no failure"
     results = await asyncio.gather(*running, return_exceptions=True)
     assert all(isinstance(result, EngineClosedError) for result in results)
     with pytest.raises(EngineClosedError):

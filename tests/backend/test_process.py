@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from sluice.backend.errors import EngineProcessError
-from sluice.backend.process import EngineProcess
+from sluice.backend.process import READY_LINE, EngineProcess
 
 
 def answers(url: str) -> bool:
@@ -72,6 +72,34 @@ async def test_a_crash_is_seen(tiny_folder: Path) -> None:
         assert await asyncio.wait_for(engine.wait(), 10) == -signal.SIGKILL
         assert not engine.is_running
         assert "engine ready at" in engine.log_tail
+
+
+LOSES_ITS_DEVICE = """
+import sys, torch
+from sluice.backend.cli import engine
+from sluice.backend.embedded.runner import ModelRunner
+
+def run(*_):
+    raise torch.AcceleratorError("the device is lost")
+
+ModelRunner.run = run
+engine(["serve", "--port", "0", "--model", sys.argv[1], "--kv-cache-gib", "0.01"])
+"""
+
+
+def test_one_whose_engine_has_stopped_ends_and_says_why(tiny_folder: Path) -> None:
+    command = [sys.executable, "-c", LOSES_ITS_DEVICE, str(tiny_folder)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            url = next(line.split()[3] for line in process.stderr if READY_LINE in line)
+            body = {"model": "tiny", "prompt": "x"}
+            response = httpx.post(f"{url}/v1/completions", json=body, timeout=30, trust_env=False)
+            assert (response.status_code, response.json()["error"]["code"]) == (500, "engine_error")
+            assert process.wait(30) == 1
+        finally:
+            process.kill()
+        assert process.stderr.read().endswith("Error: the engine has stopped: AcceleratorError\n")
 
 
 PARENT = """

@@ -9,14 +9,17 @@ from typing import Any
 import httpx
 import openai
 import pytest
+import torch
 
 from sluice.backend import errors
 from sluice.backend.base import SamplingParams
 from sluice.backend.embedded.config import EngineConfig
 from sluice.backend.embedded.engine import EmbeddedEngine
 from sluice.backend.embedded.loading import load_engine
+from sluice.backend.embedded.runner import ModelRunner
 from sluice.backend.server import ERRORS, create_app, render_error
 from sluice.backend.tokenizer import Tokenizer
+from sluice.backend.tools import ToolCallFinder
 from tests.backend.asking import HI, TOOLS, WIDE, ask, figures, until
 
 
@@ -63,11 +66,14 @@ async def test_a_client_that_hangs_up_frees_its_blocks(http: httpx.AsyncClient, 
         ({"n": 0}, "n", "0"),
         ({"n": 65}, "n", "65"),
         ({"top_k": -2}, "top_k", "-2"),
+        ({"seed": 2**64}, "seed", "18446744073709551616"),
+        ({"seed": -(2**63) - 1}, "seed", "-9223372036854775809"),
         ({"min_p": 1.5}, "min_p", "1.5"),
         ({"presence_penalty": 3}, "presence_penalty", "3"),
         ({"repetition_penalty": 0}, "repetition_penalty", "0"),
         ({"logit_bias": {"x": 1}}, "logit_bias", "'x'"),
         ({"logit_bias": {"5": 101}}, "logit_bias", "101"),
+        ({"logit_bias": {"5" * 5000: 1}}, "logit_bias", "555"),
         ({"logit_bias": {"5000": 1}}, "logit_bias", "5000"),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "21"),
         ({"tool_choice": "always"}, "tool_choice", "always"),
@@ -99,6 +105,54 @@ async def test_bodies_that_are_no_request_are_refused(http: httpx.AsyncClient, b
     response = await http.post("/v1/chat/completions", content=body)
     assert response.status_code == 400
     assert response.json()["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"top_k": 2**31},
+        {"top_k": 10**40},
+        {"seed": 2**64 - 1, "n": 2},
+        {"seed": -(2**63), "n": 2},
+        {"max_tokens": 10**40, "stop_token_ids": [10**40]},
+    ],
+)
+async def test_numbers_of_any_size_fail_neither_their_request_nor_another(
+    http: httpx.AsyncClient, changes: dict[str, Any]
+) -> None:
+    body = {"model": "tiny", "messages": HI, "max_tokens": 20, "ignore_eos": True}
+    bodies = [body, body | changes, body]
+    answers = await asyncio.gather(*(http.post("/v1/chat/completions", json=each) for each in bodies))
+    assert [answer.status_code for answer in answers] == [200] * 3
+
+
+DEEP = "[" * 3000
+HALVES = r'{"c": "cut \ud83d"}'
+
+
+@pytest.mark.parametrize("arguments", [HALVES, DEEP, DEEP + "]" * 3000])
+async def test_what_a_history_holds_is_answered_however_it_was_cut(http: httpx.AsyncClient, arguments: str) -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    messages = [{"role": "assistant", "content": None, "tool_calls": [call]}, {"role": "user", "content": "cut \ud83d"}]
+    body = json.dumps({"model": "tiny", "messages": messages, "max_tokens": 3}).encode()
+    response = await http.post("/v1/chat/completions", content=body)
+    # The tiny model's window is too short for some; that, too, is told of what was read.
+    assert response.status_code == 200 or response.json()["error"]["code"] == "context_length_exceeded"
+    assert (len(arguments) > 512) == (response.status_code == 400)
+
+
+async def test_a_body_that_is_nested_too_deeply_is_refused(http: httpx.AsyncClient) -> None:
+    body = b'{"model": "tiny", "messages": [{"role": "user", "content": %s}]}' % (b"[" * 50_000 + b"]" * 50_000)
+    response = await http.post("/v1/chat/completions", content=body)
+    assert (response.status_code, response.json()["error"]["message"]) == (400, "the body is nested too deeply")
+
+
+@pytest.mark.parametrize("changes", [{"temperature": 1e-45}, {"top_p": 1e-60}, {"temperature": 1e-7, "top_p": 1e-7}])
+async def test_what_is_all_but_nothing_leaves_the_likeliest_token(
+    client: openai.AsyncOpenAI, changes: dict[str, float]
+) -> None:
+    greedy = await ask(client, temperature=0)
+    assert (await ask(client, **changes)).choices[0].message.content == greedy.choices[0].message.content
 
 
 @pytest.mark.parametrize(
@@ -223,6 +277,45 @@ async def test_a_mistake_of_the_servers_own_is_told_in_json(
     response = await http.post("/v1/chat/completions", json={"model": "tiny", "messages": HI})
     assert response.status_code == 500
     assert response.json()["error"]["message"] == "internal error: RuntimeError"
+
+
+async def test_a_mistake_on_the_way_is_told_in_the_stream(
+    http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(ToolCallFinder, "finish", fail)
+    body = {"model": "tiny", "messages": HI, "tools": TOOLS, "max_tokens": 3, "ignore_eos": True, "stream": True}
+    response = await http.post("/v1/chat/completions", json=body)
+    *_, last = [line for line in response.text.splitlines() if line]
+    assert json.loads(last.removeprefix("data: "))["error"]["message"] == "internal error: RuntimeError"
+
+
+@pytest.mark.parametrize("error", [RuntimeError, torch.AcceleratorError])
+async def test_a_stream_whose_prompt_fails_begins_with_the_error(
+    http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def fail(*_: object) -> None:
+        raise error("out of luck")
+
+    monkeypatch.setattr(ModelRunner, "run", fail)
+    response = await http.post("/v1/chat/completions", json={"model": "tiny", "messages": HI, "stream": True})
+    assert response.text.startswith('data: {"error"'), "by which a proxy in front knows that it may ask another replica"
+
+
+async def test_each_choice_says_once_and_first_who_speaks(http: httpx.AsyncClient) -> None:
+    body = {"model": "tiny", "messages": HI, "max_tokens": 5, "n": 3, "stream": True, "seed": 4}
+    response = await http.post("/v1/chat/completions", json=body)
+    chunks = [
+        json.loads(line.removeprefix("data: ")) for line in response.text.splitlines() if line.startswith("data: {")
+    ]
+    for index in range(3):
+        roles = [
+            choice["delta"].get("role") for chunk in chunks for choice in chunk["choices"] if choice["index"] == index
+        ]
+        assert roles == ["assistant"] + [None] * (len(roles) - 1)
+        assert len(roles) > 1
 
 
 def test_every_request_error_has_a_status() -> None:

@@ -79,8 +79,11 @@ def holds(texts: Sequence[tuple[str, ...]], wanted: tuple[str, ...]) -> bool:
     return any(text[i : i + len(wanted)] == wanted for text in texts for i in range(len(text)))
 
 
-def check(messages: Sequence[Json], compressed: Compressed) -> int:
-    """Kept lines are verbatim and in order; what markers refer to is in the same request. Gives the recoveries."""
+def check(messages: Sequence[Json], compressed: Compressed, *, before: Sequence[Json] = ()) -> int:
+    """Kept lines are verbatim and in order; what markers refer to is in the same request. Gives the recoveries.
+
+    Lines that were given back stay, whatever becomes of where they stood `before` the client changed something.
+    """
     num_recoveries = 0
     for message, raw in zip(messages, compressed.messages, strict=True):
         if raw == encode(message):
@@ -97,7 +100,7 @@ def check(messages: Sequence[Json], compressed: Compressed) -> int:
                 index += int(marker[1])
             elif marker := AGAIN.match(line):
                 given, lines = lines[: int(marker[1])], lines[int(marker[1]) :]
-                source = tuple(messages[int(marker[2]) - 1]["content"].split("\n"))
+                source = tuple((before or messages)[int(marker[2]) - 1]["content"].split("\n"))
                 assert holds([source], tuple(given))
                 num_recoveries += 1
             else:

@@ -8,7 +8,7 @@ from sluice.compressor import (
     MemoryStore,
     Mode,
 )
-from tests.compressor.conversations import Json, encode, long_read
+from tests.compressor.conversations import Json, encode, file_lines, long_read, read_file
 from tests.compressor.epochs import Clock, check, make, send
 
 
@@ -68,6 +68,31 @@ async def test_a_request_that_was_refused_as_too_long_is_rewritten_once_and_stay
         assert later.epoch is not None or later.messages[: len(before)] == before
         before = later.messages
     assert num_epochs < 3
+
+
+async def test_a_worker_does_not_go_on_from_before_a_refusal_that_another_one_met() -> None:
+    store, clock = MemoryStore(), Clock()
+    one, other = make(store, clock, exempt=1), make(store, clock, exempt=1)
+    messages: list[Json] = [{"role": "user", "content": "go"}]
+    for name in ("a", "b", "c"):
+        messages += long_read(f"{name}.py", 60, name)
+    messages += read_file("again", "a.py", file_lines(60, "a"))
+    for stop in (1, 5):
+        await send(one, messages[:stop])
+    await send(other, messages[:7])
+    refused = await other.compress(
+        [encode(message) for message in messages[:7]],
+        dialect=OPENAI_CHAT,
+        mode=Mode.BALANCED,
+        tenant=b"t",
+        upstream="http://up",
+        max_tokens=600,
+        is_refused=True,
+    )
+    assert refused.epoch == "need"
+    following = await send(one, messages)
+    assert following.messages[:7] == refused.messages
+    check(messages, following)
 
 
 async def test_what_cannot_be_made_smaller_is_forwarded_as_before() -> None:

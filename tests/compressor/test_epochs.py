@@ -242,6 +242,51 @@ async def test_a_rewrite_after_which_everything_reads_as_before_is_none() -> Non
         clock.now_s += COLD_S
 
 
+class ByWordScorer:
+    """Wants no line that says `gone`, and none that says `junk` once it is old."""
+
+    def for_turn(self) -> ByWordScorer:
+        return self
+
+    def score(self, evidence: Evidence, segments: Sequence[SegmentEvidence], moment: Moment) -> list[Sequence[float]]:
+        unwanted = ("gone",) if moment is Moment.ARRIVAL else ("gone", "junk")
+        return [
+            [float(not any(word in text for word in unwanted)) for text in segment.lines.texts] for segment in segments
+        ]
+
+
+async def test_what_was_not_scored_is_not_counted_as_dead() -> None:
+    """A long result and a short one in one message: a rewrite that sheds a few lines of the short one does not pay."""
+
+    def steps(tag: str, count: int) -> str:
+        return "\n".join(f"{tag} {number} gives {number * 7}" for number in range(count))
+
+    def runs(**results: str) -> list[Json]:
+        calls = [
+            {"type": "tool_use", "id": tag, "name": "bash", "input": {"command": f"make {tag}"}} for tag in results
+        ]
+        got = [{"type": "tool_result", "tool_use_id": tag, "content": text} for tag, text in results.items()]
+        return [{"role": "assistant", "content": calls}, {"role": "user", "content": got}]
+
+    limits, clock = CompressorSettings(max_scored_lines=1_000), Clock()
+    judge = LineJudge(ByWordScorer(), limits.balanced, limits)
+    compressor = Compressor(MemoryStore(), limits, clock=clock, judges={Mode.BALANCED: judge})
+    messages: list[Json] = [{"role": "user", "content": "fix it"}, *runs(saves=steps("gone", 900))]
+    messages += runs(long=steps("big", 2_000), short=f"{steps('junk', 12)}\n{steps('last', 20)}")
+    for number in range(24):
+        messages += runs(**{f"s{number}": steps(f"s{number}", 30)})
+    for stop in range(1, len(messages) + 1, 2):
+        clock.now_s += 10.0
+        compressed = await compressor.compress(
+            [encode(message) for message in messages[:stop]],
+            dialect=ANTHROPIC_MESSAGES,
+            mode=Mode.BALANCED,
+            tenant=b"t",
+            upstream="u",
+        )
+        assert compressed.epoch is None
+
+
 async def test_how_a_script_ended_stays_though_nothing_is_worth_its_tokens() -> None:
     limits = CompressorSettings()
     judge = LineJudge(Even(0.0), Prices(arrival=0.01, epoch=0.01), limits)

@@ -4,8 +4,16 @@ import json
 
 import pytest
 
-from sluice.compressor import OPENAI_CHAT, Compressed, Compressor, CompressorSettings, MemoryStore, Mode
-from sluice.compressor.instructions import addition, is_summary, words_of
+from sluice.compressor import (
+    ANTHROPIC_MESSAGES,
+    OPENAI_CHAT,
+    Compressed,
+    Compressor,
+    CompressorSettings,
+    MemoryStore,
+    Mode,
+)
+from sluice.compressor.instructions import addition, bucket, is_summary, word_id, words_of
 from tests.compressor.conversations import Json, call, encode, result
 
 SUMMARY = "This session is being continued from a previous conversation that ran out of context. The summary: …"
@@ -71,6 +79,23 @@ def test_the_task_comes_first_and_then_the_newest_words() -> None:
     assert addition(words, 60).split("\n")[1:] == ["task", "b" * 50, "new"]
     assert addition([], 60) == ""
     assert addition(["too long"], 3) == ""
+
+
+def test_what_the_user_says_beside_a_result_counts() -> None:
+    stopped = {"type": "tool_result", "tool_use_id": "x", "content": "[Request interrupted by user for tool use]"}
+    said = {"role": "user", "content": [stopped, {"type": "text", "text": "stop: leave the migrations alone"}]}
+    assert list(words_of(ANTHROPIC_MESSAGES.parse(encode(said)))) == ["stop: leave the migrations alone"]
+    assert list(words_of(OPENAI_CHAT.parse(encode(BEFORE[2])))) == []
+
+
+def test_words_sort_in_the_order_in_which_they_were_said() -> None:
+    now_s = 1.8e9
+    ids = [word_id(b"s", now_s, index, f"word {index}") for index in range(200)]
+    assert ids == sorted(ids)
+    assert {len(one) for one in ids} == {32}
+    # As ids were made before: what is kept under them goes first, and what is said later behind it.
+    kept = f"{bucket(b's')}{int((now_s - 1) * 1000):011x}00a1b"
+    assert kept < ids[0] < word_id(b"s", now_s + 1, 0, "later")
 
 
 def test_what_agents_put_into_user_messages_was_not_said() -> None:

@@ -177,6 +177,27 @@ async def test_the_state_is_not_built_anew_after_a_decision_that_took_too_long()
     assert agent.judge.num_conversations == 1
 
 
+def test_a_process_that_was_forked_does_not_wait_for_what_its_parent_decides() -> None:
+    """What is made on a loop that does not run here never comes."""
+    messages = conversation(6)
+    agent = Agent(MemoryStore(), Clock(), NEVER_REWRITTEN)
+    agent.judge.stall(0)
+    agent.compressor._settings = replace(NEVER_REWRITTEN, decide_timeout_s=BRIEF_S)
+    parents = asyncio.new_event_loop()
+    late = parents.run_until_complete(send(agent.compressor, messages[:9]))
+    assert late.bypass == "timeout"
+    made = list(agent.compressor._held._late.values())
+    agent.judge.may_go_on.set()
+    agent.compressor._settings = replace(NEVER_REWRITTEN, decide_timeout_s=10.0)
+    following = asyncio.run(send(agent.compressor, messages[:11]))
+    assert following.bypass is None
+    assert following.messages[:9] == late.messages
+    assert not agent.compressor._held._late
+    parents.run_until_complete(asyncio.wait(made))
+    parents.run_until_complete(parents.shutdown_default_executor())
+    parents.close()
+
+
 async def test_what_was_decided_in_time_is_forwarded_so() -> None:
     messages = conversation(3)
     patient, store = Agent(MemoryStore(), Clock(), NEVER_REWRITTEN), MemoryStore()

@@ -118,6 +118,51 @@ async def test_another_workers_epoch_is_found() -> None:
     assert (await send(one, messages[:23], Mode.BALANCED)).messages[:21] == rewritten.messages
 
 
+async def test_branches_that_parted_early_and_take_turns_do_not_push_each_other_out() -> None:
+    store, clock = CountingStore(), Clock()
+    compressor = make(clock, store, keeps=True)
+
+    def branch(name: str, num_turns: int) -> list[Json]:
+        turns = [(f"{name} {number}", f"{name} {number}?") for number in range(num_turns)]
+        said = [({"role": "assistant", "content": a}, {"role": "user", "content": b}) for a, b in turns]
+        return [{"role": "user", "content": "go"}, *(message for pair in said for message in pair)]
+
+    for num_turns in range(20):
+        if num_turns == 6:
+            store.asked.clear()
+        for name in ("one", "other"):
+            clock.now_s += 1
+            await send(compressor, branch(name, num_turns))
+    assert max(store.asked) <= 6
+
+
+async def test_an_end_that_is_another_on_every_turn_makes_no_branches() -> None:
+    compressor = make(Clock(), MemoryStore(), keeps=True)
+    messages = conversation(20)
+    for stop in range(1, len(messages) + 1, 2):
+        await send(compressor, [*messages[:stop], {"role": "user", "content": f"reminder {stop}"}])
+    assert [len(trails) for trails, _ in compressor._trails._trails._items.values()] == [1]
+
+
+async def test_what_is_kept_is_bounded_by_bytes_of_images_too() -> None:
+    limits = replace(LIMITS, max_trail_bytes=1_000_000)
+    store, clock = CountingStore(), Clock()
+    compressor = Compressor(store, limits, clock=clock)
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 200_000}}
+
+    def looked_at(name: str) -> list[Json]:
+        messages: list[Json] = [{"role": "user", "content": f"go, {name}"}]
+        for number in range(4):
+            messages += [call(f"s{number}", "screenshot"), {"role": "user", "content": [image]}]
+        return messages
+
+    for name in ("one", "other"):
+        await send(compressor, looked_at(name))
+    store.asked.clear()
+    await send(compressor, [*looked_at("one"), {"role": "assistant", "content": "done"}])
+    assert store.asked[0] > 9, "the first conversation had to make room"
+
+
 async def test_branches_of_one_beginning_are_each_known_again() -> None:
     store, clock = CountingStore(), Clock()
     compressor = make(clock, store, keeps=True)

@@ -16,15 +16,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from sluice.backend.free_port import free_port
+
 COMMAND = [sys.executable, "-P", "-c", "from sluice.proxy.cli import main; main()", "demo"]
 TIMEOUT_S = 240
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def test_a_taken_port_is_told_before_anything_is_started() -> None:

@@ -8,6 +8,7 @@ import os
 import pytest
 from aiohttp import web
 
+from sluice.backend.free_port import free_port
 from sluice.eval.child import ProxyProcess
 from sluice.eval.errors import ReplayError
 from sluice.eval.http import Agreement, Target, replay_over_http
@@ -76,8 +77,7 @@ def test_another_mode_is_told_apart() -> None:
 
 
 async def test_a_proxy_that_runs_already() -> None:
-    async with Recorder() as placeholder:
-        port = int(placeholder.url.rpartition(":")[2])
+    port = free_port()
     # The recorder comes after the proxy here, as for users: `/readyz` needs an upstream, so one stands in meanwhile.
     async with Recorder(port=port) as recorder:
         process = ProxyProcess(("--upstream", recorder.url, "--log-level", "warning"))

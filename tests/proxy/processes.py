@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,8 @@ from typing import Self
 
 import httpx
 import psutil
+
+from sluice.backend.free_port import free_port
 
 _PATIENCE_S = 60.0
 _ROOT = Path(__file__).resolve().parents[2]
@@ -80,9 +81,7 @@ class UpstreamProcess:
     """`scripted.py` in a process of its own, on one port however often it is killed and started again."""
 
     def __init__(self) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property

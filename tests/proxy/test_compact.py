@@ -76,3 +76,12 @@ async def test_what_is_wrong_is_named(client: httpx.AsyncClient, body: dict[str,
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff"])
 async def test_what_is_no_json_is_refused(client: httpx.AsyncClient, body: bytes) -> None:
     assert (await client.post("/v1/compact", content=body)).json()["error"]["code"] == "invalid_json"
+
+
+async def test_a_shortened_message_keeps_its_cache_control(client: httpx.AsyncClient) -> None:
+    messages = as_messages(reading_twice())["messages"]
+    messages[4]["content"][0]["cache_control"] = {"type": "ephemeral"}
+    asked = {"messages": messages, "preserve_recent": 0}
+    got = (await client.post("/v1/compact", json=asked, headers={"x-sluice-mode": "safe"})).json()["messages"]
+    assert "40 lines as in message 3" in str(got[4])
+    assert got[4]["content"][0]["cache_control"] == {"type": "ephemeral"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import socket
 from collections.abc import AsyncIterator
 from itertools import pairwise
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 import pytest_asyncio
 from redis import Redis
 
+from sluice.backend.free_port import free_port
 from sluice.proxy.access.keys import make_key
 from sluice.proxy.upstreams import UpstreamSettings
 from tests.proxy.servers import Exchange, ScriptedUpstream, answer_plainly, completion, proxy, reading_twice, serving
@@ -61,8 +61,7 @@ async def test_a_model_that_nobody_serves_is_404(upstream: ScriptedUpstream) -> 
 
 
 async def test_readiness_names_who_does_not_answer(upstream: ScriptedUpstream) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        dead = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    dead = f"http://127.0.0.1:{free_port()}"
     async with proxy(upstream.url, upstreams=(table("dead", dead, models=["d"]),)) as client:
         ready = await client.get("/readyz")
     assert ready.status_code == 200, "what the others serve goes on"
@@ -150,3 +149,23 @@ def everything_in(url: str) -> bytes:
             b"list": lambda name: redis.lrange(name, 0, -1),
         }
         return b"".join(part for name in redis.keys("*") for part in (name, *read[redis.type(name)](name)))
+
+
+@pytest.mark.parametrize(("model", "served_by"), [("qwen3", "local"), ("gpt-4o", "default")])
+async def test_a_body_that_only_others_can_read_goes_to_its_models_upstream_all_the_same(
+    upstream: ScriptedUpstream, other: ScriptedUpstream, model: str, served_by: str
+) -> None:
+    raw = b'{"model": "%s", "temperature": NaN, "messages": [{"role": "user", "content": "hi"}]}' % model.encode()
+    headers = {"x-sluice-mode": "off", "content-type": "application/json"}
+    async with proxy(upstream.url, upstreams=(table("local", other.url, models=["qwen*"]),)) as client:
+        answer = await client.post(CHAT, content=raw, headers=headers)
+    assert answer.headers["x-sluice-upstream"] == served_by
+    assert (upstream, other)[served_by == "local"].last.body == raw
+
+
+async def test_where_no_upstream_serves_the_model_of_such_a_body_the_default_is_asked(
+    upstream: ScriptedUpstream,
+) -> None:
+    async with proxy(None, upstreams=(table("a", upstream.url, models=["gpt-*"]),)) as client:
+        answer = await client.post(CHAT, content=b'{"model": "claude", "x": NaN}', headers={"x-sluice-mode": "off"})
+    assert (answer.status_code, answer.headers["x-sluice-upstream"]) == (200, "a")

@@ -11,6 +11,7 @@ import httpx
 import pytest
 from openai import APIError, AsyncOpenAI
 
+from sluice.backend.free_port import free_port
 from tests.proxy.servers import Exchange, ScriptedUpstream, chunk, proxy
 
 BODY = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}]}
@@ -21,8 +22,7 @@ def error_of(answer: httpx.Response) -> tuple[int, str]:
 
 
 async def test_an_upstream_that_refuses_is_502() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     async with proxy(f"http://127.0.0.1:{port}") as client:
         answer = await client.post("/v1/chat/completions", json=BODY)
         assert error_of(answer) == (502, "upstream_unreachable")

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sluice.backend.router import read_prompt
+from sluice.backend.router import Prompt, read_prompt
 from tests.effort import examples
 
 MESSAGES = st.lists(
@@ -58,6 +59,37 @@ def test_plain_prompts_and_responses_input_are_read() -> None:
 
 def test_what_has_no_prompt_has_none() -> None:
     for raw in (b"", b"[]", b"{", b"\xff", b'{"model": "m"}'):
+        assert read_prompt(raw) is None
+
+
+HALF = rb"cut \ud83d"
+"""What a program in JavaScript makes of half an emoji."""
+
+
+@pytest.mark.parametrize("key", ["messages", "input", "prompt"])
+def test_halves_of_surrogate_pairs_cost_no_prefix(key: str) -> None:
+    def turn(*texts: bytes) -> Prompt | None:
+        items = b", ".join(b'{"role": "user", "content": "%s"}' % text for text in texts)
+        history = b'"%s"' % b"".join(text.ljust(4096) for text in texts) if key == "prompt" else b"[%s]" % items
+        return read_prompt(b'{"model": "m", "%s": %s}' % (key.encode(), history))
+
+    short, long, other = turn(b"hi", HALF), turn(b"hi", HALF, b"go on"), turn(b"hi", HALF + b"!")
+    assert short is not None
+    assert long is not None
+    assert other is not None
+    num_whole = len(short.hashes) - (key == "prompt")  # the last piece of a text is not whole
+    assert num_whole > 1
+    assert long.hashes[:num_whole] == short.hashes[:num_whole]
+    assert other.hashes[-1] != short.hashes[-1]
+
+
+def test_what_is_nested_too_deeply_has_no_prompt() -> None:
+    deep = b"[" * 100_000 + b"]" * 100_000
+    for raw in (
+        b'{"messages": %s}' % deep,
+        b'{"messages": [{"role": %s}]}' % deep,
+        b'{"x": "\\ud83d", "y": %s}' % deep,
+    ):
         assert read_prompt(raw) is None
 
 

@@ -143,6 +143,14 @@ def test_time_that_passes_for_days_does_not_overflow() -> None:
     assert 0 <= float(router._recent_at(200 * 86_400.0).sum()) < 1.0
 
 
+@pytest.mark.parametrize("idle_s", [5e5, 1e7, 1e15])
+def test_a_pause_of_any_length_is_only_forgetting(idle_s: float) -> None:
+    router = Router(NAMES)
+    router.begun(router.route(turn("one", 0), 0.0))
+    router.begun(router.route(turn("one", 1), idle_s))
+    assert 0 < float(router._recent_at(idle_s).sum()) < 2000, "the last turn's alone"
+
+
 def test_names_have_to_differ() -> None:
     with pytest.raises(ValueError, match="differ"):
         Router(["http://a", "http://a"])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.compressor import ANTHROPIC_MESSAGES, OPENAI_CHAT, OPENAI_RESPONSES, MemoryStore, StateError
+from sluice.compressor import advance as advance_module
 from sluice.compressor.middleware import History, compact
 from sluice.compressor.middleware.history import Results
 from tests.effort import examples
@@ -76,7 +78,7 @@ def test_a_decision_that_takes_too_long_costs_nothing(caplog: pytest.LogCaptureF
 
     messages = reading_twice()
     assert History(HangingStore(), timeout_s=0.05).shorten_sync(messages) == messages
-    assert "no decision in 0.1 s" in caplog.text
+    assert "no decision in 0.2 s" in caplog.text
 
 
 def test_what_is_no_json_goes_out_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
@@ -122,3 +124,34 @@ def test_compact_shortens_old_results_and_keeps_the_newest() -> None:
     assert "value_317 = compute(317)" in compact(text, query="value_317", ratio=0.1)
     with pytest.raises(ValueError, match="2"):
         compact(text, ratio=2)
+
+
+def test_a_message_that_compact_shortens_keeps_its_cache_control() -> None:
+    use = {"type": "tool_use", "id": "a", "name": "bash", "input": {"command": "ls"}}
+    listed = {"type": "tool_result", "tool_use_id": "a", "content": "\n".join(["the same line"] * 50)}
+    marked = {**listed, "cache_control": {"type": "ephemeral"}}
+    messages: list[Any] = [{"role": "assistant", "content": [use]}, {"role": "user", "content": [marked]}]
+    (block,) = compact(messages, preserve_recent=0, dialect=ANTHROPIC_MESSAGES)[1]["content"]
+    assert len(block["content"]) < len(listed["content"])
+    assert block["cache_control"] == {"type": "ephemeral"}
+
+
+def test_what_was_sent_once_is_sent_again_though_the_next_decision_takes_too_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store, ends, decide = MemoryStore(), threading.Event(), advance_module.decide
+    messages = reading_twice()
+    before = History(store, mode="safe", timeout_s=60).shorten_sync(messages)
+    assert before != messages
+    # More than is decided on the loop itself.
+    longer = [*messages, {"role": "assistant", "content": "x" * 40_000}, *messages[1:]]
+
+    def slowly(*arguments: Any) -> Any:
+        assert ends.wait(30)
+        return decide(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(advance_module, "decide", slowly)
+        sent = History(store, mode="safe", timeout_s=0.5).shorten_sync(longer)
+        ends.set()
+    assert sent == [*before, *longer[5:]]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from sluice.backend.free_port import free_port
 from sluice.proxy.connect.agents import AGENTS
 from sluice.proxy.connect.check import check
 from sluice.proxy.connect.cli import _NAMES, connect
@@ -97,8 +98,8 @@ async def test_what_a_person_is_told_stands_apart_from_what_goes_into_the_file(h
     assert "OPENAI_API_KEY" in told
 
 
-async def test_nothing_listens(home: Path, free_port: int) -> None:
-    done = await run("claude-code", "--url", f"http://127.0.0.1:{free_port}")
+async def test_nothing_listens(home: Path) -> None:
+    done = await run("claude-code", "--url", f"http://127.0.0.1:{free_port()}")
     assert done.exit_code == 1
     assert "start it with sluice serve" in done.stderr
 
@@ -120,8 +121,8 @@ async def test_an_upstream_that_wants_a_credential(upstream: ScriptedUpstream, k
     assert "credential" in checked.says
 
 
-async def test_an_upstream_that_is_gone(free_port: int) -> None:
-    async with proxy(f"http://127.0.0.1:{free_port}", max_retries=0) as client:
+async def test_an_upstream_that_is_gone() -> None:
+    async with proxy(f"http://127.0.0.1:{free_port()}", max_retries=0) as client:
         url = str(client.base_url).rstrip("/")
         checked = await asyncio.to_thread(check, url, WireName.MESSAGES, None, {})
     assert not checked.is_good

@@ -36,14 +36,17 @@ async def searching(upstream: ScriptedUpstream, root: Path, **settings: Any) -> 
         yield client
 
 
-def script(upstream: ScriptedUpstream, wire: WireName, rounds: Sequence[Sequence[Piece] | int]) -> None:
+def script(
+    upstream: ScriptedUpstream, wire: WireName, rounds: Sequence[Sequence[Piece] | int], *, error: str = "no"
+) -> None:
     """Have the upstream answer its next requests so, one after another; a number is an error's status."""
+    refusal = json.dumps({"type": "error", "error": {"message": error}}).encode()
     coming = iter(enumerate(rounds))
 
     async def answer(exchange: Exchange) -> None:
         number, pieces = next(coming)
         if isinstance(pieces, int):
-            await exchange.whole(b'{"type": "error", "error": {"message": "no"}}', pieces)
+            await exchange.whole(refusal, pieces)
         elif exchange.json.get("stream"):
             await exchange.start("text/event-stream")
             data = events(wire, pieces, number)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sluice.proxy.access.keys import make_key
 from sluice.proxy.search_tool.turn import MAX_CALLS, MAX_ROUNDS
 from sluice.proxy.wire import WireName
 from sluice.proxy.wire.wires import WIRES
@@ -22,9 +23,11 @@ from tests.proxy.search_tool.answers import (
     results,
     search,
     seen,
+    whole,
 )
 from tests.proxy.search_tool.rounds import HI, ask, forwarded, found_in, script, searching, streams, tools_of, wires
 from tests.proxy.servers import Exchange, ScriptedUpstream
+from tests.proxy.test_too_long import REFUSAL, reads
 
 
 @wires
@@ -47,7 +50,8 @@ async def test_a_search_is_answered_out_of_the_clients_sight(
     assert "".join(piece[1] for piece in said).replace("\n\n", "") == "Let me look.It doubles."
     assert TOOL not in json.dumps(body)
     usage = body["usage"]
-    assert (usage.get("prompt_tokens") or usage["input_tokens"]) == 100 + 101
+    assert (usage.get("prompt_tokens") or usage["input_tokens"]) == 101, "what the model had before it at last"
+    assert (usage.get("completion_tokens") or usage["output_tokens"]) == 7 + 8
 
 
 @wires
@@ -127,8 +131,64 @@ async def test_where_the_upstream_is_overloaded_the_client_is_told(
         assert answer.status_code == 503
         assert answer.json()["error"]["message"] == "no"
         streamed = await client.post(WIRES[wire].path, json=request(wire, HI, stream=True))
-    assert "503" in streamed.text
-    assert "error" in parse_events(streamed.content)[-1].get("type", "error")
+    last = parse_events(streamed.content)[-1]
+    assert last.get("type", "error") == ("response.failed" if wire is WireName.RESPONSES else "error")
+    error = (last.get("response") or last)["error"]
+    assert error["message"] == "upstream answered 503 to the request that carries search results: no"
+
+
+@wires
+async def test_a_refusal_is_the_answer_where_the_client_was_shown_nothing_that_goes_on(
+    upstream: ScriptedUpstream, root: Path, wire: WireName
+) -> None:
+    """An empty answer would read as the end of the agent's work; told that it is too long, it compacts."""
+    script(upstream, wire, [[("think", "hm"), search("call_0")], 400] * 2, error="prompt is too long: 9 tokens > 8")
+    async with searching(upstream, root) as client:
+        answer = await client.post(WIRES[wire].path, json=request(wire, HI, stream=False))
+        streamed = await client.post(WIRES[wire].path, json=request(wire, HI, stream=True))
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"].startswith("prompt is too long")
+    last = parse_events(streamed.content)[-1]
+    error = (last.get("response") or last)["error"]
+    assert "prompt is too long" in error["message"]
+    if wire is not WireName.MESSAGES:
+        assert error["code"] == "context_length_exceeded"
+
+
+@wires
+async def test_a_model_that_says_nothing_and_only_searches_has_not_answered(
+    upstream: ScriptedUpstream, root: Path, wire: WireName
+) -> None:
+    script(upstream, wire, [[search(f"call_{n}")] for n in range(MAX_ROUNDS + 1)] * 2)
+    async with searching(upstream, root) as client:
+        answer = await client.post(WIRES[wire].path, json=request(wire, HI, stream=False))
+        streamed = await client.post(WIRES[wire].path, json=request(wire, HI, stream=True))
+    assert answer.status_code == 502
+    assert TOOL in answer.json()["error"]["message"]
+    assert TOOL in parse_events(streamed.content)[-1]["error"]["message"]
+    assert len(upstream.exchanges) == 2 * (MAX_ROUNDS + 1)
+
+
+async def test_a_round_that_is_too_long_is_made_shorter(upstream: ScriptedUpstream, root: Path) -> None:
+    history, refused = reads(20), []
+
+    async def answer(exchange: Exchange) -> None:
+        said = json.dumps(exchange.json["messages"])
+        pieces = [("text", "Found.")]
+        if "call_0" not in said:
+            pieces = [search("call_0")] if len(exchange.json["messages"]) == len(history) else [("text", "Well.")]
+        elif not refused:
+            refused.append(len(exchange.body))
+            await exchange.whole(json.dumps(REFUSAL).encode(), 400)
+            return
+        await exchange.whole(json.dumps(whole(WireName.CHAT, pieces)).encode())
+
+    upstream.answer = answer
+    async with searching(upstream, root, mode="balanced") as client:
+        for end in range(1, len(history) + 1, 2):
+            body = await ask(client, WireName.CHAT, history[:end], stream=False)
+    assert pieces_of(WireName.CHAT, body) == [("text", "Found.")]
+    assert len(upstream.last.body) < refused[0]
 
 
 @wires
@@ -219,12 +279,58 @@ async def test_a_client_that_hangs_up_ends_the_round_under_way(
         await asyncio.wait_for(upstream.last.hung_up.wait(), 10)
 
 
-async def test_rounds_are_metered_together(upstream: ScriptedUpstream, root: Path) -> None:
-    script(upstream, WireName.MESSAGES, [[search("call_0")], [("text", "hi")]])
+@wires
+@streams
+async def test_rounds_are_metered_together(
+    upstream: ScriptedUpstream, root: Path, wire: WireName, stream: bool
+) -> None:
+    script(upstream, wire, [[search("call_0")], [("text", "hi")]])
     async with searching(upstream, root) as client:
-        await ask(client, WireName.MESSAGES, HI, stream=True)
+        await ask(client, wire, HI, stream=stream)
         totals = (await client.get("/v1/stats")).json()["totals"]
-    assert (totals["num_turns"], totals["usage"]["input_tokens"], totals["usage"]["cache_read"]) == (1, 201, 81)
+    usage = totals["usage"]
+    assert (totals["num_turns"], usage["cache_read"], usage["output_tokens"]) == (1, 40 + 41, 7 + 8)
+    assert usage["input_tokens"] == (201 if wire is WireName.MESSAGES else 201 - 81)
+
+
+@streams
+async def test_rounds_before_one_that_is_refused_are_metered_all_the_same(
+    upstream: ScriptedUpstream, root: Path, stream: bool
+) -> None:
+    script(upstream, WireName.MESSAGES, [[search("call_0")], [search("call_1")], 400])
+    async with searching(upstream, root) as client:
+        await client.post("/v1/messages", json=request(WireName.MESSAGES, HI, stream=stream))
+        totals = (await client.get("/v1/stats")).json()["totals"]
+    assert (totals["usage"]["input_tokens"], totals["usage"]["output_tokens"]) == (201, 15)
+
+
+async def test_every_round_counts_against_its_keys_budget(upstream: ScriptedUpstream, root: Path) -> None:
+    key, text = make_key("ann", tokens_per_day=250)  # one round takes 147 of the wire's tokens
+    script(upstream, WireName.MESSAGES, [[search("call_0")], [("text", "hi")]])
+    async with searching(upstream, root, keys=(key,)) as client:
+        headers = {"x-sluice-key": text}
+        asked = request(WireName.MESSAGES, HI, stream=True)
+        first = await client.post("/v1/messages", json=asked, headers=headers)
+        second = await client.post("/v1/messages", json=asked, headers=headers)
+    assert (first.status_code, second.status_code) == (200, 429)
+
+
+@wires
+@pytest.mark.parametrize("searches", [False, True])
+async def test_a_stream_that_is_whole_stays_so_when_its_connection_breaks(
+    upstream: ScriptedUpstream, root: Path, wire: WireName, searches: bool
+) -> None:
+    rounds = [[search("call_0")], [("text", "Found.")]] if searches else [[("text", "Found.")]]
+
+    async def answer(exchange: Exchange) -> None:
+        number = len(upstream.exchanges) - 1
+        await exchange.start("text/event-stream", 200, (b"content-length", b"99999"))
+        await exchange.part(events(wire, rounds[number], number))
+
+    upstream.answer = answer
+    async with searching(upstream, root) as client:
+        body = await ask(client, wire, HI, stream=True)
+    assert pieces_of(wire, body) == [("text", "Found.")]
 
 
 @wires

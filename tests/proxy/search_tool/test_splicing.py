@@ -88,20 +88,28 @@ def expected(wire: WireName, rounds: Sequence[Sequence[Piece]]) -> list[Piece]:
     return [*([("think", thoughts)] if thoughts else []), *([("text", text)] if text else []), *calls]
 
 
+def told_usage(wire: WireName, num_rounds: int) -> Json:
+    """The last round's prompt, which is what the model has before it, and the output of all."""
+    usages = [usage_of(wire, number) for number in range(num_rounds)]
+    name = "completion_tokens" if wire is WireName.CHAT else "output_tokens"
+    told = {**usages[-1], name: sum(usage[name] for usage in usages)}
+    if wire is not WireName.MESSAGES:
+        told["total_tokens"] = told[name] + told["prompt_tokens" if wire is WireName.CHAT else "input_tokens"]
+    return told
+
+
 @wires
 @given(rounds=turns(), cut=st.integers(1, 4000))
 def test_a_client_sees_one_answer_without_our_tool(wire: WireName, rounds: list[list[Piece]], cut: int) -> None:
     stream, _ = spliced_stream(wire, rounds, cut)
     body = seen(wire, parse_events(stream))
     assert pieces_of(wire, body) == expected(wire, rounds)
-    total: Json = {}
-    for number in range(len(rounds)):
-        total = summed(total, usage_of(wire, number))
-    assert body["usage"] == total
+    told = told_usage(wire, len(rounds))
+    assert body["usage"] == told
     assert TOOL.encode() not in stream
     bodies = [whole(wire, pieces, number) for number, pieces in enumerate(rounds)]
     assert pieces_of(wire, FORMS[wire].spliced(bodies)) == expected(wire, rounds)
-    assert FORMS[wire].spliced(bodies)["usage"] == total
+    assert FORMS[wire].spliced(bodies)["usage"] == told
     assert FORMS[wire].spliced(bodies)["id"] == bodies[0]["id"]
 
 
@@ -255,22 +263,61 @@ def test_a_client_that_leaves_out_thoughts_and_marks_its_cache_is_understood() -
     assert forwarded[3]["content"] == content[1:]
 
 
+def chat_chunks(*deltas: Json, reason: str) -> bytes:
+    head = {"id": "1", "created": 1, "model": "m", "object": "chat.completion.chunk"}
+    chunks = [{**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
+    chunks.append({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": reason}]})
+    return b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks)
+
+
+@pytest.mark.parametrize("beside", [{}, {"content": None}])
+@pytest.mark.parametrize("last", [[{"role": "assistant", "content": "hi"}], [{"content": "h"}, {"content": "i"}], []])
+def test_the_role_that_came_with_a_hidden_call_is_said_once_with_what_is_shown_first(
+    beside: Json, last: list[Json]
+) -> None:
+    call = {"index": 0, "id": "c", "type": "function", "function": {"name": TOOL, "arguments": "{}"}}
+    stream = FORMS[WireName.CHAT].stream()
+    first = chat_chunks({"role": "assistant", "tool_calls": [call], **beside}, reason="tool_calls")
+    out = b"".join(map(stream.feed, EventParser().feed(first)))
+    stream.next_round()
+    out += b"".join(map(stream.feed, EventParser().feed(chat_chunks(*last, reason="stop")))) + stream.finish()
+    deltas = [choice["delta"] for chunk in parse_events(out) for choice in chunk["choices"]]
+    assert [delta.get("role") for delta in deltas] == ["assistant", *[None] * (len(deltas) - 1)]
+    assert "".join(delta.get("content") or "" for delta in deltas) == ("hi" if last else "")
+
+
 @pytest.mark.parametrize("pieces", [["code_se", "arch"], ["code", "_", "search"], ["", "code_search"]])
 def test_a_name_that_comes_in_pieces_is_awaited(pieces: list[str]) -> None:
     """Some servers name a call after its id."""
-    head = {"id": "1", "created": 1, "model": "m", "object": "chat.completion.chunk"}
     begun = {"index": 0, "id": "c", "type": "function", "function": {"name": pieces[0], "arguments": ""}}
     deltas: list[Json] = [{"tool_calls": [begun]}]
     deltas += [{"tool_calls": [{"index": 0, "function": {"name": piece}}]} for piece in pieces[1:]]
     deltas.append({"tool_calls": [{"index": 0, "function": {"arguments": '{"query": "x"}'}}]})
-    chunks = [{**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
-    chunks.append({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]})
     stream, parser = FORMS[WireName.CHAT].stream(), EventParser()
-    data = b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks)
+    data = chat_chunks(*deltas, reason="tool_calls")
     assert b"".join(stream.feed(event) for event in parser.feed(data)) == b""
     round_ = stream.round()
     assert round_ is not None
     assert round_.is_ours_alone
+
+
+def test_thoughts_in_a_list_go_back_to_their_round_and_to_no_other() -> None:
+    """OpenRouter gives them so, and wants them back; of a stream the client has those of all rounds."""
+
+    def detail(said: str) -> Json:
+        return {"type": "reasoning.encrypted", "data": said}
+
+    form = FORMS[WireName.CHAT]
+    bodies = [whole(WireName.CHAT, [search("call_0")]), whole(WireName.CHAT, [read("call_1")], 1)]
+    for number, body in enumerate(bodies):
+        body["choices"][0]["message"]["reasoning_details"] = [detail(f"d{number}")]
+    done = [form.read(body) for body in bodies]
+    kept = kept_of(form, [one for one in done if one is not None])
+    shown = form.spliced(bodies)["choices"][0]["message"]
+    for details in ([detail("d0"), detail("d1")], [detail("d1")]):
+        said = [{**shown, "reasoning_details": details}, *results(WireName.CHAT, [read("call_1")])]
+        first, _, second, _ = (json.loads(one) for one in form.restored(encoded(said), None, kept))
+        assert (first["reasoning_details"], second["reasoning_details"]) == ([detail("d0")], [detail("d1")])
 
 
 _junk: st.SearchStrategy[Any] = st.recursive(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 from collections.abc import AsyncIterator
@@ -9,11 +10,13 @@ from typing import Any
 
 import pytest
 
-from sluice.proxy.errors import UpstreamError
+from sluice.proxy.errors import UpstreamDisconnectedError, UpstreamError
 from sluice.proxy.translation import Translation
+from sluice.proxy.translation.deltas import CallArguments, CallBegin, End, Stop
+from sluice.proxy.translation.sequence import Sequencer
 from sluice.proxy.upstreams.types import Answer
 from sluice.proxy.wire import WireName
-from tests.proxy.translation.wires import FakeAnswer, Said, answering, chat_events, sse
+from tests.proxy.translation.wires import EVENTS, FakeAnswer, Said, answering, chat_events, sse
 
 
 def chunk(delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
@@ -49,8 +52,9 @@ async def test_each_event_goes_out_as_soon_as_its_cause_came_in() -> None:
     translated = Translation().answer(WireName.MESSAGES, WireName.CHAT, answer, stream=True, request=b"{}")
     assert b"one" in await translated.read()
     assert b"two" in await translated.read()
-    assert b"content_block_stop" in await translated.read()
-    assert b"message_stop" in await translated.read()
+    last = await translated.read()
+    assert b"content_block_stop" in last
+    assert b"message_stop" in last
     assert await translated.read() == b""
     translated.close()
     assert answer.is_closed
@@ -180,6 +184,22 @@ async def test_a_call_of_a_tool_that_stood_among_the_items_comes_back_as_that_to
     assert item["input"] == "text(1)"
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_call_of_a_tool_whose_name_was_shortened_comes_back_under_its_own(stream: bool) -> None:
+    names = ["mcp__" + "long_" * 20 + tail for tail in ("one", "two")]
+    request = {"model": "m", "tools": [{"name": name, "input_schema": {}} for name in (*names, "Read")]}
+    asked = json.loads(Translation().request(WireName.MESSAGES, WireName.CHAT, json.dumps(request).encode()))
+    sent = [tool["function"]["name"] for tool in asked["tools"]]
+    said = Said("", [(str(number), name, {}) for number, name in enumerate(sent)])
+    body = json.dumps(request).encode()
+    answer = Translation().answer(
+        WireName.MESSAGES, WireName.CHAT, answering(said, WireName.CHAT)(stream), stream=stream, request=body
+    )
+    out = b"".join([data async for data in aiter_of(answer)])
+    assert [name for name in names if out.count(b'"' + name.encode() + b'"') == 1] == names
+    assert sent[0].encode() not in out.replace(names[0].encode(), b"")
+
+
 @pytest.mark.parametrize(
     ("reason", "anthropics", "status"),
     [
@@ -192,6 +212,95 @@ async def test_why_the_model_stopped_is_said_in_the_clients_words(reason: str, a
     stream = sse(chunk({"content": "x"}), chunk({}, reason), done=True)
     assert (await events_of(WireName.MESSAGES, WireName.CHAT, stream))[-2]["delta"]["stop_reason"] == anthropics
     assert (await events_of(WireName.RESPONSES, WireName.CHAT, stream))[-1]["response"]["status"] == status
+
+
+class Breaking(FakeAnswer):
+    """Breaks off, or falls silent, after its pieces."""
+
+    falls_silent = False
+
+    async def read(self) -> bytes:
+        if data := await super().read():
+            return data
+        if self.falls_silent:
+            await asyncio.sleep(60)
+        raise UpstreamDisconnectedError("gone")
+
+
+@pytest.mark.parametrize("falls_silent", [False, True])
+@pytest.mark.parametrize(
+    ("source", "target", "last"),
+    [
+        (WireName.MESSAGES, WireName.CHAT, b"message_stop"),
+        (WireName.RESPONSES, WireName.CHAT, b"response.completed"),
+        (WireName.CHAT, WireName.MESSAGES, b"[DONE]"),
+    ],
+)
+async def test_an_answer_that_is_whole_stays_so_whatever_its_connection_does(
+    source: WireName, target: WireName, last: bytes, falls_silent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sluice.proxy.translation.answer._END_WAIT_S", 0.01)
+    answer = Breaking([EVENTS[target](Said("hi"))], content_type=b"text/event-stream")
+    answer.falls_silent = falls_silent
+    translated = Translation().answer(source, target, answer, stream=True, request=b"{}")
+    out = [data async for data in aiter_of(translated)]
+    assert last in out[0], "it is whole as soon as its last event is there"
+    assert b"".join(out).count(last) == out[0].count(last)
+
+
+async def test_an_answer_that_breaks_off_after_its_last_words_is_whole() -> None:
+    """Some servers send neither usage nor a mark behind the reason for which the model stopped."""
+    answer = Breaking([sse(chunk({"content": "hi"}), chunk({}, "stop"))], content_type=b"text/event-stream")
+    translated = Translation().answer(WireName.MESSAGES, WireName.CHAT, answer, stream=True, request=b"{}")
+    assert b"message_stop" in b"".join([data async for data in aiter_of(translated)])
+    answer = Breaking([sse(chunk({"content": "hi"}))], content_type=b"text/event-stream")
+    translated = Translation().answer(WireName.MESSAGES, WireName.CHAT, answer, stream=True, request=b"{}")
+    with pytest.raises(UpstreamDisconnectedError):
+        _ = [data async for data in aiter_of(translated)]
+
+
+@pytest.mark.parametrize("pieces", [["", "read"], [None, None, "read"]])
+async def test_a_name_that_comes_behind_its_calls_id_is_awaited(pieces: list[str | None]) -> None:
+    begun = {"index": 0, "id": "c", "type": "function", "function": {"name": pieces[0], "arguments": '{"a"'}}
+    deltas = [{"tool_calls": [begun]}]
+    deltas += [{"tool_calls": [{"index": 0, "function": {"name": piece, "arguments": ""}}]} for piece in pieces[1:]]
+    deltas.append({"tool_calls": [{"index": 0, "function": {"arguments": ": 1}"}}]})
+    stream = sse(*map(chunk, deltas), chunk({}, "tool_calls"), done=True)
+    events = await events_of(WireName.MESSAGES, WireName.CHAT, stream)
+    blocks = [event["content_block"] for event in events if event["type"] == "content_block_start"]
+    assert [(block["id"], block["name"]) for block in blocks] == [("c", "read")]
+    said = "".join(event["delta"]["partial_json"] for event in events if event["type"] == "content_block_delta")
+    assert json.loads(said) == {"a": 1}
+
+
+async def test_a_call_that_is_never_named_is_not_lost() -> None:
+    begun = {"index": 0, "id": "c", "type": "function", "function": {"arguments": "{}"}}
+    stream = sse(chunk({"tool_calls": [begun]}), chunk({}, "tool_calls"), done=True)
+    events = await events_of(WireName.MESSAGES, WireName.CHAT, stream)
+    blocks = [event["content_block"] for event in events if event["type"] == "content_block_start"]
+    assert [(block["id"], block["name"]) for block in blocks] == [("c", "")]
+    assert events[-2]["delta"]["stop_reason"] == "tool_use"
+
+
+def test_a_call_that_waits_long_for_its_turn_goes_out_at_once() -> None:
+    """Each of its pieces is looked at a few times, however many there are."""
+    num_compared = 0
+
+    class Piece(str):
+        def __eq__(self, other: object) -> bool:
+            nonlocal num_compared
+            num_compared += 1
+            return super().__eq__(other)
+
+        __hash__ = str.__hash__
+
+    sequencer = Sequencer()
+    pieces = [CallArguments(1, Piece(f"{number} ")) for number in range(300)]
+    for delta in (CallBegin(0, "a", "f"), CallBegin(1, "b", "g"), *pieces):
+        sequencer.push(delta)
+    ready = sequencer.push(End(Stop.CALLS))
+    assert [delta.text for delta in ready if isinstance(delta, CallArguments)] == [piece.text for piece in pieces]
+    assert num_compared <= 10 * len(pieces)
 
 
 @pytest.mark.parametrize("source", [WireName.MESSAGES, WireName.RESPONSES])
@@ -238,6 +347,49 @@ async def test_an_error_in_place_of_an_answer_says_what_agents_look_for() -> Non
     said = await body_of(WireName.RESPONSES, WireName.CHAT, FakeAnswer([b'[{"error": {"message": "slow down"}}]'], 429))
     assert said["error"]["message"] == "slow down"
     assert said["error"]["type"] == "rate_limit_error"
+
+
+TOO_LONG = [
+    {"error": {"code": 400, "message": "The input token count (9) exceeds the maximum number of tokens allowed (8)."}},
+    {"error": {"code": 400, "message": "the request exceeds the available context size (8 tokens)", "n_ctx": 8}},
+    {"error": {"message": "no", "type": "exceed_context_size_error", "code": 400}},
+    {"code": "invalid argument", "error": "This model's maximum prompt length is 8 but the request contains 9 tokens."},
+    {"object": "error", "message": "The prompt is longer than the maximum model length of 8.", "code": 400},
+    {"error": "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 8", "error_type": "validation"},
+    {"error": "prompt too long; exceeded max context length by 1 tokens"},
+    {"error": {"message": "Requested tokens (9) exceed context window of 8", "code": "other"}},
+    {"message": "too many tokens: total number of tokens in the prompt cannot exceed 8"},
+]
+
+
+@pytest.mark.parametrize("error", TOO_LONG)
+async def test_that_a_prompt_is_too_long_is_said_in_the_clients_words_whoever_found_so(error: dict[str, Any]) -> None:
+    body = json.dumps(error).encode()
+    said = await body_of(WireName.MESSAGES, WireName.CHAT, FakeAnswer([body], 400))
+    assert said["error"]["message"].startswith("prompt is too long: ")
+    said = await body_of(WireName.RESPONSES, WireName.CHAT, FakeAnswer([body], 400))
+    assert said["error"]["code"] == "context_length_exceeded"
+    if "error" in error:
+        events = await events_of(WireName.MESSAGES, WireName.CHAT, sse(error))
+        assert events[-1]["error"]["message"].startswith("prompt is too long: ")
+        assert events[-1]["error"]["type"] == "invalid_request_error"
+
+
+async def test_that_anthropic_finds_a_prompt_too_long_is_said_in_openais_words() -> None:
+    message = "input length and `max_tokens` exceed context limit: 9 + 1 > 8"
+    error = {"type": "error", "error": {"type": "invalid_request_error", "message": message}}
+    said = await body_of(WireName.CHAT, WireName.MESSAGES, FakeAnswer([json.dumps(error).encode()], 400))
+    assert said["error"]["code"] == "context_length_exceeded"
+    events = await events_of(WireName.RESPONSES, WireName.MESSAGES, sse(error))
+    assert events[-1]["response"]["error"]["code"] == "context_length_exceeded"
+
+
+async def test_what_only_asks_to_wait_is_not_taken_for_a_prompt_that_is_too_long() -> None:
+    waiting = {"error": {"message": "Too many tokens, please wait before trying again.", "type": "rate_limit_error"}}
+    said = await body_of(WireName.MESSAGES, WireName.CHAT, FakeAnswer([json.dumps(waiting).encode()], 429))
+    assert said["error"] == {"type": "rate_limit_error", "message": waiting["error"]["message"]}
+    events = await events_of(WireName.MESSAGES, WireName.CHAT, sse(waiting))
+    assert events[-1]["error"] == {"type": "rate_limit_error", "message": waiting["error"]["message"]}
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,63 @@ def test_a_block_that_holds_nothing_that_can_be_told_is_left_out(block: Json) ->
 
 
 @pytest.mark.parametrize(
+    ("source", "target", "part", "param"),
+    [
+        (RESPONSES, CHAT, {"type": "input_file", "file_id": "file_1"}, "input"),
+        (RESPONSES, CHAT, {"type": "input_image", "file_id": "file_1", "detail": "auto"}, "input"),
+        (RESPONSES, MESSAGES, {"type": "input_file", "file_id": "file_1"}, "input"),
+        (MESSAGES, CHAT, {"type": "document", "source": {"type": "file", "file_id": "file_1"}}, "messages"),
+        (MESSAGES, CHAT, {"type": "image", "source": {"type": "file", "file_id": "file_1"}}, "messages"),
+        (MESSAGES, CHAT, {"type": "container_upload", "file_id": "file_1"}, "messages"),
+        (CHAT, MESSAGES, {"type": "file", "file": {"file_id": "file_1"}}, "messages"),
+    ],
+)
+def test_a_file_that_only_its_provider_has_is_refused_by_name(source: Any, target: Any, part: Json, param: str) -> None:
+    said = {"type": "message", "role": "user", "content": [part]}
+    with pytest.raises(InvalidFieldError, match="'file_1'") as raised:
+        translate(source, target, {"model": "m", param: [said]})
+    assert raised.value.param == param
+
+
+@pytest.mark.parametrize(
+    ("asked", "name"),
+    [
+        ({"functions": [{"name": "f"}]}, "functions"),
+        ({"messages": [{"role": "function", "name": "f", "content": "x"}]}, "function"),
+        ({"messages": [{"role": "assistant", "function_call": {"name": "f", "arguments": "{}"}}]}, "function_call"),
+    ],
+)
+def test_calls_of_before_there_were_tools_are_refused_by_name(asked: Json, name: str) -> None:
+    with pytest.raises(InvalidFieldError, match=f"{name}.*tools"):
+        translate(CHAT, MESSAGES, {"model": "m", "messages": [{"role": "user", "content": "hi"}], **asked})
+    kept = {"role": "assistant", "content": "hi", "function_call": None}  # as clients dump their types
+    translate(CHAT, MESSAGES, {"model": "m", "messages": [kept], "functions": None})
+
+
+def test_half_a_surrogate_pair_in_arguments_leaves_them_an_object() -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"text": "\ud83d"}'}}
+    asked = {"model": "m", "messages": [{"role": "assistant", "tool_calls": [call]}]}
+    messages = translate(CHAT, MESSAGES, asked)["messages"]
+    assert messages[1]["content"][0]["input"] == {"text": "\ud83d"}
+
+
+@pytest.mark.parametrize(
+    ("model", "is_signed"),
+    [("gemini-3-pro-preview", True), ("models/gemini-flash-latest", True), ("gemini-2.5-pro", False), ("m", False)],
+)
+def test_gemini_gets_for_its_calls_what_it_wants_in_place_of_its_signature(model: str, is_signed: bool) -> None:
+    call = {"type": "tool_use", "id": "a", "name": "f", "input": {}}
+    item = {"type": "function_call", "call_id": "a", "name": "f", "arguments": "{}"}
+    for chat in (
+        translate(MESSAGES, CHAT, {"model": model, "messages": [{"role": "assistant", "content": [call]}]}),
+        translate(RESPONSES, CHAT, {"model": model, "input": [item]}),
+    ):
+        extra = chat["messages"][0]["tool_calls"][0].get("extra_content")
+        signed = {"google": {"thought_signature": "skip_thought_signature_validator"}}
+        assert extra == (signed if is_signed else None)
+
+
+@pytest.mark.parametrize(
     ("item", "part"),
     [
         (
@@ -178,7 +235,6 @@ def test_what_a_chat_holds_in_the_messages_format() -> None:
                             "type": "file",
                             "file": {"filename": "a.pdf", "file_data": "data:application/pdf;base64,cGRm"},
                         },
-                        {"type": "file", "file": {"file_id": "file_1"}},
                         {"type": "image_url", "image_url": {"url": "http://x/a.png"}},
                     ],
                 },

@@ -242,6 +242,70 @@ def test_an_effort_is_asked_for_where_it_is_known_to_be_taken(model: str, effort
     assert chat.get("reasoning_effort") == expected
 
 
+SAMPLING = {"temperature": 0, "top_p": 0.9}
+STOPPED = {"stop": ["x"], **SAMPLING}
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("claude-opus-4-7", {}),
+        ("anthropic.claude-opus-4-8-v1:0", {}),
+        ("claude-sonnet-5", {}),
+        ("claude-haiku-5-5", {}),
+        ("claude-mythos-preview", {}),
+        ("claude-3-haiku-20240307", SAMPLING),
+        ("claude-3-7-sonnet-latest", SAMPLING),
+        ("claude-opus-4-0", SAMPLING),
+        ("claude-sonnet-4-20250514", SAMPLING),
+        ("claude-opus-4-1-20250805", SAMPLING),
+        ("claude-haiku-4-5", SAMPLING),
+        ("anthropic/claude-sonnet-4.6", SAMPLING),
+        ("deepseek-chat", SAMPLING),
+    ],
+)
+def test_claude_models_that_take_no_sampling_are_sent_none(model: str, expected: Json) -> None:
+    for field, value in SAMPLING.items():  # of the two the one that a client gives
+        sent = translate(CHAT, MESSAGES, {"model": model, "messages": [], "stop": "x", field: value})
+        assert {key: sent[key] for key in SAMPLING if key in sent} == ({field: value} if expected else {})
+        assert sent["stop_sequences"] == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"), [("gpt-5-mini", {}), ("o3", {}), ("openai/gpt-5.2", {}), ("gpt-4o", STOPPED), ("m", STOPPED)]
+)
+def test_openais_models_that_reason_are_sent_no_sampling(model: str, expected: Json) -> None:
+    asked = {"model": model, "messages": [], "stop_sequences": ["x"], **SAMPLING}
+    sent = translate(MESSAGES, CHAT, asked)
+    assert {key: sent[key] for key in STOPPED if key in sent} == expected
+    sent = translate(RESPONSES, CHAT, {"model": model, "input": "hi", **SAMPLING})
+    assert {key: sent[key] for key in SAMPLING if key in sent} == (SAMPLING if expected else {})
+
+
+LONG = "mcp__plugin_chrome-devtools-mcp_chrome-devtools__performance_analyze_insight"
+
+
+def test_a_name_of_a_tool_that_chat_servers_find_too_long_is_shortened_wherever_it_stands() -> None:
+    request = {
+        "model": "m",
+        "tools": [{"name": name, "input_schema": {"type": "object"}} for name in (LONG, "Read")],
+        "tool_choice": {"type": "tool", "name": LONG},
+        "messages": [
+            {"role": "user", "content": [{"type": "tool_reference", "tool_name": LONG}]},
+            {"role": "assistant", "content": [{"type": "tool_use", "id": "a", "name": LONG, "input": {}}]},
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a", "content": "ok"}]},
+        ],
+    }
+    chat = translate(MESSAGES, CHAT, request)
+    short, kept = (tool["function"]["name"] for tool in chat["tools"])
+    assert len(LONG) > len(short) <= 64
+    assert short.startswith("mcp__plugin_chrome-devtools-mcp")
+    assert kept == "Read"
+    assert chat["tool_choice"]["function"]["name"] == short
+    assert chat["messages"][0]["content"] == f"[tool {short} is available]"
+    assert chat["messages"][1]["tool_calls"][0]["function"]["name"] == short
+
+
 def test_options_have_the_names_of_the_target() -> None:
     schema = {"type": "object", "properties": {"a": {"type": "string"}}}
     chat = translate(

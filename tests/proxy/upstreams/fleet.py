@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
@@ -27,12 +26,6 @@ BODY = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}]
 
 
 CLIENTS: list[Header] = [(b"authorization", b"Bearer clients-own"), (b"cookie", b"a=1")]
-
-
-def unused_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def request(headers: Sequence[Header] = (), wire: WireName | None = WireName.CHAT, **more: object) -> Outgoing:

@@ -13,6 +13,7 @@ from sluice.proxy.errors import (
     InvalidFieldError,
 )
 from sluice.proxy.headers import Header
+from sluice.proxy.translation import Translation
 from sluice.proxy.upstreams import (
     Answer,
     Upstreams,
@@ -89,6 +90,26 @@ async def test_a_model_is_called_what_the_upstream_calls_it(fleet: Fleet) -> Non
     await read(await ask(upstreams))
     assert (fleet.first.last.json["model"], fleet.second.last.json["model"]) == ("org/m", "other")
     assert fleet.first.last.json["messages"] == json.loads(BODY)["messages"]
+
+
+@pytest.mark.parametrize(
+    ("wire", "wires", "name", "expected"),
+    [
+        (WireName.MESSAGES, ["chat"], "gpt-5-mini", {"max_completion_tokens": 512}),
+        (WireName.CHAT, ["messages"], "claude-3-haiku-20240307", {"max_tokens": 4096}),
+    ],
+)
+async def test_a_request_is_translated_for_the_model_that_the_upstream_has(
+    fleet: Fleet, wire: WireName, wires: list[str], name: str, expected: dict[str, int]
+) -> None:
+    asked = settings("a", fleet.first.url, wires=wires, rename={"m": name})
+    upstreams = Upstreams([asked], translator=Translation())
+    fleet.stack.push_async_callback(upstreams.aclose)
+    limits = {"max_tokens": 512} if wire is WireName.MESSAGES else {}
+    (await ask(upstreams, request(CLIENTS, wire, **limits))).close()
+    sent = fleet.first.last.json
+    assert sent["model"] == name
+    assert {key: value for key, value in sent.items() if key.startswith("max_")} == expected
 
 
 class Shouting:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,6 +13,7 @@ import httpx
 import pytest
 import redis.asyncio
 
+from sluice.backend.free_port import free_port
 from sluice.backend.router.placements import RedisPlacements
 from sluice.proxy.errors import UpstreamDisconnectedError, UpstreamReadTimeoutError, UpstreamUnreachableError
 from sluice.proxy.upstreams import Answer, HttpLimits, Upstreams, UpstreamSettings
@@ -28,12 +28,6 @@ PATH = "/v1/chat/completions"
 def body(*contents: str, **more: object) -> bytes:
     messages = [{"role": "user", "content": content} for content in contents]
     return json.dumps({"model": "m", "messages": messages, **more}).encode()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @asynccontextmanager

@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from sluice.backend.free_port import free_port
 from sluice.proxy.errors import (
     UpstreamDisconnectedError,
     UpstreamPoolTimeoutError,
@@ -14,7 +15,7 @@ from sluice.proxy.errors import (
     UpstreamUnreachableError,
 )
 from tests.proxy.servers import Exchange, ScriptedUpstream, completion
-from tests.proxy.upstreams.fleet import BODY, CLIENTS, Fleet, ask, read, refusing, settings, unused_port
+from tests.proxy.upstreams.fleet import BODY, CLIENTS, Fleet, ask, read, refusing, settings
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 529])
@@ -61,7 +62,7 @@ async def test_where_nobody_serves_the_first_refusal_is_passed_on_whole(fleet: F
 
 async def test_a_refusal_beats_no_answer(fleet: Fleet) -> None:
     fleet.second.answer = refusing(503, 99, body=b"second")
-    dead = settings("a", f"http://127.0.0.1:{unused_port()}", fallback=("b",))
+    dead = settings("a", f"http://127.0.0.1:{free_port()}", fallback=("b",))
     answer = await ask(fleet.make(dead, settings("b", fleet.second.url, models=(), credential="none")))
     assert (answer.status, await read(answer), answer.upstream) == (503, b"second", "b")
 
@@ -74,7 +75,7 @@ async def test_a_quota_that_is_used_up_is_not_asked_again(fleet: Fleet) -> None:
 
 
 async def test_an_upstream_that_refuses_connections_is_tried_again_and_then_named(fleet: Fleet) -> None:
-    port = unused_port()
+    port = free_port()
     upstreams = fleet.make(settings("a", f"http://127.0.0.1:{port}"))
     with pytest.raises(UpstreamUnreachableError, match=str(port)):
         await ask(upstreams)
@@ -194,7 +195,7 @@ async def test_a_hang_up_while_waiting_to_retry_ends_it(fleet: Fleet) -> None:
 async def test_one_list_is_made_of_those_who_answer(fleet: Fleet) -> None:
     upstreams = fleet.make(
         settings("a", fleet.first.url, models=("gpt-*",)),
-        settings("dead", f"http://127.0.0.1:{unused_port()}", models=("d",)),
+        settings("dead", f"http://127.0.0.1:{free_port()}", models=("d",)),
         settings("b", fleet.second.url, models=("local",), credential="none"),
     )
     listed = json.loads(await read(await upstreams.models("/v1/models", CLIENTS)))
@@ -204,7 +205,7 @@ async def test_one_list_is_made_of_those_who_answer(fleet: Fleet) -> None:
 
 
 async def test_health_is_told_apart(fleet: Fleet) -> None:
-    upstreams = fleet.make(settings("a", fleet.first.url), settings("dead", f"http://127.0.0.1:{unused_port()}"))
+    upstreams = fleet.make(settings("a", fleet.first.url), settings("dead", f"http://127.0.0.1:{free_port()}"))
     await upstreams.ping("a")
     with pytest.raises(UpstreamUnreachableError):
         await upstreams.ping("dead")
