@@ -27,7 +27,7 @@ class ChildProcess:
     Args:
         command: the program and its arguments.
         environment: all of it; None: ours.
-        on_line: called with each line that it writes.
+        on_line: called with each line that it writes; a line for which it fails is passed over.
     """
 
     def __init__(
@@ -144,7 +144,9 @@ class ChildProcess:
             line = raw.decode(errors="replace").rstrip()
             self._log.append(line)
             if self._on_line is not None:
-                self._on_line(line)
+                # A pipe that nobody reads stops whoever writes into it, and asyncio waits for its end.
+                with contextlib.suppress(Exception):
+                    self._on_line(line)
 
 
 async def _wait_group_gone(group: int) -> None:

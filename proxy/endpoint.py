@@ -23,14 +23,15 @@ from sluice.proxy.meter import CLIENT_GONE_STATUS
 from sluice.proxy.meter.breakpoints import breakpoints_of
 from sluice.proxy.metering import arrived_of, turn_of
 from sluice.proxy.outgoing import outgoing_of
-from sluice.proxy.overflow import MAX_ERROR_BYTES, OVERFLOW_STATUSES, overflow_limit
+from sluice.proxy.overflow import MAX_ERROR_BYTES, overflow_limit
 from sluice.proxy.prepare import mode_of, prepare, shrink
 from sluice.proxy.prepared import Prepared
 from sluice.proxy.receive import ClientGoneError, read_body
 from sluice.proxy.relay import Relayed, relay, unless_gone
 from sluice.proxy.services import Services
-from sluice.proxy.upstreams import RoutedAnswer, Target
-from sluice.proxy.upstreams.answers import hold
+from sluice.proxy.upstreams import HeldAnswer, RoutedAnswer, Target
+from sluice.proxy.upstreams.answers import hold_or_begin
+from sluice.proxy.upstreams.overflow import OVERFLOW_STATUSES
 from sluice.proxy.wire import Outgoing, WireName
 from sluice.proxy.wire.base import Wire
 from sluice.proxy.wire.render_errors import error_headers
@@ -170,9 +171,9 @@ class Endpoint:
         assert exchange.prepared is not None
         if answer.status not in OVERFLOW_STATUSES or exchange.prepared.compressed is None:
             return answer
-        held = await hold(answer, max_bytes=MAX_ERROR_BYTES)
+        held = await hold_or_begin(answer, max_bytes=MAX_ERROR_BYTES)
         refusal = Unshared(RoutedAnswer(held, answer.upstream, answer.num_retries))
-        limit = overflow_limit(held)
+        limit = overflow_limit(held) if isinstance(held, HeldAnswer) else None
         if limit is None:
             return refusal
         num_counted = exchange.tokens[1] if exchange.tokens is not None else None
@@ -180,7 +181,11 @@ class Endpoint:
         if shorter is None:
             return refusal
         exchange.prepared = shorter
-        return Unshared(await services.upstreams.send(target, outgoing_of(scope, shorter, self._wire)))
+        taken = await services.upstreams.send(target, outgoing_of(scope, shorter, self._wire))
+        if limit and taken.status < 300 and shorter.parsed is not None:
+            # Told by the upstream and borne out: an error that quotes the request may name any number.
+            services.windows.named(target.origin, shorter.parsed.model, limit)
+        return Unshared(taken)
 
     async def _with_searches(
         self, answer: SourcedAnswer, target: Target, scope: Scope, services: Services, exchange: Exchange

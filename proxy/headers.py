@@ -5,6 +5,7 @@ Hop-by-hop headers (RFC 9110, 7.6.1) end here both ways, those that `Connection`
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable
 
 Header = tuple[bytes, bytes]
@@ -23,6 +24,10 @@ HOP_BY_HOP = frozenset(
     )
 )
 _OURS = b"x-sluice-"
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+NO_BODY = frozenset((204, 304))
+"""Statuses of answers that have no body, whatever their `content-length` says (RFC 9110, 6.4.1)."""
 CREDENTIALS = (b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key")
 """Headers that hold a credential for an upstream."""
 
@@ -55,18 +60,23 @@ def to_upstream(headers: Iterable[Header], *, identity: bool, kept: Collection[b
     return passed
 
 
-def to_client(headers: Iterable[Header], *, events: bool) -> list[Header]:
-    """Choose the upstream's headers that go to the client.
+def to_client(headers: Iterable[Header], *, has_length: bool) -> list[Header]:
+    """Choose the upstream's headers that go to the client; what HTTP does not allow stays here: no server sends it.
 
     Args:
         headers: the upstream's, names in any case.
-        events: the answer is a stream of events, whose length is not known before it ends.
+        has_length: as many bytes come as `content-length` says. Not so where the answer can have no body, or is a
+            stream of events, whose length is not known before it ends.
     """
     headers = [(key.lower(), value) for key, value in headers]
     dropped = HOP_BY_HOP | _named_by_connection(headers)
-    if events:
+    if not has_length:
         dropped |= {b"content-length"}
-    return [(key, value) for key, value in headers if key not in dropped and not key.startswith(_OURS)]
+    return [
+        (key, value)
+        for key, value in headers
+        if key not in dropped and not key.startswith(_OURS) and _TOKEN.fullmatch(key) and not _CONTROL.search(value)
+    ]
 
 
 def _named_by_connection(headers: Iterable[Header]) -> set[bytes]:

@@ -7,8 +7,6 @@ from sluice.proxy.errors import BodyTooLargeError
 from sluice.proxy.headers import find
 from sluice.proxy.upstreams import HeldAnswer, is_context_overflow
 
-OVERFLOW_STATUSES = frozenset({400, 413, 422})
-"""Statuses under which upstreams say that a request is too long."""
 MAX_ERROR_BYTES = 2**20
 """Longest error that is read."""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 
-import msgspec
 from starlette.types import Receive, Scope, Send
 
 from sluice.proxy.access import STATE_KEY
@@ -20,6 +19,7 @@ from sluice.proxy.headers import Header, find, to_upstream
 from sluice.proxy.log import fields, logger
 from sluice.proxy.meter import CLIENT_GONE_STATUS, Usage, reader_for
 from sluice.proxy.meter.reader import readable
+from sluice.proxy.model_name import model_of
 from sluice.proxy.outgoing import target_of
 from sluice.proxy.prepare import mode_of
 from sluice.proxy.receive import ClientGoneError, read_body
@@ -32,13 +32,6 @@ FILES = "/v1/files"
 MESSAGE_BATCHES = "/v1/messages/batches"
 _MAX_PATH_CHARS = 200
 """Of a path in the log."""
-
-
-class _Named(msgspec.Struct):
-    model: str = ""
-
-
-_decoder = msgspec.json.Decoder(_Named)
 
 
 class Passthrough:
@@ -78,7 +71,7 @@ class Passthrough:
         path, upstreams = scope["path"], services.upstreams
         headers = to_upstream(scope["headers"], identity=False)
         content_type = find(scope["headers"], b"content-type") or ""
-        model = _model_of(body) if "json" in content_type else ""
+        model = model_of(body) if "json" in content_type else ""
         if scope["method"] == "POST" and path in (FILES, MESSAGE_BATCHES):
             # Unpacked bodies are read, whatever they were packed with: those of large batches often are.
             body, headers = await _unpacked(body, headers, services.settings.max_body_bytes)
@@ -124,10 +117,3 @@ async def _unpacked(body: bytes, headers: list[Header], max_body_bytes: int) -> 
     except UnreadableBodyError:
         return body, headers
     return plain, [(name, value) for name, value in headers if name != b"content-encoding"]
-
-
-def _model_of(body: bytes) -> str:
-    try:
-        return _decoder.decode(body).model
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return ""

@@ -16,9 +16,10 @@ from sluice.proxy.apart import compress_apart
 from sluice.proxy.body import Body
 from sluice.proxy.cache_cost import cache_cost
 from sluice.proxy.encoding import UnreadableBodyError, unpack_aside
-from sluice.proxy.errors import InvalidFieldError, RequestError
+from sluice.proxy.errors import InvalidFieldError, RequestError, UnknownModelError
 from sluice.proxy.headers import Header, find
 from sluice.proxy.log import fields, logger, where
+from sluice.proxy.model_name import model_of
 from sluice.proxy.prepared import Prepared
 from sluice.proxy.services import Services
 from sluice.proxy.session import session_of
@@ -103,7 +104,7 @@ async def prepare(
         parsed = services.bodies.parse(plain, wire.shape, tenant) if tenant else wire.parse(plain)
     except RequestError:
         if mode is Mode.OFF:
-            return Prepared(raw, mode, is_packed=plain is not raw)
+            return Prepared(raw, mode, is_packed=plain is not raw, target=_named_target(plain, services))
         raise
     target = _priced(services.upstreams.resolve(parsed.model), parsed, wire, services)
     searching = None
@@ -130,7 +131,8 @@ async def prepare(
         return replace(untouched, bypass="state")
     try:
         async with asyncio.timeout(_BACKSTOP * services.settings.compress_timeout_s):
-            bound = max_tokens or services.windows.bound(target.origin, parsed.model)
+            bounds = (max_tokens, services.windows.bound(target.origin, parsed.model, _num_beside(untouched)))
+            bound = min((bound for bound in bounds if bound is not None), default=None)
             compressed = await _compress(parsed, headers, wire, mode, target, tenant, services, bound, dry=dry)
         return _forwarded(untouched, compressed, wire, stabilised, services)
     except StateError:
@@ -141,6 +143,14 @@ async def prepare(
         bypass = "error"
         logger.error(fields("compression_failed", error=where(error)))
     return replace(untouched, bypass=bypass)
+
+
+def _named_target(body: bytes, services: Services) -> Target | None:
+    """Which upstream serves the model that a body names though it is no request of its wire; None where none does."""
+    try:
+        return services.upstreams.resolve(model_of(body))
+    except UnknownModelError:
+        return None
 
 
 def _priced(target: Target, parsed: Body, wire: Wire, services: Services) -> Target:
@@ -176,8 +186,8 @@ async def shrink(
     if wire.edits_history(parsed):
         return None
     num_estimated = num_tokens(refused.num_chars_out, len(refused.messages))
-    num_beside = (len(prepared.body) - sum(map(len, prepared.messages_out))) / CHARS_PER_TOKEN
-    max_tokens = messages_bound(num_estimated, num_counted, num_beside + wire.num_reserved(parsed), limit)
+    num_beside = _num_beside(prepared) + wire.num_reserved(parsed)
+    max_tokens = messages_bound(num_estimated, num_counted, num_beside, limit)
     stabilised = wire.stabilised(parsed) if target.is_local else {}
     try:
         async with asyncio.timeout(_BACKSTOP * services.settings.compress_timeout_s):
@@ -188,10 +198,12 @@ async def shrink(
     except Exception as error:  # the upstream's refusal stands
         logger.error(fields("compression_failed", error=where(error)))
         return None
-    if len(again.body) >= len(prepared.body):
-        return None
-    services.windows.refused(target.origin, parsed.model, max_tokens)
-    return again
+    return again if len(again.body) < len(prepared.body) else None
+
+
+def _num_beside(prepared: Prepared) -> float:
+    """Estimated tokens of what stands beside the messages: tools and system prompt, for the most part."""
+    return (len(prepared.body) - sum(map(len, prepared.messages_out))) / CHARS_PER_TOKEN
 
 
 async def _compress(

@@ -8,7 +8,7 @@ from sluice.proxy.errors import BodyTooLargeError
 
 
 class ClientGoneError(Exception):
-    """The client hung up while its request was being read. Nobody is there to be answered."""
+    """The client hung up before its answer was whole. Nobody is there to be answered."""
 
 
 async def read_body(receive: Receive, content_length: str | None, max_body_bytes: int) -> bytes:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from starlette.types import Receive, Send
 
 from sluice.proxy.errors import UpstreamError
-from sluice.proxy.headers import Header, find, to_client
+from sluice.proxy.headers import NO_BODY, Header, find, to_client
 from sluice.proxy.receive import ClientGoneError
 from sluice.proxy.upstreams import Answer
 from sluice.proxy.wire.render_errors import chat_event
@@ -98,9 +98,10 @@ async def relay(
         render_event: puts an exception into the form of the stream's events.
     """
     events = _is_plain_event_stream(answer.headers)
+    has_length = not events and answer.status not in NO_BODY
     relayed = Relayed(answer.status)
     try:
-        headers = [*to_client(answer.headers, events=events), *ours]
+        headers = [*to_client(answer.headers, has_length=has_length), *ours]
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         tail = b""
         try:

@@ -1,4 +1,4 @@
-"""How far a request has to shrink that a model refused as too long, and which models said so. Plain arithmetic.
+"""How far a request has to shrink that a model refused as too long, and what models say that they take. No sockets.
 
 The compressor reckons in estimated tokens (characters / 4); what a model counts is learnt from what it refuses.
 """
@@ -32,15 +32,29 @@ def messages_bound(num_estimated: float, num_counted: int | None, num_beside: fl
 
 
 class Windows:
-    """What the models of upstreams were seen to take: so that a request need not be refused first."""
+    """What the models of upstreams say that they take: so that a request need not be refused first.
+
+    Shared by all who ask: kept is what a model named, nothing that follows from the request that it refused. How its
+    tokens compare with estimates, and how far to go where it names nothing, is that request's own affair.
+    """
 
     def __init__(self) -> None:
-        self._bounds: LRU[tuple[str, str], int] = LRU(_MAX_MODELS)
+        self._limits: LRU[tuple[str, str], int] = LRU(_MAX_MODELS)
 
-    def refused(self, upstream: str, model: str, bound: int) -> None:
-        """Note that a model takes no more messages than this, in estimated tokens."""
-        self._bounds.put((upstream, model), bound)
+    def named(self, upstream: str, model: str, limit: int) -> None:
+        """Note how many tokens a model says that it takes in all."""
+        self._limits.put((upstream, model), limit)
 
-    def bound(self, upstream: str, model: str) -> int | None:
-        """The most that this model's messages may hold; None where it never refused any."""
-        return self._bounds.get((upstream, model))
+    def bound(self, upstream: str, model: str, num_beside: float) -> int | None:
+        """The most that the messages of a request may hold, in estimated tokens; None where no bound is known to help.
+
+        An answer's reserve is left out, as some models do not count it: what they would take must not be rewritten.
+        Those who do count it say so again.
+
+        Args:
+            upstream: that serves the model.
+            model: by the client's name.
+            num_beside: tools and system prompt, in estimated tokens.
+        """
+        limit = self._limits.get((upstream, model))
+        return int(limit - num_beside) if limit is not None and limit - num_beside >= 1 else None

@@ -53,9 +53,14 @@ def advise(machine: Machine, shape: ModelShape, context: int, *, weights: str = 
     """Choose packing, cache type and number of GPUs.
 
     Tried in order: 16 bits, 8-bit cache, 8-bit weights, 4-bit weights; each on as few GPUs as hold `WANTED_STREAMS`
-    conversations. If none does, the way with the most room is taken.
+    conversations. If none does, the way with the most room is taken. A checkpoint that is packed already has its own
+    packing alone.
     """
-    options = [(w, k) for w, k in _ways(machine) if weights in ("auto", w) and kv in ("auto", k)]
+    ways = _ways(machine)
+    if shape.packing is not None:
+        weights = f"packed as {shape.packing.name}"
+        ways = [(weights, k) for k in dict.fromkeys(k for _, k in ways)]
+    options = [(w, k) for w, k in ways if weights in ("auto", w) and kv in ("auto", k)]
     if not options:
         options = [(weights if weights != "auto" else "16bit", kv if kv != "auto" else "16bit")]
     best: Advice | None = None
@@ -152,6 +157,8 @@ def _plan(machine: Machine, shape: ModelShape, context: int, num_gpus: int, weig
     elif not streams:
         longest = int(room // per_token)
         notes.append(f"not one conversation of {context:,} tokens fits; the longest has {longest:,}")
+    if shape.packing is not None:
+        notes.append("the weights are packed already: they run as they are, and in no other form")
     if weights == "fp8":
         notes.append("a checkpoint that is in fp8 already needs no --quantization")
     if weights == "4bit":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,23 @@ BYTES_PER_WEIGHT = {"16bit": 2.0, "fp8": 1.0, "4bit": 0.56}
 BYTES_PER_KV = {"16bit": 2.0, "fp8": 1.0}
 ACTIVATION_BYTES = 2 * 2**30
 """Room for activations, graphs and the runtime on each GPU; vLLM measures its own when it starts."""
+_PACKED_TYPES = ("I32", "I8", "U8", "F8")
+_CONTAINER_BITS = {"I32": 32, "U8": 8}
+"""Numbers that several packed weights share."""
+_BESIDE_PACKED = re.compile(r"(zeros|zero_point|scales?|scale_inv|g_idx|weight_shape|absmax|quant_map)$|quant_state")
+"""Tensors that say how to unpack others."""
 GPU_SHARE = 0.92
 """Of a GPU's memory, what vLLM takes by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """Weights that a checkpoint holds in less than 16 bits."""
+
+    name: str
+    """Its method, as `config.json` names it."""
+    num_bytes: int
+    """Of all weights, with their scales and all that is not packed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +50,8 @@ class ModelShape:
     """Layers that keep keys and values for all of the context; None: all of them."""
     latent_dim: int | None = None
     """Width of the one compressed vector a layer keeps instead of keys and values (MLA); None: it keeps both."""
+    packing: Packing | None = None
+    """How its weights are packed in the checkpoint, which is then the one way to run it; None: they are not."""
 
     @property
     def kv_values_per_token(self) -> int:
@@ -88,20 +107,24 @@ def shape_of_config(folder: Path, billions: float | None = None) -> ModelShape:
     """
     path = folder.expanduser() / "config.json"
     try:
-        config: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        config = config.get("text_config") or config
+        whole: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        config = whole.get("text_config") or whole
+        quantization = whole.get("quantization_config") or config.get("quantization_config")
+        tensors = _tensors(folder.expanduser()) if billions is None else {}
+        packing = _packing(tensors, quantization)
         heads = int(config["num_attention_heads"])
         layers = int(config["num_hidden_layers"])
         latent = config.get("kv_lora_rank")
         kinds = config.get("layer_types")
         return ModelShape(
             name=folder.name,
-            num_params=billions * 1e9 if billions is not None else _count_params(folder.expanduser()),
+            num_params=billions * 1e9 if billions is not None else _count_params(tensors, packing, quantization),
             num_layers=layers,
             num_kv_heads=int(config.get("num_key_value_heads") or heads),
             head_dim=int(config.get("head_dim") or config["hidden_size"] // heads),
             num_kv_layers=sum(kind == "full_attention" for kind in kinds) if kinds else None,
             latent_dim=int(latent) + int(config["qk_rope_head_dim"]) if latent else None,
+            packing=packing,
         )
     except OSError as error:
         raise ModelUnavailableError(str(folder), f"cannot read {path}: {error.strerror}") from None
@@ -110,7 +133,9 @@ def shape_of_config(folder: Path, billions: float | None = None) -> ModelShape:
 
 
 def weight_bytes(shape: ModelShape, weights: str) -> float:
-    """Bytes of the weights, all GPUs together."""
+    """Bytes of the weights, all GPUs together; those that are packed already are what they are."""
+    if shape.packing is not None:
+        return shape.packing.num_bytes
     return shape.num_params * BYTES_PER_WEIGHT[weights]
 
 
@@ -129,15 +154,47 @@ def streams_that_fit(room_bytes: float, per_token: float, context: int) -> int:
     return max(0, int(room_bytes // (per_token * context)))
 
 
-def _count_params(folder: Path) -> float:
-    """Parameters by the heads of the safetensors files, which say each tensor's shape."""
-    total = 0
+def _tensors(folder: Path) -> dict[str, dict[str, Any]]:
+    """What the heads of the safetensors files say of each tensor; empty where there are none."""
+    found: dict[str, dict[str, Any]] = {}
     for path in sorted(folder.glob("*.safetensors")):
         with path.open("rb") as file:
             head = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        for name, tensor in head.items():
-            if name != "__metadata__":
-                total += math.prod(tensor["shape"])
-    if not total:
+        found |= {name: tensor for name, tensor in head.items() if name != "__metadata__"}
+    return found
+
+
+def _packing(tensors: Mapping[str, Mapping[str, Any]], quantization: Mapping[str, Any] | None) -> Packing | None:
+    """How the weights are packed, by the settings or the tensors' types."""
+    if not tensors or not (quantization or any(_is_packed(name, tensor) for name, tensor in tensors.items())):
+        return None
+    sizes = [tensor["data_offsets"][1] - tensor["data_offsets"][0] for tensor in tensors.values()]
+    return Packing(str((quantization or {}).get("quant_method", "unknown")), sum(sizes))
+
+
+def _count_params(
+    tensors: Mapping[str, Mapping[str, Any]], packing: Packing | None, quantization: Mapping[str, Any] | None
+) -> float:
+    """Parameters by the tensors' shapes."""
+    if not tensors:
         raise ValueError("no *.safetensors beside it: give --params, too")
-    return float(total)
+    if packing is None:
+        return float(sum(math.prod(tensor["shape"]) for tensor in tensors.values()))
+    num_bits = _num_bits(quantization or {})
+    total = 0.0
+    for name, tensor in tensors.items():
+        if not _BESIDE_PACKED.search(name):
+            total += math.prod(tensor["shape"]) * _CONTAINER_BITS.get(tensor["dtype"], num_bits) / num_bits
+    return total
+
+
+def _is_packed(name: str, tensor: Mapping[str, Any]) -> bool:
+    """Whether a tensor holds weights in less than 16 bits; masks and positions are whole numbers, too."""
+    return "weight" in name.rpartition(".")[2] and str(tensor["dtype"]).startswith(_PACKED_TYPES)
+
+
+def _num_bits(quantization: Mapping[str, Any]) -> int:
+    """Bits of a packed weight, as AWQ, GPTQ and compressed-tensors say it."""
+    groups = quantization.get("config_groups") or {}
+    said = [group["weights"]["num_bits"] for group in groups.values() if group.get("weights")]
+    return int(quantization.get("bits") or quantization.get("w_bit") or next(iter(said), 4))

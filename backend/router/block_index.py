@@ -55,6 +55,17 @@ class BlockIndex:
         if replica in self._replicas:
             self._replicas[replica].clear()
 
+    def lost(self, replica: str) -> None:
+        """Some of a replica's events were missed: it may hold more than is known, until it is cleared."""
+        held = self._replicas.setdefault(replica, _Replica())
+        held.clear()
+        held.is_complete = False
+
+    def is_complete(self, replica: str) -> bool:
+        """Whether a replica publishes, and all that it holds is known."""
+        held = self._replicas.get(replica)
+        return held is not None and held.block_tokens is not None and held.is_complete
+
     def block_tokens(self, replica: str) -> int | None:
         """Tokens of a block there; None while nothing was published."""
         held = self._replicas.get(replica)
@@ -114,11 +125,13 @@ class _Replica:
 
     def __init__(self) -> None:
         self.block_tokens: int | None = None
+        self.is_complete = True
         self.digests: set[bytes] = set()
         self._digest_of: dict[int | bytes, bytes] = {}
         self._media: dict[int | bytes, set[str]] = {}
 
     def clear(self) -> None:
+        self.is_complete = True
         self.digests.clear()
         self._digest_of.clear()
         self._media.clear()

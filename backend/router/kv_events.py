@@ -108,7 +108,8 @@ class KvEventSubscriber:
     Args:
         endpoint: where it publishes (`tcp://host:port`, `ipc:///path`).
         on_event: called with each event in order.
-        on_lost: called where batches are gone for good: what was heard before no longer holds.
+        on_lost: called where batches are gone for good, or were before the first that is heard: what the replica holds
+            is known in part alone, until it holds nothing.
     """
 
     def __init__(self, endpoint: str, on_event: Callable[[KvEvent], None], on_lost: Callable[[], None]) -> None:
@@ -149,17 +150,22 @@ class KvEventSubscriber:
         if number < self._next:
             if _time_of(payload) <= self._heard_until_s:
                 return  # heard already, in a replay
-            self._on_lost()  # it counts from the beginning again: it has been restarted
+            self._on_event(Cleared())  # it counts from the beginning again: it has been restarted
             self._next = 0
         if number != self._next and not await self._replay(context, self._next, until=number):
             self._on_lost()
         self._apply(number, payload)
 
     async def _replay(self, context: Any, start: int, until: int | None = None) -> bool:
-        """Ask for batches from `start` on; returns whether all before `until` are heard then."""
+        """Ask for batches from `start` on; returns whether all before `until` are heard then.
+
+        Without `until` the first that comes is the beginning, as far as the replica remembers.
+        """
         import zmq
 
         socket = context.socket(zmq.DEALER)
+        socket.setsockopt(zmq.RCVHWM, 0)
+        is_first = until is None
         try:
             socket.connect(replay_endpoint(self._endpoint))
             await socket.send_multipart([b"", start.to_bytes(8, "big")])
@@ -169,6 +175,10 @@ class KvEventSubscriber:
                 if number == _END:
                     break
                 value = int.from_bytes(number, "big")
+                if is_first and value > self._next:
+                    self._on_lost()
+                    self._next = value
+                is_first = False
                 if value == self._next and (until is None or value < until):
                     self._apply(value, payload)
         finally:

@@ -136,8 +136,8 @@ class ReplicaSet:
         found: Tokens = np.zeros(len(self.replicas))
         for number, url in enumerate(self.replicas):
             block_tokens = self.index.block_tokens(url)
-            if block_tokens is None:
-                return None  # one of them does not publish: what is remembered is the better account
+            if block_tokens is None or not self.index.is_complete(url):
+                return None  # of one of them it is not known: what is remembered is the better account
             found[number] = self.index.match(url, digests) * block_tokens * scale
         return found
 
@@ -184,9 +184,8 @@ class ReplicaSet:
             self._hearing[replica.url] = asyncio.create_task(self._hear(replica.url, replica.kv_events))
 
     async def _hear(self, url: str, endpoint: str) -> None:
-        forget = partial(self.index.clear, url)
         try:
-            await KvEventSubscriber(endpoint, partial(self.index.apply, url), forget).run()
+            await KvEventSubscriber(endpoint, partial(self.index.apply, url), partial(self.index.lost, url)).run()
         except RouterError as error:
             self._on_change(str(error))
 

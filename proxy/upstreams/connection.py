@@ -18,14 +18,13 @@ from sluice.proxy.errors import (
     UpstreamReadTimeoutError,
     UpstreamWriteTimeoutError,
 )
-from sluice.proxy.headers import Header
+from sluice.proxy.headers import NO_BODY, Header
 from sluice.proxy.upstreams.http_answer import HttpAnswer
 from sluice.proxy.upstreams.limits import HttpLimits
 
 _PIECE_BYTES = 128 * 1024
 """So much of a request is handed to the transport at once, so that it shows whether the upstream takes it."""
 _MAX_HEAD_BYTES = 64 * 1024
-_NO_BODY = frozenset((204, 304))
 
 
 class Connection(asyncio.Protocol):
@@ -117,16 +116,18 @@ class Connection(asyncio.Protocol):
         try:
             await waiter
         except BaseException:
-            self.abort()
+            # An answer that was whole at once has let go of the connection, which may be another's by now.
+            if self._answer is answer:
+                self._drop()
             raise
         return answer
 
     def abort(self) -> None:
-        """Hang up, whatever is under way."""
-        self._let_go()
-        self._answer = None
-        if self._transport is not None:
-            self._transport.abort()
+        """Hang up, whatever is under way; who waits for it is told."""
+        if self._answer is not None:
+            self._fail(UpstreamError(f"the connection to upstream {self._origin} was closed here"))
+        else:
+            self._drop()
 
     def pause(self) -> None:
         """Take no more from the upstream, until `resume`."""
@@ -270,11 +271,17 @@ class Connection(asyncio.Protocol):
 
     def _fail(self, error: UpstreamError) -> None:
         answer, head = self._answer, self._head
-        self.abort()
+        self._drop()
         if head is not None and not head.done():
             head.set_exception(error)
         elif answer is not None:
             answer.end(error)
+
+    def _drop(self) -> None:
+        self._let_go()
+        self._answer = None
+        if self._transport is not None:
+            self._transport.abort()
 
     def _let_go(self) -> None:
         self._unsent = memoryview(b"")
@@ -304,4 +311,4 @@ class Connection(asyncio.Protocol):
 def _ends_with_connection(answer: HttpAnswer) -> bool:
     """Whether nothing but the end of its connection says where an answer ends."""
     names = {name.lower() for name, _ in answer.headers}
-    return answer.status not in _NO_BODY and names.isdisjoint((b"content-length", b"transfer-encoding"))
+    return answer.status not in NO_BODY and names.isdisjoint((b"content-length", b"transfer-encoding"))

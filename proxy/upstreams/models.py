@@ -115,5 +115,5 @@ def _entries(body: bytes) -> list[dict[str, str]]:
     try:
         data = msgspec.json.decode(body)["data"]
         return [entry for entry in data if isinstance(entry["id"], str)]
-    except (msgspec.DecodeError, KeyError, TypeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError):
         return []

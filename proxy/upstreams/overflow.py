@@ -10,10 +10,13 @@ from collections.abc import Iterator
 
 import msgspec
 
-_STATUSES = (400, 413, 422, 500)
-_MAX_BODY_BYTES = 64 * 1024
+OVERFLOW_STATUSES = frozenset({400, 413, 422})
+"""Statuses under which upstreams say that a request is too long."""
+_STATUSES = OVERFLOW_STATUSES | {500}
+"""The same, and what stands for the status of an error in a stream, which has none of its own."""
+_MAX_CHARS = 64 * 1024
 
-_NUMBER = r"(?P<limit>\d[\d,_]*)"
+_NUMBER = r"(?P<limit>\d[\d,_]{0,15})"
 _SAYS_LIMIT = tuple(
     re.compile(pattern, re.IGNORECASE | re.MULTILINE)
     for pattern in (
@@ -70,15 +73,14 @@ def is_context_overflow(status: int, body: bytes) -> int | None:
 
     Args:
         status: HTTP status of the answer.
-        body: its body, not compressed; of a long one the first 64 kB are looked at.
+        body: its body, not compressed; of each text in it the first 64k characters are looked at.
 
     Returns:
         How many tokens the model takes in all; 0 where the answer does not say; None where it says something else.
     """
-    body = body[:_MAX_BODY_BYTES]
     try:
         return overflow_of(status, msgspec.json.decode(body))
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return overflow_of(status, body.decode("utf-8", "replace"))
 
 
@@ -86,7 +88,7 @@ def overflow_of(status: int, error: object) -> int | None:
     """Say the same of an error's JSON, decoded, or of its text."""
     if status not in _STATUSES:
         return None
-    text = "\n".join(_said(error))
+    text = "\n".join(said[:_MAX_CHARS] for said in _said(error))
     for pattern in _SAYS_LIMIT:
         if (match := pattern.search(text)) is not None:
             return int(match["limit"].replace(",", "").replace("_", ""))

@@ -19,6 +19,7 @@ from sluice.proxy.errors import (
 )
 from sluice.proxy.headers import Header
 from sluice.proxy.log import fields, logger
+from sluice.proxy.upstreams.answers import BegunAnswer
 from sluice.proxy.upstreams.http import HttpUpstream
 from sluice.proxy.upstreams.limits import HttpLimits
 from sluice.proxy.upstreams.types import Answer
@@ -182,23 +183,9 @@ class ReplicaUpstream:
         await asyncio.shield(self._started)
 
 
-class _Begun:
-    """An answer whose first bytes are there; see `Answer`."""
+class _Begun(BegunAnswer):
+    """An answer whose first bytes are there."""
 
     def __init__(self, answer: Answer, first: bytes) -> None:
-        self.status = answer.status
-        self.headers = answer.headers
+        super().__init__(answer, first)
         self.has_failed = answer.status in _FAILED_STATUSES or (answer.status == 200 and first.startswith(_ERROR_EVENT))
-        self._first = first
-        self._answer = answer
-
-    async def read(self) -> bytes:
-        """See `Answer`."""
-        if self._first:
-            first, self._first = self._first, b""
-            return first
-        return await self._answer.read()
-
-    def close(self) -> None:
-        """See `Answer`."""
-        self._answer.close()

@@ -78,7 +78,7 @@ def asked_wait_s(headers: Iterable[Header], now_s: float) -> float | None:
         if text.replace(".", "", 1).isdecimal():
             return float(text)
         return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - now_s)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
 
 from sluice.backend.child import ChildProcess
@@ -46,3 +47,24 @@ async def test_one_that_does_not_end_when_asked_is_ended() -> None:
         await child.stop(0.1)
         assert await child.wait() == -9
     await child.stop(0.1)
+
+
+async def test_lines_that_nobody_can_take_hold_up_nothing() -> None:
+    def fail(_: str) -> None:
+        raise OSError("No space left on device")
+
+    code = "for n in range(20_000): print('line', n)\nprint('end', flush=True)\nimport time; time.sleep(600)"
+    child = ChildProcess([sys.executable, "-c", code], on_line=fail)
+    await child.start()
+    async with asyncio.timeout(60):
+        while not child.log_tail.endswith("end"):  # noqa: ASYNC110 - nothing tells of a line here
+            await asyncio.sleep(0.01)
+        await child.stop(5)
+    assert not child.is_running
+
+
+def test_what_vllms_command_cannot_say_ends_nothing() -> None:
+    code = "from sluice.backend.vllm.cli import _say; _say('vLLM is ready again'); print('goes on', flush=True)"
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-c", code], stderr=full, stdout=subprocess.PIPE, check=False)
+    assert done.stdout == b"goes on\n"

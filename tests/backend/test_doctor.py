@@ -73,6 +73,71 @@ def test_a_config_gives_the_shape_and_the_weights_their_number(tmp_path: Path) -
     assert (shape.num_params, shape.kv_values_per_token) == (200, 2 * 4 * 2 * 8)
 
 
+def write_weights(folder: Path, tensors: dict[str, tuple[str, list[int], int]], **config: object) -> None:
+    """A folder whose safetensors file says: name → dtype, shape, bytes. Nothing reads what it would hold."""
+    base = {"num_attention_heads": 8, "num_hidden_layers": 4, "hidden_size": 64}
+    (folder / "config.json").write_text(json.dumps(base | config))
+    head, start = {}, 0
+    for name, (dtype, shape, size) in tensors.items():
+        head[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, start + size]}
+        start += size
+    written = json.dumps(head).encode()
+    (folder / "model.safetensors").write_bytes(len(written).to_bytes(8, "little") + written)
+
+
+AWQ = {
+    "embed_tokens.weight": ("F16", [1000, 100], 200_000),
+    "q_proj.qweight": ("I32", [100, 125], 50_000),
+    "q_proj.qzeros": ("I32", [1, 125], 500),
+    "q_proj.scales": ("F16", [1, 1000], 2_000),
+}
+
+
+@pytest.mark.parametrize(
+    ("quantization", "name"),
+    [
+        ({"quant_method": "awq", "bits": 4}, "awq"),
+        (
+            {"quant_method": "compressed-tensors", "config_groups": {"group_0": {"weights": {"num_bits": 4}}}},
+            "compressed-tensors",
+        ),
+        (None, "unknown"),
+    ],
+)
+def test_packed_weights_are_weighed_as_they_are(
+    tmp_path: Path, quantization: dict[str, object] | None, name: str
+) -> None:
+    write_weights(tmp_path, AWQ, **({"quantization_config": quantization} if quantization else {}))
+    shape = shape_of_config(tmp_path)
+    assert shape.num_params == 100_000 + 100 * 125 * 8
+    assert {weight_bytes(shape, way) for way in ("16bit", "fp8", "4bit")} == {252_500}
+    found = advise(machine(gpu(80)), shape, 4_096)
+    assert (found.weights, found.weight_bytes) == (f"packed as {name}", 252_500)
+    assert "--quantization" not in found.flags
+    forced = advise(machine(gpu(80)), shape, 4_096, weights="fp8")
+    assert (forced.weights, forced.flags) == (found.weights, found.flags)
+    assert any("packed already" in note for note in forced.notes)
+
+
+def test_a_packed_model_that_does_not_fit_is_said_not_to(tmp_path: Path) -> None:
+    big = {"w.qweight": ("I32", [4096, 4 * 2**18], 16 * GIB)}
+    write_weights(tmp_path, big, quantization_config={"quant_method": "gptq", "bits": 4})
+    found = advise(machine(gpu(16)), shape_of_config(tmp_path), 4_096)
+    assert not found.fits
+
+
+def test_eight_bits_count_once(tmp_path: Path) -> None:
+    tensors = {"a.weight": ("F8_E4M3", [10, 10], 100), "a.weight_scale_inv": ("F32", [1, 1], 4)}
+    write_weights(tmp_path, tensors, quantization_config={"quant_method": "fp8"})
+    shape = shape_of_config(tmp_path)
+    assert (shape.num_params, weight_bytes(shape, "16bit")) == (100, 104)
+
+
+def test_masks_beside_the_weights_pack_nothing(tmp_path: Path) -> None:
+    write_weights(tmp_path, {"a.weight": ("F16", [10, 10], 200), "attn.bias": ("U8", [8, 8], 64)})
+    assert weight_bytes(shape_of_config(tmp_path), "16bit") == 2 * 164
+
+
 def test_layers_with_a_window_keep_little(tmp_path: Path) -> None:
     kinds = ["sliding_attention", "full_attention"] * 3
     config = {"num_attention_heads": 4, "num_hidden_layers": 6, "head_dim": 8, "layer_types": kinds}

@@ -5,6 +5,7 @@ import json
 
 from sluice.proxy.headers import find, to_client, to_upstream
 from tests.proxy.servers import Exchange, ScriptedUpstream, completion, proxy
+from tests.proxy.upstreams.peers import always, serving
 
 BODY = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
@@ -22,13 +23,13 @@ def test_hop_by_hop_headers_end_here_both_ways() -> None:
     ]
     kept = [(b"x-kept", b"1"), (b"accept-encoding", b"gzip")]
     assert to_upstream([*hops, *kept], identity=False) == kept
-    assert to_client([(name.title(), value) for name, value in hops + kept], events=False) == kept
+    assert to_client([(name.title(), value) for name, value in hops + kept], has_length=True) == kept
 
 
 def test_what_is_ours_goes_no_further() -> None:
     ours = [(b"x-sluice-key", b"secret"), (b"x-sluice-mode", b"off"), (b"host", b"h"), (b"content-length", b"3")]
     assert to_upstream(ours, identity=False) == [(b"accept-encoding", b"identity")]
-    assert to_client([(b"x-sluice-tokens-in", b"9")], events=False) == []
+    assert to_client([(b"x-sluice-tokens-in", b"9")], has_length=True) == []
 
 
 def test_streams_are_asked_for_uncompressed() -> None:
@@ -36,8 +37,8 @@ def test_streams_are_asked_for_uncompressed() -> None:
 
 
 def test_the_length_of_a_stream_of_events_is_not_promised() -> None:
-    assert to_client([(b"content-length", b"3")], events=True) == []
-    assert to_client([(b"content-length", b"3")], events=False) == [(b"content-length", b"3")]
+    assert to_client([(b"content-length", b"3")], has_length=False) == []
+    assert to_client([(b"content-length", b"3")], has_length=True) == [(b"content-length", b"3")]
 
 
 def test_find_takes_the_first() -> None:
@@ -121,3 +122,27 @@ async def test_connections_are_used_again(upstream: ScriptedUpstream) -> None:
             assert (await client.post("/v1/chat/completions", json=BODY)).json() == completion()
     server.close()
     assert len(connections) == 1
+
+
+async def test_headers_that_http_does_not_allow_cost_no_answer() -> None:
+    answer = json.dumps(completion()).encode()
+    head = b"HTTP/1.1 200 OK\r\nx-c: a\x01b\r\nx-d: 1\t2\r\ncontent-length: %d\r\n\r\n" % len(answer)
+    async with serving(always(head + answer)) as served, proxy(served.upstream.origin) as client:
+        got = await client.post("/v1/chat/completions", json=BODY)
+    assert got.json() == completion()
+    assert "x-c" not in got.headers
+    assert got.headers["x-d"] == "1\t2"
+
+
+def test_names_that_are_none_go_no_further() -> None:
+    assert to_client([(b"x y", b"1"), (b"x\x01", b"1"), (b"", b"1"), (b"x", b"\xe9")], has_length=True) == [
+        (b"x", b"\xe9")
+    ]
+
+
+async def test_an_answer_that_cannot_have_a_body_promises_none() -> None:
+    head = b"HTTP/1.1 304 Not Modified\r\netag: 1\r\ncontent-length: 5\r\n\r\n"
+    async with serving(always(head)) as served, proxy(served.upstream.origin) as client:
+        got = await client.get("/v1/files/f", headers={"if-none-match": "1"})
+    assert (got.status_code, got.content, got.headers["etag"]) == (304, b"", "1")
+    assert "content-length" not in got.headers

@@ -149,3 +149,23 @@ def everything_in(url: str) -> bytes:
             b"list": lambda name: redis.lrange(name, 0, -1),
         }
         return b"".join(part for name in redis.keys("*") for part in (name, *read[redis.type(name)](name)))
+
+
+@pytest.mark.parametrize(("model", "served_by"), [("qwen3", "local"), ("gpt-4o", "default")])
+async def test_a_body_that_only_others_can_read_goes_to_its_models_upstream_all_the_same(
+    upstream: ScriptedUpstream, other: ScriptedUpstream, model: str, served_by: str
+) -> None:
+    raw = b'{"model": "%s", "temperature": NaN, "messages": [{"role": "user", "content": "hi"}]}' % model.encode()
+    headers = {"x-sluice-mode": "off", "content-type": "application/json"}
+    async with proxy(upstream.url, upstreams=(table("local", other.url, models=["qwen*"]),)) as client:
+        answer = await client.post(CHAT, content=raw, headers=headers)
+    assert answer.headers["x-sluice-upstream"] == served_by
+    assert (upstream, other)[served_by == "local"].last.body == raw
+
+
+async def test_where_no_upstream_serves_the_model_of_such_a_body_the_default_is_asked(
+    upstream: ScriptedUpstream,
+) -> None:
+    async with proxy(None, upstreams=(table("a", upstream.url, models=["gpt-*"]),)) as client:
+        answer = await client.post(CHAT, content=b'{"model": "claude", "x": NaN}', headers={"x-sluice-mode": "off"})
+    assert (answer.status_code, answer.headers["x-sluice-upstream"]) == (200, "a")

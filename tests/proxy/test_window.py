@@ -24,9 +24,10 @@ def test_what_was_refused_always_has_to_shrink(
     assert 0 <= bound <= num_estimated
 
 
-def test_a_window_is_known_by_upstream_and_model() -> None:
+def test_what_a_model_takes_is_known_by_upstream_and_bounds_each_request_by_what_stands_beside_its_messages() -> None:
     windows = Windows()
-    windows.refused("https://a", "m", 1_000)
-    assert windows.bound("https://a", "m") == 1_000
-    assert windows.bound("https://a", "n") is None
-    assert windows.bound("https://b", "m") is None
+    windows.named("https://a", "m", 1_000)
+    assert windows.bound("https://a", "m", 300.5) == 699
+    assert windows.bound("https://a", "m", 1_000) is None, "no shorter history helps"
+    assert windows.bound("https://a", "n", 0) is None
+    assert windows.bound("https://b", "m", 0) is None

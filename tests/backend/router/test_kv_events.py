@@ -112,8 +112,7 @@ class Heard:
         self.task = asyncio.create_task(KvEventSubscriber(endpoint, self.on_event, self.on_lost).run())
 
     def on_event(self, event: KvEvent) -> None:
-        assert isinstance(event, BlocksStored)
-        self.blocks += event.blocks
+        self.blocks += event.blocks if isinstance(event, BlocksStored) else [event]
         self.changed.set()
 
     def on_lost(self) -> None:
@@ -163,7 +162,38 @@ async def test_a_replica_that_was_restarted_is_heard_from_its_beginning(tmp_path
         publisher.batches.clear()
         await publisher.publish(8, is_lost=True)
         await publisher.publish(9)
-        await heard.until(1, 2, 3, "lost", 8, 9)
+        await heard.until(1, 2, 3, Cleared(), 8, 9)
     finally:
         await heard.aclose()
         await publisher.aclose()
+
+
+async def test_one_that_has_forgotten_its_beginning_is_heard_from_where_it_remembers(tmp_path: Path) -> None:
+    endpoint = f"ipc://{tmp_path}/kv"
+    publisher = Publisher(endpoint)
+    for block in range(6):
+        await publisher.publish(block)
+    publisher.kept_from = 4
+    heard = Heard(endpoint)
+    try:
+        await heard.until("lost", 4, 5)
+        await publisher.publish(6)
+        await heard.until("lost", 4, 5, 6)
+    finally:
+        await heard.aclose()
+        await publisher.aclose()
+
+
+def test_what_a_replica_holds_is_known_until_events_are_lost_and_again_once_it_holds_nothing() -> None:
+    index = BlockIndex()
+    index.apply("a", BlocksStored((1,), None, (1, 2), 2))
+    assert index.is_complete("a")
+    index.lost("a")
+    assert (index.is_complete("a"), index.num_blocks("a"), index.block_tokens("a")) == (False, 0, 2)
+    index.apply("a", BlocksStored((1,), None, (1, 2), 2))
+    assert not index.is_complete("a")
+    index.apply("a", Cleared())
+    assert index.is_complete("a")
+    index.lost("a")
+    index.clear("a")
+    assert index.is_complete("a"), "it is heard anew"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sluice.backend.router.prompt import Prompt
 from sluice.backend.router.replicas import Replica, ReplicaSet
 from tests.backend.router.publisher import Publisher
 from tests.proxy.servers import Exchange, ScriptedUpstream, serving
@@ -77,6 +78,24 @@ async def test_events_are_heard_anew_from_one_that_comes_back(tmp_path: Path) ->
             await publisher.publish(7, is_lost=True)
             health.status = 200
             await until(lambda: fleet.index.num_blocks(url) == 1)
+    finally:
+        await publisher.aclose()
+
+
+@pytest.mark.parametrize("kept_from", [0, 2])
+async def test_what_is_known_in_part_does_not_stand_for_what_is_remembered(tmp_path: Path, kept_from: int) -> None:
+    endpoint = f"ipc://{tmp_path}/kv"
+    publisher, health = Publisher(endpoint), Health()
+    prompt = Prompt((b"r", b"1"), (10, 20))
+    try:
+        for block in range(4):
+            await publisher.publish(block)
+        publisher.kept_from = kept_from
+        async with watched(health, endpoint) as (fleet, url, _):
+            await until(lambda: fleet.index.num_blocks(url) == 4 - kept_from)
+            fleet.blocks.learn(prompt, [1, 1, 9, 9], 2)
+            held = fleet.held(prompt)
+            assert held is None if kept_from else held is not None
     finally:
         await publisher.aclose()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,29 @@ def test_a_step_that_fails_is_quoted(folder: Path) -> None:
 def test_mending_twice_changes_nothing(folder: Path) -> None:
     for _ in range(2):
         mend_cpu(folder, "0.32.0", lambda _: None)
+
+
+def test_mending_another_release_leaves_nothing_of_the_last(folder: Path) -> None:
+    packages = folder / "lib" / "python3.11" / "site-packages"
+    for version in ("0.31.0", "0.32.0"):
+        mend_cpu(folder, version, lambda _: None)
+    assert [found.name for found in packages.glob("vllm-*.dist-info")] == ["vllm-0.32.0.dist-info"]
+
+
+def test_one_build_is_not_put_over_the_other(folder: Path) -> None:
+    packages = folder / "lib" / "python3.11" / "site-packages"
+    install(folder, is_cpu=True, on_progress=lambda _: None)
+    asked = (folder / "asked").read_text()
+    with pytest.raises(VllmInstallError, match=r"holds the CPU build.*run `sluice backend uninstall vllm` first"):
+        install(folder, is_cpu=False, on_progress=lambda _: None)
+    assert (folder / "asked").read_text() == asked, "pip is not asked"
+    install(folder, is_cpu=True, on_progress=lambda _: None)
+    for found in packages.iterdir():
+        shutil.rmtree(found)
+    (packages / "vllm-0.32.0.dist-info").mkdir()
+    (packages / "vllm-0.32.0.dist-info" / "INSTALLER").write_text("pip\n")
+    with pytest.raises(VllmInstallError, match="holds the GPU build"):
+        install(folder, is_cpu=True, on_progress=lambda _: None)
 
 
 def test_what_is_not_there_says_how_to_get_it(tmp_path: Path) -> None:

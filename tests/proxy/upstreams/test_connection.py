@@ -10,6 +10,8 @@ from sluice.proxy.errors import (
     UpstreamDisconnectedError,
     UpstreamError,
 )
+from sluice.proxy.upstreams import HttpLimits
+from sluice.proxy.upstreams.connection import Connection
 from tests.proxy.upstreams.peers import CHUNKED, OK, Peer, always, ask, once, serving, whole
 
 
@@ -107,3 +109,52 @@ async def test_events_come_one_by_one_as_they_are_sent() -> None:
                 taken.set()
             assert await answer.read() == b""
         answer.close()
+
+
+async def test_who_gives_up_on_an_answer_that_was_whole_leaves_the_connection_to_its_next_user() -> None:
+    loop = asyncio.get_running_loop()
+    coming = asyncio.Event()
+
+    class Announcing(Connection):
+        def on_headers_complete(self) -> None:
+            coming.set()  # so that the next user runs before the first hears of its answer
+            super().on_headers_complete()
+
+    async def follow() -> bytes:
+        await coming.wait()
+        first.cancel()
+        return await whole(await connection.ask(b"GET /b HTTP/1.1\r\n\r\n", b""))
+
+    async with serving(always(OK)) as served:
+        port = int(served.upstream.origin.rpartition(":")[2])
+        _, connection = await loop.create_connection(
+            lambda: Announcing(served.upstream.origin, HttpLimits(), lambda _: None, lambda _: None), "127.0.0.1", port
+        )
+        following = loop.create_task(follow())
+        await asyncio.sleep(0)
+        first = loop.create_task(connection.ask(b"GET /a HTTP/1.1\r\n\r\n", b""))
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        try:
+            async with asyncio.timeout(5):
+                assert await following == b"hello"
+        finally:
+            connection.abort()
+
+
+@pytest.mark.parametrize("said", [b"", CHUNKED + b"5\r\nhello\r\n"])
+async def test_who_waits_for_an_answer_is_told_when_the_connection_is_closed_here(said: bytes) -> None:
+    async def play(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(said)
+        await peer.until_gone()
+
+    async with serving(play) as served:
+        asking = asyncio.create_task(ask(served))
+        await served.came.wait()
+        await served.peers[0].asked.wait()
+        await asyncio.sleep(0.05)
+        await served.upstream.aclose()
+        async with asyncio.timeout(5):
+            with pytest.raises(UpstreamError, match="closed here"):
+                await asking

@@ -73,6 +73,8 @@ def test_lists_are_merged_under_the_names_that_clients_use() -> None:
         (b, b'{"data": [{"id": "models/gemini-x"}, {"id": "gpt-9"}, {"id": 3}]}'),
         (c, b'{"data": [{"id": "gpt-2"}]}'),
         (c, b"no json"),
+        (c, b'{"data": [{"id": "gpt-\xff"}]}'),
+        (c, b"[" * 100_000),
     ]
     merged = json.loads(merge_lists(listed, Routing([a, b, c])))
     assert [entry["id"] for entry in merged["data"]] == ["gpt-1", "big", "gemini-x", "models-b"]

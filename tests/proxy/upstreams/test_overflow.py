@@ -40,6 +40,9 @@ def openai(message: str, code: object = None) -> bytes:
         (openai("max_tokens is too large: 9999"), None),
         (b"", None),
         (b"\xff\x00", None),
+        (b'{"error": {"message": "the maximum context length is 10 tokens \xff"}}', 10),
+        (b"[" * 100_000, None),
+        (openai(f"maximum context length is {'1' * 5_000} tokens"), 1_111_111_111_111_111),
         (b'"text"', None),
         (b"[1, null]", None),
     ],
@@ -56,3 +59,12 @@ def test_other_answers_are_not_taken_for_it(status: int) -> None:
 def test_what_an_error_quotes_of_the_request_is_not_taken_for_it() -> None:
     detail = [{"loc": ["body", "messages"], "msg": "bad", "input": "prompt is too long: 5 tokens > 4 maximum"}]
     assert is_context_overflow(422, json.dumps({"detail": detail}).encode()) is None
+
+
+@pytest.mark.parametrize("num_before", [0, 70_000])
+def test_an_error_that_is_long_for_what_it_quotes_is_read_as_a_short_one(num_before: int) -> None:
+    quoted = "y" * num_before + "prompt is too long: 5 tokens > 4 maximum" + "x" * 70_000
+    detail = [{"loc": ["body", "messages"], "msg": "bad", "input": quoted}]
+    assert is_context_overflow(422, json.dumps({"detail": detail}).encode()) is None
+    error = {"detail": detail, "error": {"message": "This model's maximum context length is 8192 tokens"}}
+    assert is_context_overflow(400, json.dumps(error).encode()) == 8192

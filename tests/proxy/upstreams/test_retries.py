@@ -47,6 +47,7 @@ def test_what_the_upstream_asks_for_is_waited_or_not_retried(draw: float, asked_
         ([(b"retry-after", b"Thu, 01 Jan 1970 00:01:40 GMT")], 40.0),
         ([(b"retry-after", b"Thu, 01 Jan 1970 00:00:00 GMT")], 0.0),
         ([(b"retry-after", b"soon")], None),
+        ([(b"retry-after", b"Mon, 01 Jan 99999999999 00:00:00 GMT")], None),
     ],
 )
 def test_what_an_answer_asks_for_is_read(headers: list[tuple[bytes, bytes]], wait_s: float | None) -> None:
