@@ -37,6 +37,9 @@ class Held:
         """
         if any(work.get_loop() is not asyncio.get_running_loop() for work in self._late.values()):
             self._late.clear()  # a process forked: what is made on its parent's loop never comes
+        behind = turn.records[turn.num_old :]
+        if turn.inherited or any(record is not None and record.epoch for record in behind):
+            return judge.new_conversation(self._settings)  # an epoch behind a changed message holds for those before it
         for index in range(turn.num_old, 0, -1):
             if index - 1 in turn.refused:
                 break  # as below: what was forwarded behind it was rewritten when the upstream refused it

@@ -106,6 +106,24 @@ async def test_what_an_epoch_rewrote_comes_back_without_it_only_where_that_still
     check(messages[:5], await send(make(store, clock, exempt=0), messages[:5]))
 
 
+async def test_a_process_does_not_go_on_from_before_an_epoch_that_stands_behind_an_edited_message() -> None:
+    """It would show what that epoch no longer forwards."""
+    store, clock = MemoryStore(), Clock()
+    compressor = make(store, clock, exempt=0)
+    messages = [{"role": "user", "content": "fix it"}, *read_file("c1", "a.py", file_lines(60))]
+    for stop in (1, 3):
+        await sending.send(compressor, messages[:stop])
+    messages += read_file("c2", "b.py", file_lines(40, "b"))
+    messages += [{"role": "assistant", "content": "hm"}, {"role": "user", "content": "go on"}]
+    clock.now_s += COLD_S
+    rewritten = await send(compressor, messages)
+    assert rewritten.epoch == "cold"
+    messages[4] = result("c2", numbered(file_lines(60)))
+    after = await sending.send(compressor, messages)
+    assert after.messages[:4] == rewritten.messages[:4]
+    check(messages, after)
+
+
 @examples(60)
 @given(turns(min_size=6, max_size=14), st.data())
 def test_what_is_referred_to_is_there_however_often_results_are_cleared(
