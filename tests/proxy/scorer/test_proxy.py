@@ -156,7 +156,7 @@ def test_a_scorer_of_its_own_process_loads_a_model_and_says_so(tmp_path: Path) -
 
 
 def test_a_scorer_without_torch_says_what_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("sluice.proxy.doctor.installation.find_spec", lambda name: None)
     done = CliRunner().invoke(scorer, ["serve", "--port", "0"])
     assert done.exit_code == 1
     assert done.output.startswith("Error: torch")
