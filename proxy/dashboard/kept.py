@@ -11,13 +11,13 @@ from collections.abc import Sequence
 import msgspec
 import zstandard
 
+from sluice.backend.surrogates import whole
 from sluice.compressor import Dialect
 from sluice.compressor.economics import CHARS_PER_TOKEN
 from sluice.compressor.instructions import words_of
 from sluice.compressor.ledger import Omitted
 from sluice.compressor.turn import parse
 from sluice.proxy.meter.composition import Arrived, shares_of
-from sluice.proxy.surrogates import without_surrogates
 from sluice.proxy.wire import WireName
 
 _LEVEL = 1
@@ -98,7 +98,7 @@ def summarize(
     files: dict[str, list[int]] = {}
     for share in shares_of(Arrived(dialect, came, went)):
         if share.path is not None:
-            sums = files.setdefault(without_surrogates(share.path), [0, 0])
+            sums = files.setdefault(whole(share.path), [0, 0])
             sums[0] += share.num_chars_in
             sums[1] += share.num_chars_out
     largest = sorted(files, key=lambda path: (-files[path][0], path))[:_MAX_FILES]
@@ -106,7 +106,7 @@ def summarize(
         conversation,
         tenant,
         at_s,
-        without_surrogates(_shortened(_SPACE.sub(" ", title[: 4 * _MAX_TITLE_CHARS]).strip())),
+        whole(_shortened(_SPACE.sub(" ", title[: 4 * _MAX_TITLE_CHARS]).strip())),
         tuple(
             FileShare(path, files[path][0] // CHARS_PER_TOKEN, files[path][1] // CHARS_PER_TOKEN) for path in largest
         ),

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from sluice.backend.surrogates import whole
 from sluice.compressor import StateError
 from sluice.compressor.ledger import Omitted
 from sluice.compressor.replies import runs
@@ -21,7 +22,6 @@ from sluice.proxy.dashboard.kept import KeptMessage, KeptRequest, Summary, pack,
 from sluice.proxy.dashboard.store import Searched, WatchStore
 from sluice.proxy.log import fields, logger, where
 from sluice.proxy.prepared import Prepared
-from sluice.proxy.surrogates import without_surrogates
 from sluice.proxy.wire import WireName
 from sluice.proxy.wire.wires import WIRES
 
@@ -70,7 +70,7 @@ class Watch:
         """Note a search that was answered. Returns at once and never raises."""
         query = None
         if searched.query is not None and self.keeps_content:
-            query = without_surrogates(searched.query[:_MAX_QUERY_CHARS])
+            query = whole(searched.query[:_MAX_QUERY_CHARS])
         if len(self._searches) < _MAX_PENDING:
             self._searches.append(msgspec.structs.replace(searched, query=query))
         self._wake()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from sluice.proxy.surrogates import decode_with
+from sluice.backend.surrogates import decode_whole
 
 LOOKBACK_BLOCKS = 20
 MAX_BREAKPOINTS = 4
@@ -60,7 +60,7 @@ _parts_decoder = msgspec.json.Decoder(list[_Part])
 def breakpoints_of(body: bytes) -> Breakpoints | None:
     """Find the marks of a Messages request; None where it cannot be read."""
     try:
-        request = decode_with(_request_decoder, body)
+        request = decode_whole(_request_decoder.decode, body)
         blocks: list[msgspec.Raw | str] = [*request.tools]
         for content in (request.system, *(message.content for message in request.messages)):
             blocks += ([content] if content else []) if isinstance(content, str) else content
@@ -71,7 +71,7 @@ def breakpoints_of(body: bytes) -> Breakpoints | None:
             if not isinstance(block, str) and b'"cache_control"' in bytes(block)
             if (control := _control(block)) is not None
         ]
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
     if request.cache_control is not None and blocks:
         marks = [mark for mark in marks if mark[0] != len(blocks) - 1] + [(len(blocks) - 1, request.cache_control)]

@@ -12,9 +12,9 @@ from typing import Any
 
 import msgspec
 
+from sluice.backend.surrogates import decode_whole
 from sluice.proxy.headers import Header, find
 from sluice.proxy.meter.usage import Usage, usage_of
-from sluice.proxy.surrogates import decode_with
 from sluice.proxy.wire.types import WireName
 
 MAX_HELD_BYTES = 4 * 2**20
@@ -126,8 +126,8 @@ class UsageReader:
             lines = data.splitlines()
             data = b"\n".join(line[5:] for line in lines if line.startswith(b"data:"))
         try:
-            body = decode_with(_body_decoder, data)
-        except msgspec.DecodeError:
+            body = decode_whole(_body_decoder.decode, data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return
         for raw in (body.usage, *(_inner(holder) for holder in (body.message, body.response))):
             self._merge(raw)

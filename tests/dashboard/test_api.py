@@ -250,8 +250,8 @@ async def test_half_an_emoji_breaks_no_page(place: str) -> None:
         body = json.dumps({"model": MODEL, "messages": messages})
         await client.post("/v1/chat/completions", content=body, headers={"authorization": "Bearer u"})
         [listed] = (await api(client, "/conversations", OWNER))["conversations"]
-        assert listed["title"] == ("cut ?" if place == "first words" else "fix it")
+        assert listed["title"] == ("cut \ufffd" if place == "first words" else "fix it")
         assert [file["name"] for file in (await api(client, "/overview", OWNER))["files"]] == [
-            "a?.py" if place == "path" else "a.py"
+            "a\ufffd.py" if place == "path" else "a.py"
         ]
         await api(client, f"/conversations/{listed['id']}/request", OWNER)

@@ -193,3 +193,20 @@ async def translating(target: WireName, answer: Callable[[bool], FakeAnswer]) ->
     app = Translating(target, answer)
     async with serving(app) as url:
         yield url, app
+
+
+def chunk(delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
+    return {"id": "chatcmpl-1", "model": "m", "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
+
+
+async def events_of(
+    source: WireName, target: WireName, *pieces: bytes, request: dict[str, Any] | None = None
+) -> list[dict[str, Any]]:
+    """The events that a client gets for a stream in these pieces."""
+    answer = FakeAnswer(pieces, content_type=b"text/event-stream")
+    body = json.dumps(request or {"model": "m"}).encode()
+    translated = Translation().answer(source, target, answer, stream=True, request=body)
+    stream = b""
+    while data := await translated.read():
+        stream += data
+    return [json.loads(line[6:]) for line in stream.decode().splitlines() if line.startswith("data: {")]
