@@ -6,6 +6,7 @@ import json
 import re
 import zlib
 from collections.abc import Sequence
+from typing import Any
 
 from sluice.compressor import OPENAI_CHAT, Compressed, Compressor, CompressorSettings, Mode, StateStore
 from sluice.compressor.evidence import Evidence, SegmentEvidence
@@ -57,13 +58,14 @@ def make(store: StateStore, clock: Clock, *, profile: Profile = PROFILES["anthro
     return Compressor(store, limits, profile=profile, clock=clock, judges={Mode.BALANCED: judge})
 
 
-async def send(compressor: Compressor, messages: Sequence[Json]) -> Compressed:
+async def send(compressor: Compressor, messages: Sequence[Json], **asked: Any) -> Compressed:
     return await compressor.compress(
         [encode(message) for message in messages],
         dialect=OPENAI_CHAT,
         mode=Mode.BALANCED,
         tenant=b"t",
         upstream="http://up",
+        **asked,
     )
 
 

@@ -43,15 +43,7 @@ async def test_a_request_that_was_refused_as_too_long_is_rewritten_once_and_stay
         first = await send(make(store, clock), messages)
 
     async def shed(max_tokens: int) -> Compressed:
-        return await make(store, clock).compress(
-            [encode(message) for message in messages],
-            dialect=OPENAI_CHAT,
-            mode=Mode.BALANCED,
-            tenant=b"t",
-            upstream="http://up",
-            max_tokens=max_tokens,
-            is_refused=True,
-        )
+        return await send(make(store, clock), messages, max_tokens=max_tokens, is_refused=True)
 
     shorter = await shed(4_000)
     assert first.num_chars_out / 4 > 4_000

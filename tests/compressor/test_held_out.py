@@ -11,7 +11,7 @@ from sluice.compressor import (
     Mode,
 )
 from tests.compressor.conversations import Json, encode, long_read
-from tests.compressor.epochs import COLD_S, Clock, make
+from tests.compressor.epochs import COLD_S, Clock, make, send
 
 
 async def test_held_out_conversations_go_through_untouched_to_their_end() -> None:
@@ -19,14 +19,7 @@ async def test_held_out_conversations_go_through_untouched_to_their_end() -> Non
     messages: list[Json] = [{"role": "user", "content": "go"}]
 
     async def held(share: float) -> Compressed:
-        return await make(store, clock).compress(
-            [encode(message) for message in messages],
-            dialect=OPENAI_CHAT,
-            mode=Mode.BALANCED,
-            tenant=b"t",
-            upstream="http://up",
-            holdout=share,
-        )
+        return await send(make(store, clock), messages, holdout=share)
 
     await held(1.0)
     for index in range(4):

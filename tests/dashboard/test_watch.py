@@ -60,7 +60,10 @@ async def test_what_cannot_be_written_costs_nothing_else() -> None:
     for root in ("first", "bad", "last"):
         watch.searched(Searched(1.0, root, "fast", 3, 900, 12.5, "cut \ud83d"))
     await watch.flush()
-    assert [(one.root, one.query) for one in await watch.store.searches()] == [("last", "cut \ufffd"), ("first", "cut \ufffd")]
+    assert [(one.root, one.query) for one in await watch.store.searches()] == [
+        ("last", "cut \ufffd"),
+        ("first", "cut \ufffd"),
+    ]
     await watch.aclose()
 
 
