@@ -18,7 +18,7 @@ from click.testing import CliRunner
 import sluice
 from sluice.proxy.cli import _load, main, summary_of
 
-HEAVY = ("torch", "transformers", "numpy", "sluice.eval", "sluice.backend")
+HEAVY = ("torch", "transformers", "numpy", "sluice.eval", "sluice.backend.embedded")
 
 
 def imported_by(*arguments: str) -> set[str]:
@@ -48,6 +48,11 @@ def test_the_application_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     modules = set(done.stdout.split())
     assert not modules & set(HEAVY)
+    # Of the backend, what bears half an emoji, and no more.
+    assert {name for name in modules if name.startswith("sluice.backend")} == {
+        "sluice.backend",
+        "sluice.backend.surrogates",
+    }
     assert not modules & {"tiktoken", "redis", "bpe_openai"}
 
 
