@@ -6,11 +6,17 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
+from tests.effort import examples
 from tests.redis_server import RedisServer
 
 if shutil.which("nvidia-smi") is None:  # without a GPU, kernels run under Triton's interpreter; read at its import
     os.environ["TRITON_INTERPRET"] = "1"
+
+# Property tests that ask for nothing of their own: as many examples as ever, and none with a deadline.
+settings.register_profile("sluice", examples(100))
+settings.load_profile("sluice")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from sluice.backend.embedded.block_manager import BlockManager, NoFreeBlocksError, chain_hash
+from tests.effort import examples
 
 
 class Blocks(RuleBasedStateMachine):
@@ -77,7 +78,7 @@ class Blocks(RuleBasedStateMachine):
         assert self.manager.num_available == self.manager.num_blocks
 
 
-Blocks.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+Blocks.TestCase.settings = settings(examples(100), stateful_step_count=40)
 TestBlocks = Blocks.TestCase
 
 

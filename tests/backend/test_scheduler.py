@@ -3,13 +3,14 @@ from __future__ import annotations
 import random
 from collections import Counter
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.backend.base import SamplingParams
 from sluice.backend.embedded.block_manager import BlockManager
 from sluice.backend.embedded.scheduler import Scheduler, Step
 from sluice.backend.embedded.sequence import Sequence
+from tests.effort import examples
 
 BLOCK_SIZE = 4
 NUM_BLOCKS = 16
@@ -56,7 +57,7 @@ def advance(scheduler: Scheduler, step: Step, rng: random.Random) -> None:
         scheduler.update(item, new)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.integers(0, 10**6), st.integers(1, 24))
 def test_random_work_is_done_whole_and_leaves_every_block_free(seed: int, budget: int) -> None:
     rng = random.Random(seed)

@@ -6,10 +6,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.search.index.ignore import is_ignored, parse_ignore_file
+from tests.effort import examples
 
 
 def ignored(text: str, path: str, *, is_directory: bool = False) -> bool:
@@ -68,7 +69,7 @@ patterns = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(40)
 @given(lines=patterns, parts=st.lists(names, min_size=1, max_size=3))
 def test_agrees_with_git(tmp_path_factory, lines, parts):
     root: Path = tmp_path_factory.mktemp("repo")

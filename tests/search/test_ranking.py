@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.search.errors import QueryError
@@ -21,6 +21,7 @@ from sluice.search.ranking.rankers import hand_set_rankers, learned_rankers
 from sluice.search.ranking.spans import runs
 from sluice.search.ranking.trees import from_arrays, from_lightgbm
 from sluice.search.tokens import result_tokens
+from tests.effort import examples
 from tests.search.trees import index_of, write_tree
 
 
@@ -55,7 +56,7 @@ def test_a_question_about_tests_may_find_them(index):
     assert "tests/test_retry.py" in paths
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     budget=st.integers(MIN_BUDGET_TOKENS, 3000),
     text=st.sampled_from(["retry backoff", "cookie", "def"]),

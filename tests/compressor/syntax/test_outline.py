@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.compressor.syntax import LANGUAGES, language_of, outline
 from sluice.compressor.syntax.outline import MAX_LINE_BYTES
+from tests.effort import examples
 
 pytest.importorskip("tree_sitter_language_pack")
 
@@ -149,7 +150,7 @@ def test_language_by_name_or_first_line(path, first_line, name):
     assert (None if found is None else found.name) == name
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.sampled_from(["a.py", "a.go", "a.rs", "a.js", "a.ex", "a.md"]), st.binary(max_size=400))
 def test_any_bytes_give_an_outline_within_their_lines(path, data):
     found = outline(data, language_of(path))

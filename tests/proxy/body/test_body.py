@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.proxy.body import Body
@@ -203,7 +203,7 @@ def running() -> Iterator[tuple[httpx.Client, ScriptedUpstream]]:
 
 
 @given(st.binary(max_size=40) | (JSON | CHAT | ODD_CHAT).map(json.dumps).map(str.encode))
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_no_body_whatever_crashes_the_proxy(running: tuple[httpx.Client, ScriptedUpstream], body: bytes) -> None:
     client, upstream = running
     num_before = len(upstream.exchanges)
