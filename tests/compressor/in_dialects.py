@@ -86,3 +86,19 @@ def without_cache_control(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: without_cache_control(inner) for key, inner in value.items() if key != "cache_control"}
     return [without_cache_control(inner) for inner in value] if isinstance(value, list) else value
+
+
+def prompt_of(messages: Sequence[bytes], dialect: Dialect) -> list[bytes]:
+    """What a provider's cache sees of messages, byte for byte; the order of keys is part of it.
+
+    Anthropic's breakpoints, which move, are none of it, and a lone text is the same as a string.
+    """
+    return [_less_breakpoints(raw) for raw in messages] if dialect is ANTHROPIC_MESSAGES else list(messages)
+
+
+def _less_breakpoints(raw: bytes) -> bytes:
+    message = without_cache_control(json.loads(raw))
+    content = message["content"]
+    if isinstance(content, list) and len(content) == 1 and content[0].keys() == {"type", "text"}:
+        message["content"] = content[0]["text"]
+    return json.dumps(message).encode()

@@ -94,12 +94,13 @@ def spread(messages: Sequence[Json], cuts: Sequence[bool]) -> list[Json]:
 
 
 def prompt_of(messages: Sequence[bytes]) -> list[Any]:
-    """What a provider reads: messages of one role in a row are one, breakpoints are none of it."""
+    """What a provider reads, keys in their order: messages of a role in a row are one, breakpoints are none of it."""
     seen: list[Any] = []
     for raw in messages:
         message = without_cache_control(json.loads(raw))
         content = message["content"]
-        blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        given = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        blocks = [json.dumps(block) for block in given]
         if seen and seen[-1]["role"] == message["role"]:
             seen[-1]["content"] += blocks
         else:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,7 +10,7 @@ from hypothesis import strategies as st
 
 from sluice.compressor import Compressed, Compressor, Dialect, MemoryStore, Mode
 from tests.compressor.conversations import Json, encode, file_lines, numbered, turns
-from tests.compressor.in_dialects import READ_TWICE, SPOKEN, Spoken, without_cache_control
+from tests.compressor.in_dialects import READ_TWICE, SPOKEN, Spoken, prompt_of
 from tests.effort import examples
 
 
@@ -23,18 +21,6 @@ async def send(compressor: Compressor, spoken: Spoken, chat: list[Json], mode: M
 
 def results_of(messages: list[bytes], dialect: Dialect) -> list[str]:
     return [text.text for raw in messages for text in dialect.parse(raw).texts if text.is_result]
-
-
-def prompt_of(messages: list[bytes]) -> list[Any]:
-    """What a provider's cache sees of messages: no breakpoints, and a lone text as the same as a string."""
-    seen = []
-    for raw in messages:
-        message = without_cache_control(json.loads(raw))
-        content = message.get("content")
-        if isinstance(content, list) and len(content) == 1 and content[0].get("type") == "text":
-            message["content"] = content[0]["text"]
-        seen.append(message)
-    return seen
 
 
 @pytest.mark.parametrize("name", SPOKEN)
@@ -76,6 +62,7 @@ def test_what_is_forwarded_is_valid_verbatim_and_grows_at_its_end(
                 if text.is_result:
                     kept = [line for line in text.text.split("\n") if not line.startswith("[sluice ")]
                     assert original.issuperset(kept)
+        now = prompt_of(compressed.messages, spoken.dialect)
         if compressed.epoch is None:
-            assert prompt_of(compressed.messages)[: len(before)] == prompt_of(before)
-        before = compressed.messages
+            assert now[: len(before)] == before
+        before = now
