@@ -28,13 +28,15 @@ types = {"x": "*bf16", "weight": "*bf16", "out": "*bf16", "num_rows": "i32"}
 constants = dict(width=1536, depth=576, ROWS=128, COLUMNS=128, INNER=64, GROUP=8)
 signature = {name: types.get(name, "constexpr") for name in kernel.arg_names}
 indexes = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
-source = ASTSource(kernel, signature=signature, constexprs=indexes)
-for architecture in (80, 90):
+# Launched, its tensors are aligned: without that nothing is fetched ahead, and it takes less.
+aligned = {(kernel.arg_names.index(name),): [["tt.divisibility", 16]] for name in ("x", "weight", "out")}
+source = ASTSource(kernel, signature=signature, constexprs=indexes, attrs=aligned)
+for architecture, most_kib in ((80, 163), (89, 99), (90, 227)):
     target = GPUTarget("cuda", architecture, 32)
     compiled = triton.compile(source, target=target, options={"num_warps": 8, "num_stages": 3})
     assert compiled.asm["cubin"]
     print(architecture, compiled.metadata.shared)
-    assert compiled.metadata.shared <= 227 * 1024 if architecture == 90 else 163 * 1024
+    assert compiled.metadata.shared <= most_kib * 1024
 """
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
