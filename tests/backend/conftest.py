@@ -128,7 +128,7 @@ def default_folder(cache_dir: Path) -> Path:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def smollm2_url(cache_dir: Path) -> AsyncIterator[str]:
-    """A running `sluice engine serve` with the default weights."""
+    """A running `sluice engine serve` with the default weights, for tests of the group "smollm2": one worker's."""
     async with EngineProcess(cache_dir=cache_dir) as engine:
         yield f"{engine.base_url}/v1"
 

@@ -81,6 +81,7 @@ def test_the_embedded_engines_figures_are_read() -> None:
 
 
 @pytest.mark.engine
+@pytest.mark.xdist_group("smollm2")
 async def test_a_running_embedded_engine_tells_them(smollm2_url: str) -> None:
     found = await read_metrics(smollm2_url.removesuffix("/v1"), timeout_s=30)
     assert found.num_running == 0

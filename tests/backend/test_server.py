@@ -218,6 +218,7 @@ async def test_output_ends_at_the_window(client: openai.AsyncOpenAI) -> None:
 
 
 @pytest.mark.engine
+@pytest.mark.xdist_group("smollm2")
 async def test_smollm2_knows_its_capitals(smollm2_url: str) -> None:
     async with openai.AsyncOpenAI(base_url=smollm2_url, api_key="none") as client:
         question = [{"role": "user", "content": "What is the capital of France?"}]

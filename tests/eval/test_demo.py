@@ -34,8 +34,7 @@ def test_a_taken_port_is_told_before_anything_is_started() -> None:
 
 
 @pytest.mark.engine
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_plays_serves_and_leaves_nothing_behind(how: signal.Signals, tmp_path: Path) -> None:
+def test_plays_serves_and_leaves_nothing_behind(tmp_path: Path) -> None:
     port = free_port()
     log = tmp_path / "stderr"
     with log.open("wb") as errors:
@@ -59,17 +58,41 @@ def test_plays_serves_and_leaves_nothing_behind(how: signal.Signals, tmp_path: P
             assert json.loads(answer.read())["choices"][0]["message"]["role"] == "assistant"
         children = psutil.Process(demo.pid).children(recursive=True)
         assert len(children) >= 2  # model and proxy
-        os.kill(demo.pid, how)
+        os.kill(demo.pid, signal.SIGTERM)
         output, _ = demo.communicate(timeout=30)
     finally:
         demo.kill()
         demo.wait()
     assert demo.returncode == 0
-    assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    assert not still_running(children)
     table = output.decode()
     assert "2 turns, mode safe" in table
     assert re.search(r"billed input, anthropic prices: ×\d\.\d\d of untouched", table)
     assert "turns that rewrote what had been sent: 0" in table
+
+
+@pytest.mark.engine
+def test_interrupted_while_the_model_starts_it_leaves_nothing_behind_either(tmp_path: Path) -> None:
+    log = tmp_path / "stderr"
+    with log.open("wb") as errors:
+        demo = subprocess.Popen([*COMMAND, "--port", str(free_port())], stdout=subprocess.PIPE, stderr=errors)
+    try:
+        wait_for(lambda: psutil.Process(demo.pid).children(), demo, log)
+        children = psutil.Process(demo.pid).children(recursive=True)
+        os.kill(demo.pid, signal.SIGINT)
+        output, _ = demo.communicate(timeout=60)
+    finally:
+        demo.kill()
+        demo.wait()
+    assert demo.returncode == 1, "nothing was played"
+    assert output == b""
+    assert "ended all that was started" in log.read_text()
+    assert "Traceback" not in log.read_text()
+    assert not still_running(children)
+
+
+def still_running(children: list[psutil.Process]) -> list[psutil.Process]:
+    return [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
 
 
 def wait_for(is_so, demo: subprocess.Popen[bytes], log: Path) -> None:  # type: ignore[no-untyped-def]

@@ -88,8 +88,10 @@ async def until_back(client: httpx.AsyncClient) -> list[httpx.Response]:
 
 
 @pytest.mark.engine
-@pytest.mark.parametrize("num_workers", [1, 2])
-async def test_a_killed_backend_comes_back_and_says_so_meanwhile(model: Path, num_workers: int, redis_url: str) -> None:
+@pytest.mark.parametrize(("num_workers", "how"), [(1, signal.SIGKILL), (2, signal.SIGTERM)])
+async def test_a_killed_backend_comes_back_says_so_meanwhile_and_is_no_orphan_of_a_proxy_that_ends(
+    model: Path, num_workers: int, how: signal.Signals, redis_url: str
+) -> None:
     options = ["--workers", str(num_workers), "--redis", redis_url] if num_workers > 1 else []
     async with served(model, *options) as (process, client):
         assert (await client.get("/healthz")).json() == {"status": "ok", "backend": "ready"}
@@ -114,20 +116,12 @@ async def test_a_killed_backend_comes_back_and_says_so_meanwhile(model: Path, nu
         assert 'sluice_backend_up{backend="embedded"} 1' in metrics
         assert 'sluice_backend_restarts_total{backend="embedded"} 1' in metrics
         assert (await client.get("/readyz")).status_code == 200
-        assert len(engines_of(process)) == 1
+        (engine,) = engines_of(process)
 
-
-@pytest.mark.engine
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-async def test_a_proxy_that_ends_while_its_backend_is_started_again_leaves_no_orphan(
-    model: Path, how: signal.Signals
-) -> None:
-    async with served(model) as (process, _):
-        (first,) = engines_of(process)
-        first.kill()
+        engine.kill()
         async with asyncio.timeout(PATIENCE_S):
             # Nothing tells that the child has been forked.
-            while not (found := [each for each in engines_of(process) if each.pid != first.pid]):  # noqa: ASYNC110
+            while not (found := [each for each in engines_of(process) if each.pid != engine.pid]):  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         process.send_signal(how)
         assert await asyncio.to_thread(process.wait, PATIENCE_S) == (0 if how is signal.SIGTERM else -how)

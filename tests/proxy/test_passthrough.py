@@ -8,18 +8,16 @@ import pytest
 
 from tests.proxy.servers import Exchange, ScriptedUpstream, proxy
 
+TARGETS = [
+    "/v1/files/file-1/content?after=a%2Fb&x=1&x=",
+    "/v1/responses/resp_1%2Fa?include[]=x",
+    "/v1/chat/completions/stored",
+    "/v1/a//b%20c",
+]
+
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
-@pytest.mark.parametrize(
-    "target",
-    [
-        "/v1/files/file-1/content?after=a%2Fb&x=1&x=",
-        "/v1/responses/resp_1%2Fa?include[]=x",
-        "/v1/chat/completions/stored",
-        "/v1/a//b%20c",
-    ],
-)
-async def test_method_path_query_headers_and_body_pass(upstream: ScriptedUpstream, method: str, target: str) -> None:
+async def test_method_path_query_headers_and_body_pass(upstream: ScriptedUpstream, method: str) -> None:
     async def answer(exchange: Exchange) -> None:
         await exchange.whole(b"\x00\xffanswer", 207, (b"x-theirs", b"yes"), (b"openai-version", b"2020-10-01"))
 
@@ -27,12 +25,14 @@ async def test_method_path_query_headers_and_body_pass(upstream: ScriptedUpstrea
     body = b"" if method in ("GET", "OPTIONS") else bytes(range(256))
     headers = {"authorization": "Bearer k", "openai-beta": "x=1", "content-type": "application/octet-stream"}
     async with proxy(upstream.url) as client:
-        got = await client.request(method, target, content=body, headers=headers)
-    sent = upstream.last
-    assert (sent.method, sent.raw_target, sent.body) == (method, target.encode(), body)
-    assert {key: sent.header(key) for key in headers} == {key: value.encode() for key, value in headers.items()}
-    assert (got.status_code, got.content) == (207, b"\x00\xffanswer")
-    assert (got.headers["x-theirs"], got.headers["openai-version"]) == ("yes", "2020-10-01")
+        for target in TARGETS:
+            got = await client.request(method, target, content=body, headers=headers)
+            sent = upstream.last
+            assert (sent.method, sent.raw_target, sent.body) == (method, target.encode(), body)
+            assert {key: sent.header(key) for key in headers} == {key: value.encode() for key, value in headers.items()}
+            assert (got.status_code, got.content) == (207, b"\x00\xffanswer")
+            assert (got.headers["x-theirs"], got.headers["openai-version"]) == ("yes", "2020-10-01")
+    assert len(upstream.exchanges) == len(TARGETS)
 
 
 @pytest.mark.parametrize(

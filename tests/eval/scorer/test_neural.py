@@ -57,9 +57,14 @@ def write_base(folder: Path, kind: str) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=["bert", "llama"])
+@pytest.fixture(scope="module")
 def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Base:
-    return find_base(str(write_base(tmp_path_factory.mktemp("bases") / request.param, request.param)))
+    kind = getattr(request, "param", "bert")
+    return find_base(str(write_base(tmp_path_factory.mktemp("bases") / kind, kind)))
+
+
+of_each_base = pytest.mark.parametrize("base", ["bert", "llama"], indirect=True, scope="module")
+"""What asks the base for more than its numbers; training takes too long to be done twice."""
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +85,7 @@ def corpus(corpora: list[Path]) -> Corpus:
     return concatenated([read_corpus(path) for path in corpora])
 
 
+@of_each_base
 def test_a_corpus_holds_every_line_that_is_needed(corpus: Corpus, tmp_path: Path) -> None:
     assert {group.agent for group in corpus.groups} >= set(AGENTS)
     assert corpus.is_quoted.any()
@@ -93,6 +99,7 @@ def test_a_corpus_holds_every_line_that_is_needed(corpus: Corpus, tmp_path: Path
     assert again.window(len(corpus) - 1).key == corpus.window(len(corpus) - 1).key
 
 
+@of_each_base
 def test_a_batch_has_the_lines_and_tokens_of_its_windows(corpus: Corpus) -> None:
     weights = line_weights(corpus)
     device_corpus = DeviceCorpus(corpus, weights, CPU)
@@ -160,6 +167,7 @@ def test_training_learns_its_lines_and_goes_on_where_it_was_cut_off(
     assert any("goes on at step" in text for text in said)
 
 
+@of_each_base
 def test_an_adapter_folds_into_its_base(base: Base) -> None:
     network = load_network(base).eval()
     add_adapters(network.base, 2, 4.0)
