@@ -257,3 +257,13 @@ async def test_a_budget_that_is_none_is_refused(client: httpx.AsyncClient, value
     answer = await client.post("/v1/chat/completions", json=body, headers={"x-sluice-budget-tokens": value})
     assert answer.status_code == 400
     assert value[:40] in answer.json()["error"]["message"]
+
+
+async def test_a_field_that_stands_twice_is_nobodys_to_choose_from(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream
+) -> None:
+    messages = json.dumps(reading_twice()).encode()
+    body = b'{"model": "m", "messages": %b, "messages": %b}' % (messages, messages)
+    answer = await client.post("/v1/chat/completions", content=body)
+    assert (answer.status_code, answer.headers["x-sluice-bypass"]) == (200, "duplicate-key")
+    assert upstream.last.body == body

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import httpx
 import pytest
 
-from tests.compressor.conversations import Json, call, file_lines, numbered, result
+from sluice.compressor import Compressor, MemoryStore
+from sluice.proxy.overflow import MAX_ERROR_BYTES
+from tests.compressor.conversations import Json, call, encode, file_lines, numbered, result
+from tests.compressor.in_dialects import SPOKEN, prompt_of
 from tests.proxy.servers import Answer, Exchange, ScriptedUpstream, answer_plainly, proxy
 
 LIMIT_BYTES = 40_000
@@ -23,11 +29,22 @@ REFUSAL = {
 }
 
 
-async def refuse_long_ones(exchange: Exchange) -> None:
-    if len(exchange.body) > LIMIT_BYTES:
-        await exchange.whole(json.dumps(REFUSAL).encode(), 400)
-    else:
-        await answer_plainly(exchange)
+def refusing(refusal: Json, encoding: str | None = None) -> Answer:
+    """A model that takes so many bytes, and says so plainly or packed."""
+    said = json.dumps(refusal).encode()
+
+    async def answer(exchange: Exchange) -> None:
+        if len(exchange.body) <= LIMIT_BYTES:
+            await answer_plainly(exchange)
+        elif encoding is None:
+            await exchange.whole(said, 400)
+        else:
+            await exchange.whole(gzip.compress(said), 400, (b"content-encoding", encoding.encode()))
+
+    return answer
+
+
+refuse_long_ones = refusing(REFUSAL)
 
 
 def reads(num: int) -> list[Json]:
@@ -40,20 +57,98 @@ def reads(num: int) -> list[Json]:
     return messages
 
 
-async def test_a_refused_request_is_made_shorter_and_stays_so(upstream: ScriptedUpstream) -> None:
-    upstream.answer = refuse_long_ones
-    messages = reads(20)
+@pytest.mark.parametrize(
+    ("name", "stream", "encoding"), [("chat", False, None), ("chat", True, "gzip"), ("messages", True, "gzip")]
+)
+async def test_a_refused_request_is_made_shorter_and_stays_so(
+    upstream: ScriptedUpstream, name: str, stream: bool, encoding: str | None
+) -> None:
+    spoken, messages = SPOKEN[name], reads(20)
+    upstream.answer = refusing(REFUSAL, encoding)
+
+    async def ask(chat: list[Json]) -> httpx.Response:
+        body = {"model": "m", "max_tokens": 9, "stream": stream, "messages": spoken.say(chat)}
+        return await client.post(f"/v1/{'chat/completions' if name == 'chat' else name}", json=body)
+
+    def prompt() -> list[bytes]:
+        return prompt_of([encode(message) for message in upstream.last.json["messages"]], spoken.dialect)
+
     async with proxy(upstream.url, mode="balanced") as client:
         for index in range(1, 20):
-            await client.post("/v1/chat/completions", json={"model": "m", "messages": messages[: 2 * index + 1]})
-        first = await client.post("/v1/chat/completions", json={"model": "m", "messages": messages})
+            await ask(messages[: 2 * index + 1])
+        first = await ask(messages)
         num_before = len(upstream.exchanges)
-        again = await client.post("/v1/chat/completions", json={"model": "m", "messages": messages})
-    assert first.status_code == again.status_code == 200
+        again = await ask(messages)
+        shorter = prompt()
+        after = await ask([*messages, {"role": "assistant", "content": "ok"}, {"role": "user", "content": "go on"}])
+    assert first.status_code == again.status_code == after.status_code == 200
     assert any(len(exchange.body) > LIMIT_BYTES for exchange in upstream.exchanges), "none was refused"
-    assert len(upstream.exchanges) == num_before + 1, "the shorter form is known by now"
+    assert len(upstream.exchanges) == num_before + 2, "the shorter form is known by now"
     assert len(upstream.last.body) <= LIMIT_BYTES
-    assert [m["role"] for m in upstream.last.json["messages"]] == [m["role"] for m in messages]
+    assert prompt()[:-2] == shorter, "and what follows goes on from it"
+    sent = upstream.last.json["messages"]
+    assert [m["role"] for m in sent[:-2]] == [m["role"] for m in spoken.say(messages)]
+
+
+async def test_a_refusal_that_unpacks_to_more_than_is_read_stays_a_refusal(upstream: ScriptedUpstream) -> None:
+    upstream.answer = refusing({**REFUSAL, "padding": "x" * MAX_ERROR_BYTES}, "gzip")
+    async with proxy(upstream.url, mode="balanced") as client:
+        answers = await talk(client, "a", 20)
+    assert answers[-1].status_code == 400
+    assert answers[-1].json()["error"] == REFUSAL["error"]
+    assert len(upstream.exchanges) == len(answers), "none is asked again"
+
+
+class BrokenWhereRefused(Compressor):
+    async def compress(self, messages: Sequence[bytes], **options: Any) -> Any:
+        if options.get("is_refused"):
+            raise RuntimeError(f"cannot read {messages!r}")
+        return await super().compress(messages, **options)
+
+
+async def test_where_making_it_shorter_fails_the_refusal_stands(
+    upstream: ScriptedUpstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    upstream.answer = refuse_long_ones
+    options = {"compressor": BrokenWhereRefused(MemoryStore())}
+    async with proxy(upstream.url, mode="balanced", app_options=options) as client:
+        answers = await talk(client, "a", 20)
+    assert (answers[-1].status_code, answers[-1].json()) == (400, REFUSAL)
+    assert len(upstream.exchanges) == len(answers)
+    assert "compression_failed" in caplog.text
+    assert "compute(" not in caplog.text
+
+
+async def test_where_the_upstream_edits_the_history_its_refusal_stands(upstream: ScriptedUpstream) -> None:
+    upstream.answer = refuse_long_ones
+    body = {"model": "m", "max_tokens": 9, "messages": SPOKEN["messages"].say(reads(20))}
+    edits = {"context_management": {"edits": [{"type": "clear_tool_uses_20250919"}]}}
+    async with proxy(upstream.url, mode="balanced") as client:
+        refused = await client.post("/v1/messages", json={**body, **edits})
+        assert (refused.status_code, refused.json()) == (400, REFUSAL)
+        assert len(upstream.exchanges) == 1
+        shortened = await client.post("/v1/messages", json=body)
+    assert shortened.status_code == 200, "without, it can be made shorter"
+
+
+async def test_the_lower_of_a_clients_budget_and_the_models_window_is_kept_to(upstream: ScriptedUpstream) -> None:
+    """In estimated tokens, four characters each."""
+    window = 12_000
+    upstream.answer = counting(15_000, f"maximum context length is {window} tokens")
+
+    async def most_of(client: httpx.AsyncClient, who: str, budget: int | None) -> int:
+        num_before = len(upstream.exchanges)
+        answers = await talk(client, who, 20, budget=budget)
+        assert [answer.status_code for answer in answers] == [200] * 20
+        assert any("x-sluice-epoch" in answer.headers for answer in answers)
+        return max(len(exchange.body) // 4 for exchange in upstream.exchanges[num_before:])
+
+    async with proxy(upstream.url, mode="balanced") as client:
+        assert await most_of(client, "a", None) > 15_000, "one is refused, and names the window"
+        at_window = await most_of(client, "b", None)
+        assert at_window <= 1.1 * window
+        assert await most_of(client, "c", 10**9) == at_window, "a budget that is higher lifts nothing"
+        assert await most_of(client, "d", window // 2) <= 1.1 * window // 2
 
 
 async def test_what_is_counted_is_what_was_answered_not_what_was_refused(upstream: ScriptedUpstream) -> None:
@@ -115,14 +210,19 @@ def counting(limit: int, said: str) -> Answer:
     return answer
 
 
-async def talk(client: httpx.AsyncClient, who: str, num: int, **fields: int) -> list[httpx.Response]:
-    """Hold a conversation of so many turns; the answers."""
+async def talk(
+    client: httpx.AsyncClient, who: str, num: int, *, budget: int | None = None, **fields: int
+) -> list[httpx.Response]:
+    """Hold a conversation of so many turns, each within so many tokens; the answers."""
+    headers = {"authorization": f"Bearer {who}"}
+    if budget is not None:
+        headers["x-sluice-budget-tokens"] = str(budget)
     messages = [{"role": "user", "content": f"I am {who}"}, *reads(num)[1:]]
     return [
         await client.post(
             "/v1/chat/completions",
             json={"model": "m", **fields, "messages": messages[: 2 * index + 1]},
-            headers={"authorization": f"Bearer {who}"},
+            headers=headers,
         )
         for index in range(1, num + 1)
     ]
