@@ -155,7 +155,7 @@ def decode(record: bytes) -> Rendition | None:
     """Read a record; None where its form is not known, which counts as a miss."""
     try:
         rendition = _DECODER.decode(record)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     return rendition if rendition.record_version == RECORD_VERSION else None
 

@@ -49,7 +49,7 @@ def decode(record: bytes) -> Pin | None:
     """Read a pin; None where its form is not known."""
     try:
         return msgspec.msgpack.decode(record, type=Pin)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None
 
 

@@ -174,7 +174,7 @@ def _asked(body: bytes) -> _Asked:
     except msgspec.ValidationError as error:
         place = str(error).partition(" - at `$.")[2]
         raise InvalidFieldError(f"bad search request: {error}", param=place.rstrip("`") or None) from None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidJsonError(f"the body is no JSON: {error}") from None
 
 

@@ -77,7 +77,7 @@ async def pin(request: Request) -> Response:
         return Response(status_code=499)  # reaches nobody
     except msgspec.ValidationError as error:
         raise InvalidFieldError(f"bad pin: {error}") from None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidJsonError(f"the body is no JSON: {error}") from None
     place = asked.message, asked.text, asked.start, asked.stop
     wanted = await asyncio.to_thread(pin_of, kept, _dialect_of(kept), *place, is_set=asked.pinned)

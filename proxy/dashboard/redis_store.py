@@ -131,5 +131,5 @@ def _read(decoder: msgspec.msgpack.Decoder[T], data: bytes | None) -> T | None:
     """Decode what another version may have written in another form; None where it did."""
     try:
         return decoder.decode(data) if data is not None else None
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None

@@ -55,7 +55,7 @@ def decode_manifest(data: bytes | None, root: str, identity: tuple[int, int]) ->
         return {}
     try:
         kept_format, kept_root, kept_identity, files = _decoder.decode(data)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return {}
     return files if (kept_format, kept_root, kept_identity) == (FORMAT, root, identity) else {}
 

@@ -22,6 +22,8 @@ from sluice.compressor import (
 )
 from sluice.compressor.ledger import Reason, recall_id
 from sluice.compressor.line_judge import LineJudge
+from sluice.compressor.pins import decode as decode_pin
+from sluice.compressor.pins import encode as encode_pin
 from sluice.compressor.pins import pinned_gaps, pinned_lines
 from sluice.compressor.recovery import render, without
 from sluice.compressor.settings import Prices
@@ -188,3 +190,10 @@ def test_pinned_parts_of_a_gap() -> None:
     assert [(part.start, part.stop) for part in parts] == [(10, 12), (20, 22)]
     assert [(rest.start, rest.stop) for rest in without([gap(11, 25)], parts)] == [(12, 20), (22, 25)]
     assert "2 lines of message 3 again, 11-12" in render(parts)
+
+
+def test_a_pin_that_was_spoilt_is_none() -> None:
+    whole = encode_pin(Pin("7f3a" * 8, 1, 2))
+    assert decode_pin(whole) == Pin("7f3a" * 8, 1, 2)
+    assert decode_pin(whole.replace(b"7f3a", b"\xff\xfe3a")) is None
+    assert decode_pin(whole[:-1]) is None

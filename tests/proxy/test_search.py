@@ -81,6 +81,7 @@ async def test_a_root_that_is_not_configured_is_404(upstream: ScriptedUpstream, 
     ("body", "code", "param"),
     [
         (b"{", "invalid_json", None),
+        (b'{"query": "\xff"}', "invalid_json", None),
         (b"{}", "invalid_value", None),
         (b'{"query": 1}', "invalid_value", "query"),
         (b'{"query": "a", "mode": "slow"}', "invalid_value", "mode"),
