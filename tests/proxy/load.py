@@ -42,13 +42,15 @@ class Agent:
         self._turns: Iterator[list[Json]] = iter(conversation(name, num_turns))
         self._before: Sequence[str] = ()
 
-    async def turn(self, client: httpx.AsyncClient, counts: Counter[str], *, num_tries: int = 1) -> None:
-        """Send the next turn, again where the connection breaks, as agents' clients do."""
+    async def turn(
+        self, client: httpx.AsyncClient, counts: Counter[str], *, num_tries: int = 1, pause_s: float = 0.0
+    ) -> None:
+        """Send the next turn, again where the connection breaks, as agents' clients do; the model waits so long."""
         messages = next(self._turns)
         for _ in range(num_tries):
             started_s = time.monotonic()
             try:
-                answer = await client.post(CHAT, json={"model": "m", "messages": messages})
+                answer = await client.post(CHAT, json={"model": "m", "messages": messages, "pause_s": pause_s})
             except httpx.TransportError as error:
                 counts[type(error).__name__] += 1
                 continue
@@ -68,10 +70,15 @@ class Agent:
 
 
 async def round_of(
-    agents: Sequence[Agent], client: httpx.AsyncClient, counts: Counter[str], *, num_tries: int = 1
+    agents: Sequence[Agent],
+    client: httpx.AsyncClient,
+    counts: Counter[str],
+    *,
+    num_tries: int = 1,
+    pause_s: float = 0.0,
 ) -> None:
     """One turn of each, at once."""
-    await asyncio.gather(*(agent.turn(client, counts, num_tries=num_tries) for agent in agents))
+    await asyncio.gather(*(agent.turn(client, counts, num_tries=num_tries, pause_s=pause_s) for agent in agents))
 
 
 def told(counts: Counter[str]) -> str:

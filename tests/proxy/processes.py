@@ -69,6 +69,15 @@ def workers_of(process: subprocess.Popen[str]) -> set[int]:
     return found
 
 
+def wait_until_asked(worker: int, port: int) -> None:
+    """Wait until a worker of a proxy on this port holds a client's connection."""
+    deadline = time.monotonic() + _PATIENCE_S
+    found = psutil.Process(worker)
+    while not any(one.laddr.port == port and one.status == "ESTABLISHED" for one in found.net_connections("tcp")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def wait_until_replaced(process: subprocess.Popen[str], killed: int) -> None:
     """Wait until a worker that was killed has a successor."""
     deadline = time.monotonic() + _PATIENCE_S

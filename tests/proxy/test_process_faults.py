@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from tests.proxy.load import CHAT, Agent, round_of, told
-from tests.proxy.processes import UpstreamProcess, served, wait_until_replaced, workers_of
+from tests.proxy.processes import UpstreamProcess, served, wait_until_asked, wait_until_replaced, workers_of
 from tests.proxy.servers import DONE
 from tests.redis_server import RedisServer
 
@@ -30,28 +30,28 @@ LONGEST_MS = 20_000
 LOADED = {"SLUICE_TOKENS_WAIT_S": "60"}
 """The first answers wait for the tokenizer, so that its memory is there before any is measured."""
 BODY = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
-MAX_BYTES_A_STREAM = 2 << 20
-"""What an answer that nobody takes may hold of this process's memory."""
-SMALL = {"SLUICE_STATE_MAX_BYTES": str(4 << 20), "SLUICE_CONVERSATION_MAX_BYTES": str(24 << 20)}
-"""What is bounded by bytes is full before any memory is measured."""
-MAX_BYTES_A_TURN = 2_000
-"""What a turn may leave in memory until as many are kept as may be: digests and token counts of its messages, its row
-in the meter. All of these are bounded by number (400,000, 100,000 and 100,000); the rest has to be flat."""
 Note = Callable[[str, object], None]
 
 
 # --- the upstream ----------------------------------------------------------------------------------------------------
 
 
-async def stream(client: httpx.AsyncClient, **asked: object) -> tuple[int, bytes]:
-    answer = await client.post(CHAT, json={**BODY, "stream": True, **asked})
-    return answer.status_code, answer.content
+async def stream(client: httpx.AsyncClient, begun: list[int] | None = None, **asked: object) -> tuple[int, bytes]:
+    """Status and body; once the first part is there, its length is put into `begun`."""
+    body = b""
+    async with client.stream("POST", CHAT, json={**BODY, "stream": True, **asked}) as answer:
+        async for part in answer.aiter_bytes():
+            if begun is not None and not body:
+                begun.append(len(part))
+            body += part
+    return answer.status_code, body
 
 
 async def test_an_upstream_that_is_killed_before_during_and_after_a_stream(record_property: Note) -> None:
     counts: Counter[str] = Counter()
+    num_kills = 5 if IS_FULL else 2
     async with UpstreamProcess() as upstream, served("--upstream", upstream.url) as (_, client):
-        for _ in range(5 if IS_FULL else 2):
+        for _ in range(num_kills):
             upstream.kill()
             refused = await asyncio.gather(*(client.post(CHAT, json=BODY) for _ in range(NUM_AGENTS)))
             counts["refused while it was dead"] += len(refused)
@@ -59,8 +59,11 @@ async def test_an_upstream_that_is_killed_before_during_and_after_a_stream(recor
             await upstream.start()
             whole = await asyncio.gather(*(stream(client, num_parts=20) for _ in range(NUM_AGENTS)))
             assert all(status == 200 and body.endswith(DONE) for status, body in whole)
-            cut = [asyncio.create_task(stream(client, num_parts=600, pause_s=0.1)) for _ in range(NUM_AGENTS)]
-            await asyncio.sleep(1.0)
+            begun: list[int] = []
+            cut = [asyncio.create_task(stream(client, begun, num_parts=600, pause_s=0.1)) for _ in range(NUM_AGENTS)]
+            async with asyncio.timeout(LONGEST_MS / 1000):
+                while len(begun) < NUM_AGENTS // 2:  # noqa: ASYNC110 - each of them is another's doing
+                    await asyncio.sleep(0.01)
             upstream.kill()
             async with asyncio.timeout(LONGEST_MS / 1000):
                 ended = await asyncio.gather(*cut)
@@ -83,6 +86,7 @@ async def test_an_upstream_that_is_killed_before_during_and_after_a_stream(recor
             await upstream.start()
             assert (await stream(client, num_parts=1))[0] == 200
     record_property("counts", told(counts))
+    assert counts["cut with an error event"] >= num_kills * (NUM_AGENTS // 2)
 
 
 async def test_what_another_upstream_can_serve_is_served(tmp_path: Path, record_property: Note) -> None:
@@ -204,8 +208,9 @@ async def test_redis_killed_restarted_hung_slow_full_and_read_only_costs_no_requ
         num_records = int(redis_server.command("DBSIZE").strip()[1:])
     record_property("counts", f"records in Redis at the end: {num_records}")
     assert ready["store"] == "ok"
-    # What could not be written was written later, at the latest when the proxy ended: a record and a place for each.
-    assert num_records >= 2 * NUM_AGENTS * 30
+    # What could not be written was written later, at the latest when the proxy ended: a record and a place for each of
+    # a turn's two messages.
+    assert num_records >= 4 * NUM_AGENTS * 30
 
 
 async def eventually_known(client: httpx.AsyncClient) -> None:
@@ -238,8 +243,8 @@ async def test_a_worker_that_is_killed_costs_what_it_was_answering_and_no_more(
             await round_of(agents, client, counts)
             for _ in range(num_kills):
                 killed = min(workers_of(process))
-                working = asyncio.create_task(round_of(agents, client, counts, num_tries=20))
-                await asyncio.sleep(0.05)
+                working = asyncio.create_task(round_of(agents, client, counts, num_tries=20, pause_s=0.5))
+                await asyncio.to_thread(wait_until_asked, killed, client.base_url.port or 0)
                 psutil.Process(killed).kill()
                 await working
                 await round_of(agents, client, counts, num_tries=20)
@@ -248,6 +253,8 @@ async def test_a_worker_that_is_killed_costs_what_it_was_answering_and_no_more(
             await round_of(agents, client, counts, num_tries=20)
     record_property("counts", told(counts))
     assert counts["200"] == NUM_AGENTS * (2 + 3 * num_kills)
+    assert counts["ReadError"] + counts["RemoteProtocolError"] >= num_kills, "they were answering when they were killed"
     assert counts["given up"] == 0
     assert counts["slips"] == 0
+    assert counts["shortened"] > 0
     assert counts["slowest_ms"] < LONGEST_MS

@@ -113,7 +113,7 @@ async def test_where_store_and_decision_are_both_slow_the_prefix_stays(
     monkeypatch.setattr(advance_module, "decide", slowly)
     store.wait_s = 0.3
     # In a process of its own as far as that counts: nothing of the conversation is held there.
-    async with proxy(upstream.url, app_options={"store": store}, compress_timeout_s=0.5) as client:
+    async with proxy(upstream.url, app_options={"store": store}, compress_timeout_s=2.0) as client:
         answer = await client.post("/v1/chat/completions", json={"model": "gpt-4o", "messages": turns[3]})
         ends.set()
     during = [json.dumps(message).encode() for message in upstream.last.json["messages"]]
@@ -157,6 +157,10 @@ def long_conversation() -> list[Any]:
     return messages
 
 
+def num_keys(server: RedisServer) -> int:
+    return int(server.command("DBSIZE").strip()[1:])
+
+
 @pytest.mark.redis
 async def test_redis_killed_and_restarted_in_mid_conversation_rewrites_nothing(
     upstream: ScriptedUpstream, redis_server: RedisServer
@@ -166,6 +170,7 @@ async def test_redis_killed_and_restarted_in_mid_conversation_rewrites_nothing(
     async with proxy(upstream.url, redis_url=redis_server.url) as client:
         for number, messages in enumerate(turns):
             if number == 3:
+                num_before = num_keys(redis_server)
                 redis_server.kill()
             if number == 6:
                 redis_server.start()
@@ -173,17 +178,18 @@ async def test_redis_killed_and_restarted_in_mid_conversation_rewrites_nothing(
     for earlier, later in pairwise(forwarded):
         assert later[: len(earlier)] == earlier
     assert any(b"as in message 3" in message for message in forwarded[2])
-    assert len(redis_server.command("KEYS", "*")) > 10
+    assert num_keys(redis_server) > num_before > 0
 
 
 @pytest.mark.redis
 async def test_redis_that_hangs_costs_no_request(upstream: ScriptedUpstream, redis_server: RedisServer) -> None:
     turns = turns_of(long_conversation())
-    async with proxy(upstream.url, redis_url=redis_server.url, redis_timeout_s=0.2) as client:
+    async with proxy(upstream.url, redis_url=redis_server.url, redis_timeout_s=1.0) as client:
         before = await converse(client, upstream, turns[2])
         redis_server.hang()
         during = await converse(client, upstream, turns[3])
         redis_server.resume()
+    assert any(b"as in message 3" in message for message in before)
     assert during[: len(before)] == before
 
 
@@ -216,12 +222,13 @@ async def test_a_proxy_that_starts_without_its_redis_serves(
     assert len(first) == 3
 
 
+@pytest.mark.redis
 async def test_what_is_lost_is_said_once_and_that_it_is_back_once(
     upstream: ScriptedUpstream, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING, "sluice")
     key, text = make_key("ann", requests_per_minute=6_000)
-    async with proxy(upstream.url, redis_url=redis_server.url, redis_timeout_s=0.2, keys=(key,)) as client:
+    async with proxy(upstream.url, redis_url=redis_server.url, keys=(key,)) as client:
 
         async def ask(said: str) -> None:
             body = {"model": "gpt-4o", "messages": [{"role": "user", "content": said}]}

@@ -37,8 +37,10 @@ async def test_every_operation_of_a_dead_redis_is_a_state_error(redis_server: Re
 
 async def test_a_hung_redis_is_given_up_in_time_and_then_not_asked(redis_server: RedisServer) -> None:
     now = 0.0
+    patient = RedisStore(redis_server.url, timeout_s=5.0)
+    await patient.put_new({b"a": b"1"})
+    await patient.aclose()
     store = RedisStore(redis_server.url, timeout_s=0.2, breaker=Breaker(retry_s=9.0, clock=lambda: now))
-    await store.put_new({b"a": b"1"})
     redis_server.hang()
     started = time.monotonic()
     for _ in range(50):
@@ -151,8 +153,10 @@ async def test_a_full_redis_without_a_secret_gives_none(redis_server: RedisServe
 
 
 async def test_a_process_that_had_no_time_does_not_take_redis_for_late(redis_url: str) -> None:
+    patient = RedisStore(redis_url, timeout_s=5.0)
+    await patient.put_new({b"a": b"1"})
+    await patient.aclose()
     store = RedisStore(redis_url, timeout_s=0.3)
-    await store.put_new({b"a": b"1"})
     for _ in range(3):
         asking = asyncio.create_task(store.get_many([b"a"]))
         await asyncio.sleep(0)
