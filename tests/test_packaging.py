@@ -86,6 +86,8 @@ def test_the_wheel_holds_the_packages_once_and_nothing_else(wheel: Path) -> None
 
 
 def test_every_command_is_registered_by_its_own_package() -> None:
-    for entry in importlib.metadata.entry_points(group="sluice.commands"):
+    entries = importlib.metadata.entry_points(group="sluice.commands")
+    assert "serve" in entries.names
+    for entry in entries:
         assert entry.value.startswith("sluice."), entry
         assert entry.load().callback is not None or entry.load().commands, entry

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from sluice.compressor.scoring.forest import read_forest
 from sluice.eval.data import read_traces
-from sluice.eval.scorer.crossval import held_out, leave_one_out
+from sluice.eval.scorer.crossval import MIN_NEEDED, held_out, leave_one_out
 from sluice.eval.scorer.data import Examples, Sampling, Source, concatenate, examples
 from sluice.eval.scorer.trees import Growth, averaged, grow, targets, to_forest
 from sluice.eval.traces import AGENTS, trace_file
@@ -64,11 +64,15 @@ def test_a_mean_of_forests_has_the_mean_of_their_margins(tiny: Examples) -> None
 
 
 def test_figures_of_held_out_groups(tiny: Examples) -> None:
-    sources = [Source("a", "x", concatenate([tiny] * 8)), Source("b", "x", concatenate([tiny] * 8))]
+    num_needed = min(tiny.num_words.sum(), tiny.num_lines.sum())
+    enough = concatenate([tiny] * (MIN_NEEDED // int(num_needed) + 1))
+    sources = [Source("a", "x", enough), Source("b", "x", enough)]
     figures = list(leave_one_out(sources, SMALL, by="agent"))
-    assert {one.group for one in figures} <= {"a", "b"}
+    assert {one.group for one in figures} == {"a", "b"}
     assert list(leave_one_out(sources, SMALL, by="repository")) == []
-    for one in held_out("all", tiny, to_forest(grow(tiny, SMALL))):
+    found = list(held_out("all", tiny, to_forest(grow(tiny, SMALL))))
+    assert found
+    for one in found:
         assert list(one.lost) == sorted(one.lost)
         assert 0 <= one.lost[0] <= one.lost[-1] <= 1
 

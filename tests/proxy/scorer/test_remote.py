@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import httpx
 import msgspec
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from sluice.compressor.scoring.neural.scores import Fallback, NotScoredError
 from sluice.compressor.scoring.neural.types import Floats, Window
 from sluice.proxy.scorer.cli import scorer
 from sluice.proxy.scorer.client import RemoteScores
-from sluice.proxy.scorer.wire import OwnWire
+from sluice.proxy.scorer.wire import SCORES_PATH, OwnWire, decode_scores, encode_windows
 from tests.compressor.scoring.neural.doubles import wanted
 from tests.proxy.servers import Exchange, ScriptedUpstream, serving
 
@@ -157,9 +158,13 @@ async def test_one_that_hangs_costs_a_few_deadlines_and_no_more(process: Process
 
 async def test_past_the_deadline_the_process_says_so_itself(process: Process) -> None:
     process.start("7", "0.5")
-    async with asking(process.url) as scores:
-        await until(lambda: scores.is_admitted)
-        assert await ask(scores, 0.1) in (Fallback.DEADLINE, Fallback.BUSY)
+    windows = [window()]
+    async with httpx.AsyncClient(base_url=process.url, trust_env=False, timeout=LONG_S) as client:
+        answer = await client.post(SCORES_PATH, content=encode_windows(windows, 0.1))
+    assert answer.status_code == 200
+    (found,) = decode_scores(answer.content, windows, "7")
+    assert isinstance(found, NotScoredError)
+    assert found.reason in (Fallback.DEADLINE, Fallback.BUSY)
 
 
 async def test_one_with_another_model_is_not_asked(process: Process, caplog: pytest.LogCaptureFixture) -> None:
