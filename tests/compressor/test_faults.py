@@ -131,8 +131,6 @@ async def test_the_loser_of_a_race_adopts_what_the_winner_wrote() -> None:
             await super().put_new(self.winner)
             return await super().put_new(records)
 
-    calm = MemoryStore()
-    await send(Compressor(calm), reread(), mode=Mode.SAFE)
     store = Raced()
     untouched = Compressor(store, CompressorSettings(min_run_lines=1_000))
     winner = MemoryStore()

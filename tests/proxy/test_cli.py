@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 import sluice
+from sluice.backend.free_port import free_port
 from sluice.proxy.cli import _load, main, summary_of
 
 HEAVY = ("torch", "transformers", "numpy", "sluice.eval", "sluice.backend.embedded")
@@ -134,8 +135,7 @@ def test_a_port_in_use_is_one_clear_line() -> None:
 
 
 def test_an_upstream_that_is_the_proxy_itself_stops_the_start() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     done = run_serve("--upstream", f"http://localhost:{port}/v1", "--port", str(port))
     assert done.returncode == 1
     assert "is this proxy itself" in done.stderr
@@ -173,8 +173,7 @@ def test_a_file_that_cannot_be_used_stops_the_start_before_it_listens(
 
 
 def test_a_log_that_cannot_be_written_costs_no_request() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "sluice.proxy.cli", "serve", "--upstream", "http://127.0.0.1:9"]
     # What is open for reading alone takes no line, like a disk that is full.
     with open(os.devnull) as closed, subprocess.Popen([*command, "--port", str(port)], stderr=closed) as process:

@@ -123,8 +123,9 @@ async def test_that_there_is_no_room_is_said_once_and_that_there_is_again(
         (tmp_path / "log").rename(tmp_path / "away")
         for _ in range(3):
             await client.post("/v1/chat/completions", json={"model": "gpt-4o", "messages": ASKED})
-        while len(tried) < 3:  # noqa: ASYNC110 - written once the client has its answer
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(10):
+            while len(tried) < 3:  # noqa: ASYNC110 - written once the client has its answer
+                await asyncio.sleep(0.01)
         (tmp_path / "away").rename(tmp_path / "log")
         await client.post("/v1/chat/completions", json={"model": "gpt-4o", "messages": ASKED})
     said = [record.getMessage() for record in caplog.records if "record_" in record.getMessage()]

@@ -277,7 +277,7 @@ def test_seen_gives_only_what_was_shown():
     assert seen.within("b", 1, 9) == []
 
 
-async def test_the_model_client_speaks_the_chat_form(aiohttp_free_port):
+async def test_the_model_client_speaks_the_chat_form():
     asked: list[tuple[str, dict]] = []
 
     async def completions(request: web.Request) -> web.Response:
@@ -291,8 +291,9 @@ async def test_the_model_client_speaks_the_chat_form(aiohttp_free_port):
     application.router.add_post("/v1/chat/completions", completions)
     runner = web.AppRunner(application)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", aiohttp_free_port).start()
-    model = HTTPChatModel(DeepSettings(base_url=f"http://127.0.0.1:{aiohttp_free_port}/v1", model="m", api_key="k"))
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    [(host, port)] = runner.addresses
+    model = HTTPChatModel(DeepSettings(base_url=f"http://{host}:{port}/v1", model="m", api_key="k"))
     try:
         reply = await model.reply([{"role": "user", "content": "x"}], TOOLS)
         assert reply.calls == (Call("c1", "grep", "{}"),)
@@ -306,7 +307,7 @@ async def test_the_model_client_speaks_the_chat_form(aiohttp_free_port):
         await runner.cleanup()
 
 
-async def test_an_answer_that_comes_in_pieces_is_read_to_its_end(aiohttp_free_port):
+async def test_an_answer_that_comes_in_pieces_is_read_to_its_end():
     async def completions(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
@@ -319,19 +320,11 @@ async def test_an_answer_that_comes_in_pieces_is_read_to_its_end(aiohttp_free_po
     application.router.add_post("/v1/chat/completions", completions)
     runner = web.AppRunner(application)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", aiohttp_free_port).start()
-    model = HTTPChatModel(DeepSettings(base_url=f"http://127.0.0.1:{aiohttp_free_port}", model="m"))
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    [(host, port)] = runner.addresses
+    model = HTTPChatModel(DeepSettings(base_url=f"http://{host}:{port}", model="m"))
     try:
         assert (await model.reply([{"role": "user", "content": "x"}], ())).text == "in pieces"
     finally:
         await model.aclose()
         await runner.cleanup()
-
-
-@pytest.fixture
-def aiohttp_free_port() -> int:
-    import socket
-
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])

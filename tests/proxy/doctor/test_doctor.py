@@ -71,6 +71,15 @@ def test_settings_that_do_not_do_what_they_seem_to(tmp_path: Path) -> None:
     assert not [*examine_environment({}, settings)]
 
 
+def has_ipv6() -> bool:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="there is no ::1 here")
 async def test_a_port_of_an_ipv6_address_is_looked_at_as_serve_would() -> None:
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as taken:
         port = taken.getsockname()[1]

@@ -10,21 +10,30 @@ import pytest_asyncio
 from sluice.compressor.state import MemoryStore, StateStore
 from sluice.proxy.state.fronted import FrontedStore
 from sluice.proxy.state.redis import RedisStore
-from tests.state_contract import TTL_S, StateContract
+from tests.state_contract import StateContract, Wait
 
 
-def redis_store(url: str, ttl_s: float = TTL_S) -> RedisStore:
+def redis_store(url: str, ttl_s: float) -> RedisStore:
     return RedisStore(url, ttl_s=ttl_s, timeout_s=5.0)
 
 
-def fronted_store(url: str, ttl_s: float = TTL_S) -> FrontedStore:
+def fronted_store(url: str, ttl_s: float) -> FrontedStore:
     return FrontedStore(redis_store(url, ttl_s), MemoryStore(ttl_s=ttl_s), ttl_s=ttl_s, tick_s=0.02)
 
 
 class TestMemoryStore(StateContract):
+    now_s = 0.0
+
     @pytest.fixture
-    def store(self) -> StateStore:
-        return MemoryStore(ttl_s=TTL_S)
+    def store(self, ttl_s: float) -> StateStore:
+        return MemoryStore(ttl_s=ttl_s, clock=lambda: self.now_s)
+
+    @pytest.fixture
+    def wait(self) -> Wait:
+        async def wait(seconds: float) -> None:
+            self.now_s += seconds
+
+        return wait
 
     @pytest.fixture
     def twin(self, store: StateStore) -> StateStore:
@@ -34,14 +43,14 @@ class TestMemoryStore(StateContract):
 @pytest.mark.redis
 class TestRedisStore(StateContract):
     @pytest_asyncio.fixture
-    async def store(self, redis_url: str) -> AsyncIterator[StateStore]:
-        store = redis_store(redis_url)
+    async def store(self, redis_url: str, ttl_s: float) -> AsyncIterator[StateStore]:
+        store = redis_store(redis_url, ttl_s)
         yield store
         await store.aclose()
 
     @pytest_asyncio.fixture
-    async def twin(self, redis_url: str) -> AsyncIterator[StateStore]:
-        store = redis_store(redis_url)
+    async def twin(self, redis_url: str, ttl_s: float) -> AsyncIterator[StateStore]:
+        store = redis_store(redis_url, ttl_s)
         yield store
         await store.aclose()
 
@@ -49,13 +58,13 @@ class TestRedisStore(StateContract):
 @pytest.mark.redis
 class TestFrontedStore(StateContract):
     @pytest_asyncio.fixture
-    async def store(self, redis_url: str) -> AsyncIterator[StateStore]:
-        store = fronted_store(redis_url)
+    async def store(self, redis_url: str, ttl_s: float) -> AsyncIterator[StateStore]:
+        store = fronted_store(redis_url, ttl_s)
         yield store
         await store.aclose()
 
     @pytest_asyncio.fixture
-    async def twin(self, redis_url: str) -> AsyncIterator[StateStore]:
-        store = fronted_store(redis_url)
+    async def twin(self, redis_url: str, ttl_s: float) -> AsyncIterator[StateStore]:
+        store = fronted_store(redis_url, ttl_s)
         yield store
         await store.aclose()

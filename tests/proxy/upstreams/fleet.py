@@ -46,14 +46,14 @@ class Fleet:
         self.registry = CollectorRegistry()
         self.stack = AsyncExitStack()
 
-    def make(self, *upstreams: UpstreamSettings, **policy: float) -> Upstreams:
+    def make(self, *upstreams: UpstreamSettings, read_timeout_s: float = 10.0, **policy: float) -> Upstreams:
         made = Upstreams(
             upstreams
             or (
                 settings("a", self.first.url, fallback=("b",)),
                 settings("b", self.second.url, models=(), credential="none"),
             ),
-            limits=HttpLimits(read_timeout_s=0.5),
+            limits=HttpLimits(read_timeout_s=read_timeout_s),
             policy=Policy(**policy),  # type: ignore[arg-type]
             metrics=UpstreamMetrics(self.registry),
             draw=lambda: 0.0,

@@ -31,7 +31,7 @@ async def test_what_nobody_asked_for_reaches_nobody(garbage: bytes, is_at_once: 
     async with serving(play) as served:
         for _ in range(2):
             assert await ask(served) == b"hello"
-            await asyncio.sleep(0.15)
+            assert await served.peers[-1].is_served(), "it is hung up on"
         assert len(served.peers) == 2
 
 

@@ -40,21 +40,24 @@ async def test_an_upstream_that_is_slow_but_not_silent_is_waited_for() -> None:
         await peer.request()
         await peer.say(CHUNKED)
         for _ in range(8):
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.15)
             await peer.say(b"1\r\nx\r\n")
         await peer.say(b"0\r\n\r\n")
 
-    async with serving(play, HttpLimits(read_timeout_s=0.4)) as served:
+    async with serving(play, HttpLimits(read_timeout_s=1.0)) as served:
         assert await ask(served) == b"x" * 8
 
 
 async def test_an_upstream_that_takes_nothing_runs_into_the_write_limit() -> None:
+    given_up = asyncio.Event()
+
     async def play(peer: Peer) -> None:
-        await asyncio.sleep(1)
+        await given_up.wait()
 
     async with serving(play, HttpLimits(write_timeout_s=0.3)) as served:
         with pytest.raises(UpstreamWriteTimeoutError):
             await ask(served, b"x" * 30_000_000)
+        given_up.set()
 
 
 async def test_no_connection_is_told_from_no_free_one() -> None:
@@ -64,7 +67,7 @@ async def test_no_connection_is_told_from_no_free_one() -> None:
 
     async with serving(play, HttpLimits(max_connections=1, pool_timeout_s=0.1)) as served:
         task = asyncio.create_task(ask(served))
-        await asyncio.sleep(0.05)
+        await served.came.wait()
         with pytest.raises(UpstreamPoolTimeoutError):
             await ask(served)
         task.cancel()
