@@ -45,6 +45,12 @@ class ProxyKey(BaseModel):
     dollars_per_month: float | None = Field(default=None, ge=0)
     """Money of a calendar month (UTC)."""
 
+    @property
+    def has_budgets(self) -> bool:
+        """Whether what its requests use is bounded."""
+        budgets = (self.tokens_per_day, self.tokens_per_month, self.dollars_per_day, self.dollars_per_month)
+        return any(budget is not None for budget in budgets)
+
 
 def make_key(name: str, **limits: float | None) -> tuple[ProxyKey, str]:
     """Make a key.

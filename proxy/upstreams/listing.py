@@ -9,8 +9,8 @@ from sluice.proxy.errors import ForeignCredentialError, UpstreamError
 from sluice.proxy.headers import Header
 from sluice.proxy.upstreams.addressing import Addressing
 from sluice.proxy.upstreams.answers import HeldAnswer, hold
-from sluice.proxy.upstreams.member import Member
 from sluice.proxy.upstreams.credential_owner import owner_of
+from sluice.proxy.upstreams.member import Member
 from sluice.proxy.upstreams.models import Routing, merge_lists
 
 _TIMEOUT_S = 10.0
