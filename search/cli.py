@@ -102,7 +102,12 @@ def search(
     envvar="SLUICE_PROXY_URL",
     help="A running proxy; adds the tool `recall`.",
 )
-@click.option("--proxy-key", default="", envvar="SLUICE_KEY", help="The key that the agent uses there.")
+@click.option(
+    "--proxy-key",
+    default="",
+    envvar="SLUICE_KEY",
+    help="What the agent sends there: its proxy key, else its provider's credential.",
+)
 def mcp(repos: tuple[Path, ...], dense: str, proxy: str, proxy_key: str, **shared: Any) -> None:
     """Serve code search to an agent over MCP, on standard input and output."""
     settings = _settings(list(repos), **shared, dense=dense)
