@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from sluice.proxy.access.hosts import authority, is_loopback
+from sluice.backend.hosts import authority, is_loopback
 from sluice.proxy.app import create_app
 from sluice.proxy.backends import Backend, make_backend, start_backend
 from sluice.proxy.doctor.configuration import doubts

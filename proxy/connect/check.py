@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from sluice.proxy.access.hosts import leads_out
+from sluice.backend.hosts import leads_out
 from sluice.proxy.metering import NO_MODEL
 from sluice.proxy.wire import WireName
 

@@ -53,7 +53,7 @@ def stats(url: str, key: str | None, days: int, is_json: bool) -> None:
 def _fetch(origin: str, key: str | None, days: int) -> bytes:
     import httpx
 
-    from sluice.proxy.access.hosts import leads_out
+    from sluice.backend.hosts import leads_out
 
     headers = {"x-sluice-key": key} if key else {}
     try:

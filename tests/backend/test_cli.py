@@ -39,6 +39,17 @@ def test_a_port_that_is_taken_while_the_model_loads_is_named(
     assert f"cannot listen on 127.0.0.1:{port}" in result.output
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_it_listens_to_no_other_machine_unless_told(host: str) -> None:
+    arguments = ["serve", "--port", "0", "--host", host, "--model", "/nowhere"]
+    refused = CliRunner().invoke(engine, arguments)
+    assert refused.exit_code == 1
+    assert host in refused.output
+    assert "--allow-public" in refused.output
+    told = CliRunner().invoke(engine, [*arguments, "--allow-public"])
+    assert "cannot load model '/nowhere'" in told.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
