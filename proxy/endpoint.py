@@ -17,7 +17,7 @@ from sluice.proxy.access import STATE_KEY, ProxyKey
 from sluice.proxy.answers import SourcedAnswer, Unshared, answer_key, may_keep, may_take
 from sluice.proxy.answers.tapped import Tapped
 from sluice.proxy.body import Body
-from sluice.proxy.charging import budgeted_key, charge, count_sent, name_and_count
+from sluice.proxy.charging import Count, budgeted_key, charge, count_sent, name_and_count
 from sluice.proxy.error_table import level_of
 from sluice.proxy.exchange import Exchange
 from sluice.proxy.headers import Header, find
@@ -183,7 +183,8 @@ class Endpoint:
         assert prepared is not None
         if answer is not None and answer.source is not Source.UPSTREAM:
             return
-        parsed, count = prepared.parsed, None
+        parsed = prepared.parsed
+        count: Count | None = None
         model = parsed.model if parsed is not None else ""
         if status < 400 or status == CLIENT_GONE_STATUS:
             if parsed is not None and parsed.spans is not None:
