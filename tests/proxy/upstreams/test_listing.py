@@ -109,6 +109,17 @@ async def test_a_clients_credential_goes_to_one_upstream_at_most(
     assert owner is None or f"{owner}-1" in listed
 
 
+@pytest.mark.parametrize(
+    ("headers", "told"),
+    [(bearer("sk-hush"), set()), (x_api_key("sk-hush"), {"anthropic"}), (bearer("sk-ant-hush"), {"anthropic"})],
+)
+async def test_where_the_default_one_takes_none_another_gets_only_what_is_plainly_its_own(
+    providers: Providers, headers: list[Header], told: set[str]
+) -> None:
+    await providers.listed(headers, LOCAL, CLAUDE)
+    assert providers.told("hush") == told
+
+
 async def test_upstreams_at_one_origin_are_one(providers: Providers) -> None:
     other = {"preset": "openai", "name": "other", "models": ["other-named"]}
     listed = await providers.listed(bearer("sk-hush"), LOCAL, GPT, other)
