@@ -33,8 +33,8 @@ TABLES: tuple[tuple[str, str, type[BaseModel]], ...] = (
 INTRODUCTION = """
 A setting is a flag of `sluice serve` (where it has one), a variable `SLUICE_NAME`, or a line of `sluice.toml` in the
 folder that `sluice serve` is started in (`--config FILE` names another). Flags win over the environment, the
-environment over the file. An unknown name or a value that cannot be used stops the start and is named. `sluice doctor`
-reads the same settings and says what does not fit.
+environment over the file. An unknown name in the file, and a value that cannot be used, stop the start and are named; a
+variable that looks like a misspelt setting is warned of. `sluice doctor` reads the same settings and says what does not fit.
 """
 EXIT_CODES = """## Exit codes
 | code | means |

@@ -130,7 +130,8 @@ class Settings(BaseSettings):
     allow_public: bool = False
     """Whether to listen where other machines can connect though no key is asked for."""
     allowed_hosts: tuple[str, ...] = ()
-    """Names that requests may call this proxy by, besides its own on loopback; without ports."""
+    """Names that requests may call this proxy by, besides its own on loopback; without ports. On other addresses than
+    loopback `Host` is checked only where some are named here: name them, above all with `allow_public`."""
     allowed_origins: tuple[str, ...] = ()
     """Origins whose web pages may use the proxy (CORS), such as `http://localhost:3000`; `*` is any."""
     keys: tuple[ProxyKey, ...] = ()
