@@ -27,7 +27,7 @@ class Mode(StrEnum):
     BALANCED = "balanced"
     """Also drops lines that are judged not to be needed."""
     AGGRESSIVE = "aggressive"
-    """The same, more boldly: down to the budget, or to about half of the tokens."""
+    """The same, more boldly: a saved token is worth more loss."""
 
 
 @dataclass(frozen=True, slots=True)

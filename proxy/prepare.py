@@ -55,7 +55,7 @@ def mode_of(headers: Sequence[Header], default: Mode) -> Mode:
 
 
 def budget_of(headers: Sequence[Header]) -> int | None:
-    """Read how many tokens a request may be forwarded with; None where it does not say.
+    """Read towards how many tokens old results are to be rewritten; None where the request does not say.
 
     Raises:
         InvalidFieldError: it is no positive whole number, or longer than any that makes sense.
