@@ -47,6 +47,13 @@ Data goes to stdout, everything else to stderr. `NO_COLOR` switches colours off;
 terminal. `--json`, where a command has it, prints what programs read.
 """
 
+VARIABLES = """## Variables
+The settings of `sluice serve` are variables of their own ([configuration](configuration.md)). Other commands read these, where
+the option is not given:
+
+| variable | option |
+|---|---|"""
+
 
 def configuration() -> Iterator[str]:
     """The page of settings."""
@@ -66,6 +73,10 @@ def commands() -> Iterator[str]:
     """The page of commands."""
     yield "# Commands\n" + WRITTEN
     yield EXIT_CODES
+    yield VARIABLES
+    for variable, options in sorted(_variables().items()):
+        yield f"| `{variable}` | {'; '.join(options)} |"
+    yield ""
     for path, command in _walk(main, ("sluice",)):
         settings = {"terminal_width": 100, "max_content_width": 100, **main.context_settings}
         context = click.Context(command, info_name=" ".join(path), **settings)
@@ -80,6 +91,19 @@ def _walk(command: click.Command, path: tuple[str, ...]) -> Iterator[tuple[tuple
             inner = command.get_command(context, name)
             if inner is not None and not inner.hidden:
                 yield from _walk(inner, (*path, name))
+
+
+def _variables() -> dict[str, list[str]]:
+    """The options, with their commands, that each variable stands for."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for path, command in _walk(main, ("sluice",)):
+        for option in command.params:
+            if isinstance(option, click.Option) and isinstance(option.envvar, str):
+                found.setdefault(option.envvar, {}).setdefault(option.opts[-1], []).append(f"`{' '.join(path)}`")
+    return {
+        variable: [f"`{name}` of {', '.join(paths)}" for name, paths in options.items()]
+        for variable, options in found.items()
+    }
 
 
 def _command(name: str) -> click.Command:
