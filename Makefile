@@ -47,7 +47,7 @@ check: $(VENV)/.test-installed ## formatting, lint, types, direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-docs: $(VENV)/.test-installed ## write the pages that are generated: settings and commands
+docs: $(VENV)/.test-installed ## write the pages that are generated: settings, commands, headers, errors, metrics
 	$(BIN)/python docs/generate.py
 
 format: $(VENV)/.test-installed ## format and mend what ruff can mend

@@ -1,4 +1,4 @@
-"""Writes docs/configuration.md and docs/commands.md from the settings and the commands: `python docs/generate.py`.
+"""Writes docs/configuration.md, docs/commands.md and docs/reference.md from the code: `python docs/generate.py`.
 
 With `--check` it writes nothing and ends with 1 where a file is not as it would be written.
 """
@@ -16,6 +16,7 @@ from pathlib import Path
 import click
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
+from reference import reference
 
 from sluice.backend.vllm.settings import VllmSettings
 from sluice.proxy.access.keys import ProxyKey
@@ -33,8 +34,9 @@ TABLES: tuple[tuple[str, str, type[BaseModel]], ...] = (
 INTRODUCTION = """
 A setting is a flag of `sluice serve` (where it has one), a variable `SLUICE_NAME`, or a line of `sluice.toml` in the
 folder that `sluice serve` is started in (`--config FILE` names another). Flags win over the environment, the
-environment over the file. An unknown name in the file, and a value that cannot be used, stop the start and are named; a
-variable that looks like a misspelt setting is warned of. `sluice doctor` reads the same settings and says what does not fit.
+environment over the file. An unknown name in the file, and a value that cannot be used, stop the start and are
+named; a variable that looks like a misspelt setting is warned of. `sluice doctor` reads the same settings and says
+what does not fit.
 """
 EXIT_CODES = """## Exit codes
 | code | means |
@@ -48,8 +50,8 @@ terminal. `--json`, where a command has it, prints what programs read.
 """
 
 VARIABLES = """## Variables
-The settings of `sluice serve` are variables of their own ([configuration](configuration.md)). Other commands read these, where
-the option is not given:
+The settings of `sluice serve` are variables of their own ([configuration](configuration.md)). Other commands read
+these, where the option is not given:
 
 | variable | option |
 |---|---|"""
@@ -81,6 +83,12 @@ def commands() -> Iterator[str]:
         settings = {"terminal_width": 100, "max_content_width": 100, **main.context_settings}
         context = click.Context(command, info_name=" ".join(path), **settings)
         yield f"## `{' '.join(path)}`\n```text\n{command.get_help(context).rstrip()}\n```\n"
+
+
+def references() -> Iterator[str]:
+    """The page of headers, bypass reasons, error codes and metrics."""
+    yield "# Headers, error codes, metrics\n" + WRITTEN.replace("change", "change docs/reference.py or")
+    yield from reference()
 
 
 def _walk(command: click.Command, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], click.Command]]:
@@ -164,7 +172,8 @@ def _rendered(parts: Iterator[str]) -> str:
 def run(is_check: bool) -> int:
     """Write the pages, or compare them; the number of those that differ."""
     num_stale = 0
-    for file, parts in ((DOCS / "configuration.md", configuration()), (DOCS / "commands.md", commands())):
+    pages = {"configuration.md": configuration(), "commands.md": commands(), "reference.md": references()}
+    for file, parts in ((DOCS / name, parts) for name, parts in pages.items()):
         text = _rendered(parts)
         if file.is_file() and file.read_text("utf-8") == text:
             continue

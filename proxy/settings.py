@@ -62,7 +62,8 @@ class Settings(BaseSettings):
     """Seconds after which the provider's cache forgets a prefix; None takes what is known of the provider."""
     max_reattached_chars: int = Field(default=0, ge=0)
     """Characters of the user's own words that are put behind an agent's summary of its history, where the request names
-    its session; 0 puts none. What the user says is then kept in the state store."""
+    its session (`x-sluice-session`, or as Claude Code and Codex do); 0 puts none. What the user says is then kept in
+    the state store."""
     scorer: str = "features"
     """What scores lines beside their features: `features` (nothing), `neural` (a network in this process; needs the
     extra `scorer`), the URL of a `sluice scorer serve`, or `vllm+` and the URL of a vLLM that serves what

@@ -122,6 +122,14 @@ def test_variables_are_settings_or_known_as_those_of_other_commands() -> None:
     assert found - {f"SLUICE_{name.upper()}" for name in Settings.model_fields} == OTHERS_VARIABLES
 
 
+def test_every_header_of_ours_is_in_the_reference_and_no_other() -> None:
+    sources = [file for part in ("proxy", "backend", "search") for file in (ROOT / part).rglob("*.py")]
+    name = re.compile(r"x-sluice-[a-z]+(?:-[a-z]+)*")
+    found = {header for file in sources for header in name.findall(file.read_text("utf-8"))}
+    assert set(name.findall((ROOT / "docs" / "reference.md").read_text("utf-8"))) == found
+    assert len(found) > 10
+
+
 @pytest.mark.parametrize("command", [["fly"], ["serve", "--warp", "9"], ["eval", "replay", "--jobz", "2", "X"]])
 def test_what_does_not_exist_would_be_found(command: list[str]) -> None:
     with pytest.raises(click.UsageError):
