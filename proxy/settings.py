@@ -67,7 +67,8 @@ class Settings(BaseSettings):
     scorer: str = "features"
     """What scores lines beside their features: `features` (nothing), `neural` (a network in this process; needs the
     extra `scorer`), the URL of a `sluice scorer serve`, or `vllm+` and the URL of a vLLM that serves what
-    `sluice scorer export` wrote. Where a network does not answer in time, features score."""
+    `sluice scorer export` wrote (both need the extra `scorer-client`). Where a network does not answer in time,
+    features score."""
     scorer_model: Path | None = None
     """Folder of a trained network; None takes the one that comes along."""
     scorer_device: Literal["auto", "cpu", "cuda"] = "auto"
