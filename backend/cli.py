@@ -55,6 +55,7 @@ def engine() -> None:
     "--cache-dir",
     type=click.Path(file_okay=False, path_type=Path),
     envvar="SLUICE_CACHE_DIR",
+    show_envvar=True,
     help="Where converted and downloaded weights are kept; default: the platform's cache folder.",
 )
 @click.option(

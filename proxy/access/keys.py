@@ -27,7 +27,7 @@ class ProxyKey(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     id: str = Field(pattern=r"^[0-9a-f]{12}$")
-    """Finds it; stands in logs and metrics, and is no secret."""
+    """Finds it; stands in logs, statistics and traces, and is no secret."""
     name: str = Field(min_length=1, max_length=100)
     """Whose it is, for people."""
     hash: str = Field(pattern=r"^[0-9a-f]{32}:[0-9a-f]{64}$")

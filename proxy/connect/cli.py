@@ -33,8 +33,9 @@ def _proxy_key(context: click.Context, option: click.Parameter, key: str | None)
     "--key",
     metavar="KEY",
     envvar="SLUICE_KEY",
+    show_envvar=True,
     callback=_proxy_key,
-    help="Proxy key for the agent to send; stands in its settings then.  [env: SLUICE_KEY]",
+    help="Proxy key for the agent to send; stands in its settings then.",
 )
 @click.option("--write", "is_written", is_flag=True, help="Change the agent's settings.")
 @click.option("--undo", "is_undone", is_flag=True, help="Put the agent's settings back.")

@@ -25,7 +25,10 @@ _SCOPES = {"this process": "this process, since it started"}
 @click.command()
 @proxy_url
 @click.option(
-    "--key", envvar="SLUICE_KEY", help="A proxy key, where the proxy asks for one: its figures; dashboard_key: all."
+    "--key",
+    envvar="SLUICE_KEY",
+    show_envvar=True,
+    help="A proxy key, where the proxy asks for one: its figures; dashboard_key: all.",
 )
 @click.option("--days", type=click.IntRange(1, 400), default=30, show_default=True, help="So many, until today (UTC).")
 @click.option("--json", "is_json", is_flag=True, help="All figures, as one JSON object.")

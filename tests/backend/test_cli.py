@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from sluice.backend.cli import engine
 from sluice.backend.settings import default_cache_dir
+from sluice.backend.vllm.environment import default_env_dir
 from sluice.backend.weights import ModelFolder
 
 
@@ -81,3 +82,6 @@ def test_the_cache_follows_the_platform(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr("sys.platform", "linux")
     assert default_cache_dir() == tmp_path / ".cache" / "sluice"
+    monkeypatch.setenv("SLUICE_CACHE_DIR", str(tmp_path / "named"))
+    assert default_cache_dir() == tmp_path / "named"
+    assert default_env_dir() == tmp_path / "named" / "vllm"

@@ -124,6 +124,13 @@ def test_without_an_upstream_it_says_what_to_do() -> None:
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+def test_without_an_upstream_it_says_which_variable_was_perhaps_to_name_one() -> None:
+    done = run_serve(SLUICE_UPSTRAEM="http://127.0.0.1:9")
+    assert done.returncode == 1
+    assert "did you mean SLUICE_UPSTREAM?" in done.stderr
+    assert "--upstream URL" in done.stderr.splitlines()[-1]
+
+
 def test_a_port_in_use_is_one_clear_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
