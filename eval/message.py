@@ -83,7 +83,7 @@ def read_message(raw: bytes) -> Message:
     if "cache_control" in data:
         marks[-1] = True
     content = "\n".join(texts)
-    spelled = json.dumps(_less_cache_control(data), sort_keys=True).encode()
+    spelled = json.dumps(less_cache_control(data), sort_keys=True).encode()
     identity = _digest(spelled)
     return Message(
         raw=raw,
@@ -155,9 +155,10 @@ def _marks(data: dict[str, Any], calls: list[Any]) -> list[bool]:
     return ["cache_control" in part for part in [*parts, *calls]]
 
 
-def _less_cache_control(value: Any) -> Any:
+def less_cache_control(value: Any) -> Any:
+    """The same JSON value without any `cache_control` in it, at any depth."""
     if isinstance(value, dict):
-        return {key: _less_cache_control(item) for key, item in value.items() if key != "cache_control"}
+        return {key: less_cache_control(item) for key, item in value.items() if key != "cache_control"}
     if isinstance(value, list):
-        return [_less_cache_control(item) for item in value]
+        return [less_cache_control(item) for item in value]
     return value

@@ -71,20 +71,19 @@ class Selection:
     def is_empty_because(self) -> str:
         """Why there are none, where there are none."""
         paths = ", ".join(map(str, self.paths))
-        agents = {agent_of(line) for path in self.paths for line in read_conversations(path)}
+        agents = {agent_of(line) for line in read_conversations(*self.paths)}
         if not agents:
             return f"no conversation in {paths}"
         return f"no conversation of agent {self.agent!r} in {paths}; there are {', '.join(sorted(map(str, agents)))}"
 
     def _all(self) -> Iterator[TraceLine]:
         num_taken = 0
-        for path in self.paths:
-            for line in read_conversations(path):
-                if num_taken == self.limit:
-                    return
-                if self.agent is None or agent_of(line) == self.agent:
-                    num_taken += 1
-                    yield line
+        for line in read_conversations(*self.paths):
+            if num_taken == self.limit:
+                return
+            if self.agent is None or agent_of(line) == self.agent:
+                num_taken += 1
+                yield line
 
 
 def replay_all(
