@@ -24,6 +24,7 @@ from sluice.eval.policies import Policy, is_equal_cost, make_policy
 from sluice.eval.policies.untouched import Untouched
 from sluice.eval.readers import read_conversations
 from sluice.eval.replay import Options, Script, play
+from sluice.eval.unchanged import Unchanged
 
 Progress = Callable[[str, int], None]
 """Called with a phase's name and the number of its conversations that are done."""
@@ -53,12 +54,13 @@ class Selection:
     sample: int | None = None
     """Only so many, drawn from all; in their order."""
     seed: int = 0
+    _unchanged: Unchanged = field(default_factory=Unchanged, init=False, repr=False, compare=False)
 
     def lines(self) -> Iterator[TraceLine]:
-        """Stream them.
+        """Stream them: once more on each call.
 
         Raises:
-            TraceError: a file or a line cannot be read.
+            TraceError: a file or a line cannot be read, or is no longer what it was on an earlier call.
         """
         if self.sample is None:
             yield from self._all()
@@ -77,11 +79,15 @@ class Selection:
         return f"no conversation of agent {self.agent!r} in {paths}; there are {', '.join(sorted(map(str, agents)))}"
 
     def _all(self) -> Iterator[TraceLine]:
+        return self._unchanged(self._selected())
+
+    def _selected(self) -> Iterator[TraceLine]:
         num_taken = 0
         for line in read_conversations(*self.paths):
             if num_taken == self.limit:
                 return
-            if self.agent is None or agent_of(line) == self.agent:
+            # One that names none is passed on: who reads it says what is wrong.
+            if self.agent is None or agent_of(line) in (None, self.agent):
                 num_taken += 1
                 yield line
 

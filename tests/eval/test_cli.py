@@ -127,6 +127,14 @@ def test_an_interruption_is_told_once(tmp_path: Path) -> None:
     assert said.endswith("Aborted!\n")
 
 
+def test_an_agent_of_a_conversation_with_half_an_emoji(tmp_path: Path) -> None:
+    data = json.loads(trace_file("opencode").read_text())
+    data["messages"][-2]["content"] += "\ud83d"
+    (tmp_path / "t.jsonl").write_text(json.dumps(data) + "\n")
+    chosen = ["--agent", "opencode", "--policy", "untouched", "--jobs", "1"]
+    assert "1 conversations" in invoke(str(tmp_path / "t.jsonl"), *chosen)
+
+
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_a_bad_line_is_named(tmp_path: Path, jobs: str) -> None:
     file = tmp_path / "t.jsonl"
