@@ -48,6 +48,8 @@ class Score:
     """Of each turn; empty where it has no meaning."""
     round_trip_ms: list[float] = field(default_factory=list)
     """Of each request that was sent over HTTP."""
+    num_further_requests: int = 0
+    """That a proxy made of its upstream beside those of the agent; they are not billed."""
     bypasses: list[str] = field(default_factory=list)
     """Why compression was skipped, of each turn on which it was."""
     digests: list[bytes] = field(default_factory=list)
