@@ -135,12 +135,16 @@ def _told_apart(path: Path, values: Iterator[Value]) -> _File:
     if found is None:
         names = ", ".join(each.name for each in FORMATS)
         raise broken or UnknownFormatError(str(path), None, f"not a recorded conversation in a known format ({names})")
-    return _File(path, found, (), chain(looked_at, _raising(broken) if broken else values))
+    return _File(path, found, (), _all_values(looked_at, broken, values))
 
 
-def _raising(error: UnknownFormatError) -> Iterator[Value]:
-    raise error
-    yield  # a generator
+def _all_values(
+    looked_at: Iterable[Value], broken: UnknownFormatError | None, rest: Iterable[Value]
+) -> Iterator[Value]:
+    yield from looked_at
+    if broken is not None:
+        raise broken
+    yield from rest
 
 
 def _conversations(file: _File, records: list[Path]) -> Iterator[TraceLine]:
