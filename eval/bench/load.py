@@ -49,7 +49,7 @@ async def send_all(url: str, workload: Workload, headers: Mapping[str, str], pid
         pid: the server's process, whose processor time is taken; its children count.
 
     Raises:
-        ReplayError: an answer was not whole.
+        ReplayError: the server is not there, or an answer was not whole.
     """
     taken = Taken()
     parts = urlsplit(url)
@@ -60,11 +60,7 @@ async def send_all(url: str, workload: Workload, headers: Mapping[str, str], pid
         **headers,
     }
     head = "POST /v1/chat/completions HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in sent.items())
-    host, port = parts.hostname or "", parts.port or 80
-    connections = [
-        (await asyncio.get_running_loop().create_connection(_Connection, host, port))[1]
-        for _ in range(workload.num_clients)
-    ]
+    connections: list[_Connection] = []
 
     async def send(connection: _Connection, data: bytes) -> float:
         request = f"{head}content-length: {len(data)}\r\n\r\n".encode() + data
@@ -83,6 +79,8 @@ async def send_all(url: str, workload: Workload, headers: Mapping[str, str], pid
         await asyncio.gather(*(client(connection, bodies) for connection in connections))
 
     try:
+        for _ in range(workload.num_clients):
+            connections.append(await _connected(url))
         await everyone(workload.bodies[: workload.num_warm])
         taken.first_ms.clear()
         await _until_idle(pid)
@@ -96,6 +94,25 @@ async def send_all(url: str, workload: Workload, headers: Mapping[str, str], pid
     if before_s is not None and after_s is not None:
         taken.cpu_ms = (after_s - before_s) * 1000 / taken.num_requests
     return taken
+
+
+async def check_reached(url: str) -> None:
+    """See that a server is there.
+
+    Raises:
+        ReplayError: it is not.
+    """
+    (await _connected(url)).close()
+
+
+async def _connected(url: str) -> _Connection:
+    parts = urlsplit(url)
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            loop = asyncio.get_running_loop()
+            return (await loop.create_connection(_Connection, parts.hostname, parts.port or 80))[1]
+    except OSError as error:  # TimeoutError is one
+        raise ReplayError(f"{url} cannot be reached: {error or 'not in time'}") from None
 
 
 async def _until_idle(pid: int | None) -> None:

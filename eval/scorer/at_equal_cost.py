@@ -119,8 +119,7 @@ def at_equal_cost(
                     low, high = np.nanquantile(difference, [tail, 1 - tail])
                     interval = f"[{low:+.4f}, {high:+.4f}]"
                 parts.append(
-                    f"{label} {theirs[0, kind]:.4f} -> {ours[0, kind]:.4f}"
-                    f" ({(ours - theirs)[0, kind]:+.4f} {interval})"
+                    f"{label} {theirs[0, kind]:.4f} -> {ours[0, kind]:.4f} ({(ours - theirs)[0, kind]:+.4f} {interval})"
                 )
             click.echo(f"  x{cost:.3f}  {'  '.join(parts)}  {inside:.1%} of the draws lie between the prices")
 

@@ -16,6 +16,7 @@ import click
 
 from sluice.compressor.scoring.forest import Forest, write_forest
 from sluice.eval.data import TraceLine, parse_trace, read_lines
+from sluice.eval.new_file import NewFile
 from sluice.eval.scorer.crossval import HeldOut, as_table, held_out, leave_one_out
 from sluice.eval.scorer.data import Sampling, Source, balanced, concatenate, examples
 from sluice.eval.scorer.trees import Growth, grow, to_forest
@@ -23,7 +24,7 @@ from sluice.eval.scorer.trees import Growth, grow, to_forest
 
 @click.command()
 @click.argument("traces", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The model's .npz file.")
+@click.option("--out", required=True, type=NewFile(), help="The model's .npz file.")
 @click.option("--look-at", multiple=True, type=click.Path(path_type=Path, exists=True), help="Traces to look at only.")
 @click.option("--seed", default=0, show_default=True, help="Of the examples and of the trees.")
 @click.option("--trees", default=Growth().num_trees, show_default=True, help="Of each head.")

@@ -3,7 +3,10 @@ from __future__ import annotations
 import json
 import multiprocessing
 import random
+import sys
+import threading
 from contextlib import aclosing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from hypothesis import strategies as st
 
 from sluice.backend.bench import bounds, workload
 from sluice.backend.bench.bounds import Machine
-from sluice.backend.bench.cli import engine
+from sluice.backend.bench.cli import decoding, engine
 from sluice.backend.bench.client import BenchClient
 from sluice.backend.bench.cpu_time import main as bench_cpu_time
 from sluice.backend.bench.gpu.__main__ import main as bench_gpu
@@ -95,10 +98,53 @@ async def test_a_server_that_has_gone_is_named() -> None:
             await client.run([workload.plain(0, 2)])
 
 
-def test_a_wrong_number_of_streams_is_named() -> None:
-    result = CliRunner().invoke(engine, ["--streams", "many"])
+class OneToken(BaseHTTPRequestHandler):
+    """A server that ends every answer at its first token."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.end_headers()
+        event = {"choices": [{"text": "a", "finish_reason": "stop"}], "usage": {"completion_tokens": 1}}
+        self.wfile.write(b"data: %s\n\n" % json.dumps(event).encode())
+
+    def log_message(self, *arguments: object) -> None:
+        """Nothing."""
+
+
+async def test_a_server_that_ends_at_the_first_token_is_named() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), OneToken) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            async with aclosing(BenchClient(f"http://127.0.0.1:{server.server_port}")) as client:
+                with pytest.raises(BackendError, match=r"127\.0\.0\.1:\d+ ends its answers at the first token"):
+                    await decoding(client, [workload.plain(0, 2)])
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--streams", "many"], "'many'"),
+        (["--tokens", "1"], "x>=2"),
+        (["--url", "http://localhost:abc"], "'http://localhost:abc'"),
+        (["--url", "localhost:8000"], "'localhost:8000' does not begin with http://"),
+    ],
+)
+def test_what_cannot_be_measured_is_named_before_the_work(arguments: list[str], says: str) -> None:
+    result = CliRunner().invoke(engine, arguments)
     assert result.exit_code == 2
-    assert "'many'" in result.output
+    assert says in result.output
+
+
+def test_transformers_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    result = CliRunner().invoke(engine, ["--transformers"])
+    assert result.exit_code == 1
+    assert "--transformers: it is not installed" in result.output
 
 
 def test_recorded_edits_are_what_was_written_out_of_what_was_read(tmp_path: Path) -> None:

@@ -41,6 +41,13 @@ def test_a_proxy_that_is_not_there_is_named() -> None:
     assert "'other' is not of the form NAME=URL" in result.output
 
 
+def test_a_proxy_that_does_not_answer_is_named_before_any_is_measured() -> None:
+    result = CliRunner().invoke(proxy, ["--url", "other=http://127.0.0.1:9", "--requests", "4", "--rounds", "1"])
+    assert result.exit_code == 1
+    assert "Error: http://127.0.0.1:9 cannot be reached" in result.output
+    assert "round 0" not in result.output
+
+
 def test_turns_of_a_workload_extend_each_other() -> None:
     workload = turns(100, 3, "t")
     sent = [json.loads(body)["messages"] for body in workload.bodies]
@@ -61,6 +68,9 @@ def test_workloads_differ_in_name_and_measure_something(num: int) -> None:
         (["--workload", "none"], "'turn at 100 messages'"),
         (["--json", "none/out.json"], "there is no folder"),
         (["--url", "a=b"], "'a=b' is not of the form NAME=URL"),
+        (["--url", "a=https://host"], "TLS is not spoken"),
+        (["--url", "a=http://localhost:abc"], "'a=http://localhost:abc' is not of the form NAME=URL"),
+        (["--url", "a=http://localhost:1/prefix"], "no path"),
     ],
 )
 def test_what_would_come_to_nothing_is_refused_before_the_work(arguments: list[str], says: str) -> None:

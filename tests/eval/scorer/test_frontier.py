@@ -28,7 +28,7 @@ def test_what_cannot_be_replayed_is_refused_before_any_process_is_begun(
 ) -> None:
     # In a process of its own, which can be ended: processes of a pool that fail as they begin are begun anew.
     arguments = [TRACES, "--model", str(tmp_path), *options, "--price", "1e-4/1e-4", "--out", str(tmp_path / "out")]
-    done = subprocess.run(  # noqa: S603 -- our own module
+    done = subprocess.run(
         [sys.executable, "-m", "sluice.eval.scorer.frontier", *arguments],
         capture_output=True,
         text=True,

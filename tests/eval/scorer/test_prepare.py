@@ -23,7 +23,7 @@ def test_examples_of_other_conversations_are_not_taken_for_ones_own(tmp_path: Pa
     held = copied(tmp_path / "held", "traces.jsonl", AGENTS[1])
     prepare_file(train, [], tmp_path, 0)
     made = examples_file(tmp_path, "traces").read_bytes()
-    with pytest.raises(UsageError, match="traces.examples.npz is not of .*held/traces.jsonl"):
+    with pytest.raises(UsageError, match=r"traces\.examples\.npz is not of .*held/traces\.jsonl"):
         prepare_file(held, [], tmp_path, 0)
     moved = copied(tmp_path / "moved", "traces.jsonl", AGENTS[0])
     prepare_file(moved, [], tmp_path, 0)
@@ -60,12 +60,17 @@ def test_training_is_not_looked_at_with_the_conversations_that_it_trains_on(tmp_
 
 def test_a_file_that_was_cut_off_while_it_was_written_is_not_there(tmp_path: Path) -> None:
     path = tmp_path / "some.npz"
-    with pytest.raises(KeyboardInterrupt), whole_file(path) as file:
-        file.write(b"half")
-        raise KeyboardInterrupt
+
+    def write(text: bytes, *, is_cut_off: bool) -> None:
+        with whole_file(path) as file:
+            file.write(text)
+            if is_cut_off:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write(b"half", is_cut_off=True)
     assert not list(tmp_path.iterdir())
-    with whole_file(path) as file:
-        file.write(b"whole")
-    with pytest.raises(KeyboardInterrupt), whole_file(path) as file:
-        raise KeyboardInterrupt
+    write(b"whole", is_cut_off=False)
+    with pytest.raises(KeyboardInterrupt):
+        write(b"half", is_cut_off=True)
     assert path.read_bytes() == b"whole"

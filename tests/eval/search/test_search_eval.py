@@ -121,6 +121,24 @@ def test_the_command_prints_and_writes_all_figures(tmp_path):
     assert (tmp_path / "tree/src/retry.py").read_text(encoding="utf-8").startswith('"""Retries')
 
 
+def test_a_tree_without_a_file_to_time_is_named(tmp_path):
+    write_tree(tmp_path / "repos" / "tree", {"src/cookies.py": "def cookies(): ...\n"})
+    (tmp_path / "empty").mkdir()
+    asked = questions(tmp_path / "queries.jsonl", ROWS[:1])
+    arguments = [str(asked), "--repos", str(tmp_path / "repos"), "--no-baselines", "--speed", str(tmp_path / "empty")]
+    done = CliRunner().invoke(search_command, arguments)
+    assert done.exit_code == 1
+    assert "holds no file that is indexed" in done.output
+
+
+def test_a_question_without_an_answer_is_named_and_a_line_separator_in_one_ends_no_line(tmp_path):
+    asked = questions(tmp_path / "queries.jsonl", [ROWS[0], {**ROWS[0], "relevant": []}])
+    with pytest.raises(ValueError, match=r"queries.jsonl:2 is no question: 'relevant' names nothing"):
+        read_queries(asked)
+    asked.write_text(json.dumps({**ROWS[0], "query": "cookie\u2028header"}, ensure_ascii=False), encoding="utf-8")
+    assert [query.text for query in read_queries(asked)] == ["cookie\u2028header"]
+
+
 def test_without_any_checkout_it_says_so(tmp_path):
     asked = questions(tmp_path / "q.jsonl", ROWS[2:])
     done = CliRunner().invoke(search_command, [str(asked), "--repos", str(tmp_path)])
