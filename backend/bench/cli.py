@@ -126,8 +126,8 @@ def engine(
         if with_transformers:
             from sluice.backend.bench.baseline import TransformersBatching
 
-            baseline = TransformersBatching(folder, form, max(counts))
-        plan = _Plan(counts, num_tokens, num_rounds, max_s or math.inf, prompt_tokens, edits)
+            baseline = TransformersBatching(folder, form, max(counts), workload.plain(workload.MAX_NUMBER, num_tokens))
+        plan = Plan(counts, num_tokens, num_rounds, max_s or math.inf, prompt_tokens, edits)
         subjects = {
             name: EngineProcess(model=model, device=device, dtype=dtype, cache_dir=cache_dir, max_draft_tokens=drafts)
             for name, drafts in ((_ENGINE, None), (_NO_SPECULATION, 0))
@@ -153,7 +153,8 @@ def engine(
     click.echo(
         f"{folder.name}, {dtype} ({form.dtype}) on {form.device.type}, {torch.get_num_threads()} threads, "
         f"{len(figures[_ENGINE]['cold prompt, TTFT ms'])} rounds, medians [95 %]. "
-        f"Measured: {machine.bytes_per_s / 1e9:.1f} GB/s, {machine.flops_per_s / 1e12:.2f} TFLOP/s.\n"
+        f"Measured: {machine.bytes_per_s / 1e9:.1f} GB/s, {machine.flops_per_s / 1e12:.2f} TFLOP/s."
+        f"{f' transformers in {form.dtype}.' if with_transformers else ''}\n"
     )
     click.echo(render_table(figures, limits, _ratios(figures)))
     if json_file is not None:
@@ -170,7 +171,7 @@ def _counts(text: str) -> list[int]:
     return counts
 
 
-class _Plan:
+class Plan:
     """What is measured in each round."""
 
     def __init__(
@@ -208,24 +209,24 @@ class _Plan:
                 if number and time.monotonic() - start_s > self._max_s:
                     break
                 _say(f"round {number + 1} of {self._num_rounds}")
-                # Prompts of other rounds are in the prefix cache.
-                await self._round(figures, clients, baseline, 1000 * (number + 1))
+                await self.round(figures, clients, baseline, number)
         return figures
 
-    async def _round(
+    async def round(
         self,
         figures: Figures,
         clients: Mapping[str, BenchClient],
         baseline: Callable[[Sequence[Prompt]], float] | None,
-        first: int,
+        number: int,
     ) -> None:
+        """Measure all once, with prompts of its own: others' are in the prefix cache. Raises BackendError."""
+
         async def each(measure: Callable[[BenchClient], Awaitable[dict[str, float]]]) -> None:
             for name, client in clients.items():
                 for figure, value in (await measure(client)).items():
                     figures[name][figure].append(value)
 
-        for count in self._counts:
-            prompts = [workload.plain(first + 100 * count + i, self._num_tokens) for i in range(count)]
+        for prompts in workload.plain_round(number, self._counts, self._num_tokens):
 
             async def plain(client: BenchClient, prompts: Sequence[Prompt] = prompts) -> dict[str, float]:
                 timing = await client.run(prompts)
@@ -235,16 +236,16 @@ class _Plan:
             await each(plain)
             if baseline is not None:
                 tokens_per_s = await asyncio.to_thread(baseline, prompts)
-                figures[_TRANSFORMERS][f"plain ×{count}, tokens/s"].append(tokens_per_s)
+                figures[_TRANSFORMERS][f"plain ×{len(prompts)}, tokens/s"].append(tokens_per_s)
 
         async def edit(client: BenchClient) -> dict[str, float]:
-            return {"edit ×1, tokens/s": await decoding(client, [workload.edit(first, self._num_tokens)])}
+            return {"edit ×1, tokens/s": await decoding(client, [workload.edit(number + 1, self._num_tokens)])}
 
         async def recorded(client: BenchClient) -> dict[str, float]:
             return {"recorded edits ×1, tokens/s": await decoding(client, self._edits)}
 
         async def cached(client: BenchClient) -> dict[str, float]:
-            prompt = workload.long(first, self._prompt_tokens)
+            prompt = workload.long(number + 1, self._prompt_tokens)
             return {f"{name} prompt, TTFT ms": (await client.run([prompt])).ttft_ms for name in ("cold", "cached")}
 
         for measure in (edit, recorded, cached) if self._edits else (edit, cached):

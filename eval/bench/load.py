@@ -60,7 +60,7 @@ async def send_all(url: str, workload: Workload, headers: Mapping[str, str], pid
         **headers,
     }
     head = "POST /v1/chat/completions HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in sent.items())
-    connections: list[_Connection] = []
+    connections = [await _connected(url) for _ in range(workload.num_clients)]
 
     async def send(connection: _Connection, data: bytes) -> float:
         request = f"{head}content-length: {len(data)}\r\n\r\n".encode() + data
@@ -79,8 +79,6 @@ async def send_all(url: str, workload: Workload, headers: Mapping[str, str], pid
         await asyncio.gather(*(client(connection, bodies) for connection in connections))
 
     try:
-        for _ in range(workload.num_clients):
-            connections.append(await _connected(url))
         await everyone(workload.bodies[: workload.num_warm])
         taken.first_ms.clear()
         await _until_idle(pid)

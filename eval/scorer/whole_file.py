@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: what is there is not made again, so that half of one must not be taken for it."""
+"""Files that are there whole or not at all: what is there is not made again, so half of one must not pass for it."""
 
 from __future__ import annotations
 
