@@ -76,10 +76,8 @@ async def test_no_round_asks_what_another_has_asked_and_edits_are_of_several_fil
         asked = [text for text in client.asked if text.startswith("Story")]
         assert len(set(asked)) == len(asked) == 4 * (12 + 32)
         edits = [text for text in client.asked if text.startswith("File")]
-        assert [sum(inspect.getsource(module)[:200] in text for text in edits) for module in (heapq, textwrap)] == [
-            2,
-            2,
-        ]
+        sources = [inspect.getsource(module)[:200] for module in (heapq, textwrap)]
+        assert [sum(source in text for text in edits) for source in sources] == [2, 2]
 
 
 def test_what_transformers_keeps_has_room_for_all_streams() -> None:

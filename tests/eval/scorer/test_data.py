@@ -50,6 +50,17 @@ def test_a_line_that_is_quoted_later_is_credited() -> None:
     assert found.num_lines.tolist() == [1, 0, 0]
 
 
+@pytest.mark.parametrize("between", [[], [{"type": "image_url", "image_url": {"url": "data:,"}}]])
+def test_facts_of_a_result_in_several_parts_are_credited_to_their_own_lines(between: list[dict[str, Any]]) -> None:
+    head, tail = "one more line of output\nand still another one", SHOWN
+    parts = [{"type": "text", "text": head}, *between, {"type": "text", "text": tail}]
+    message = {"role": "tool", "tool_call_id": "1", "content": parts}
+    first = examples(trace_of([START, bash("1", "a"), message, bash("2", "and still another one")]), ALL, 0)
+    assert first.num_lines.tolist() == [0, 1, 0, 0, 0]
+    last = examples(trace_of([START, bash("1", "a"), message, bash("2", "grep needed_later")]), ALL, 0)
+    assert last.num_words.tolist() == [0, 0, 0, 1, 0]
+
+
 def test_what_is_shown_again_before_the_need_is_credited_to_nobody_at_arrival() -> None:
     again = [bash("1", "a"), result("1", SHOWN), bash("2", "b"), result("2", SHOWN), bash("3", "grep needed_later")]
     assert not examples(trace_of([START, *again]), ALL, 0).num_words.any()
