@@ -52,7 +52,8 @@ def proxy(requests: int, rounds: int, urls: Sequence[str], wanted: Sequence[str]
     """Measure the proxy beside a direct connection, a bare relay of bytes, and a plain pass-through.
 
     Servers under test share one core, the upstream and the load another. A request is streamed: 64 events. Ours runs as
-    it comes: it counts, prices and logs. The bars at the end are those that it is held to.
+    it comes: it counts, prices, meters and logs; what it does after an answer has ended is counted. The bars at the end
+    are those that it is held to.
     """
     others = [_other(text) for text in urls]
     if wanted and not any(text in name for name in _names(requests) for text in wanted):
@@ -134,7 +135,7 @@ def _say(line: str) -> None:
 
 
 async def _take(system: _System, workload: Workload, *, is_warm: bool) -> None:
-    taken = await send_all(system.url, workload, system.headers, system.pid)
+    taken = await send_all(system.url, workload, system.headers, system.pid if is_warm else None)
     if is_warm:
         system.taken.setdefault(workload.name, []).append(taken)
 

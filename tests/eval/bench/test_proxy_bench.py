@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import inspect
 import json
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -8,10 +10,14 @@ import pytest
 from click.testing import CliRunner
 
 from sluice.eval.bench.cli import proxy
-from sluice.eval.bench.workload import standard, turns
+from sluice.eval.bench.load import QUIET_S, send_all
+from sluice.eval.bench.workload import sized, standard, turns
+from sluice.eval.child import ServerProcess
+from sluice.proxy.meter.meter import Meter
 
 
-def test_all_systems_are_measured_in_one_run(tmp_path: Path) -> None:
+def test_all_systems_are_measured_in_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sluice.eval.bench.load.QUIET_S", 0.0)
     out = tmp_path / "bench.json"
     arguments = [
         "--requests",
@@ -46,6 +52,38 @@ def test_a_proxy_that_does_not_answer_is_named_before_any_is_measured() -> None:
     assert result.exit_code == 1
     assert "Error: http://127.0.0.1:9 cannot be reached" in result.output
     assert "round 0" not in result.output
+
+
+LATE = """
+import asyncio, sys, time
+from sluice.eval.bench import stage
+
+class Late(stage._Upstream):
+    def data_received(self, data):
+        super().data_received(data)
+        if data.startswith(b"POST"):
+            asyncio.get_running_loop().call_later(0.5, work)
+
+def work():
+    ends_s = time.process_time() + 0.1
+    while time.process_time() < ends_s:
+        pass
+
+asyncio.run(stage._serve(Late, int(sys.argv[1])))
+"""
+
+
+async def test_what_a_server_does_behind_the_requests_backs_is_counted() -> None:
+    command = [sys.executable, "-c", LATE, "{port}"]
+    async with ServerProcess(command, name="late", ready_path="/") as server:
+        taken = await send_all(server.url, sized(2_000, 4, "x"), {}, server.pid)
+    assert taken.cpu_ms is not None
+    assert 100 <= taken.cpu_ms < 120, "that of the unmeasured request is done before"
+
+
+def test_the_meter_has_begun_before_a_server_is_taken_for_idle() -> None:
+    pause_s = inspect.signature(Meter).parameters["pause_s"].default
+    assert pause_s < QUIET_S
 
 
 def test_turns_of_a_workload_extend_each_other() -> None:
