@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import posixpath
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -84,5 +85,5 @@ def _query(row: dict[str, Any]) -> Query:
 
 
 def _below(root: str, path: str) -> str:
-    """The path as seen from `root`; one that is not below it stays as it is, and cannot be found."""
-    return path.removeprefix(f"{root}/") if root else path
+    """The path as seen from `root`; one that is not below it begins with `..`, and cannot be found."""
+    return posixpath.relpath(path, root) if root else path

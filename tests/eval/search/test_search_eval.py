@@ -21,6 +21,7 @@ from sluice.eval.search.history import History
 from sluice.eval.search.metrics import file_recall, file_targets, is_hit, line_recall, ndcg, percentile
 from sluice.eval.search.speed import measure_speed
 from sluice.search.ranking.fast import answer
+from sluice.search.ranking.pieces import PIECE_FEATURES
 from sluice.search.ranking.rankers import learned_rankers
 from sluice.search.tokens import result_tokens
 from tests.search.trees import index_of, write_tree
@@ -121,6 +122,14 @@ def test_the_command_prints_and_writes_all_figures(tmp_path):
     assert (tmp_path / "tree/src/retry.py").read_text(encoding="utf-8").startswith('"""Retries')
 
 
+def test_a_path_that_is_not_below_the_part_that_is_searched_cannot_be_found(tmp_path):
+    row = {**ROWS[0], "root": "pkg", "relevant": [{"path": "setup.py"}, {"path": "pkg/setup.py"}]}
+    (query,) = read_queries(questions(tmp_path / "queries.jsonl", [row]))
+    outside, inside = query.targets
+    assert inside.path == "setup.py"
+    assert not outside.overlaps("setup.py", 1, 1)
+
+
 def test_a_tree_without_a_file_to_time_is_named(tmp_path):
     write_tree(tmp_path / "repos" / "tree", {"src/cookies.py": "def cookies(): ...\n"})
     (tmp_path / "empty").mkdir()
@@ -203,6 +212,18 @@ def test_comments_ask_and_are_hidden(repository):
     one = by_text["Decides how long to wait before a request is sent again."]
     assert one.query.targets[0].path == "src/retry.py"
     assert not len(one.view.body("decid")[0])
+
+
+def test_the_pieces_of_a_file_do_not_hold_the_comment_that_asks(repository):
+    pytest.importorskip("lightgbm")
+    from sluice.eval.search.train import example_of
+
+    history = History(repository)
+    (asked,) = [one for one in history.comments(30) if one.query.text == "Split a Cookie header into names and values."]
+    example = example_of(asked, history)
+    match = example.pieces.features[:, PIECE_FEATURES.index("match")]
+    assert example.piece_right.any()
+    assert match[example.piece_right].max() < 0.9
 
 
 def test_the_command_trains_on_several_repositories(repository, tmp_path_factory):
