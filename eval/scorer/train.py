@@ -41,11 +41,11 @@ def train(
 ) -> None:
     """Train the line scorer on recorded conversations."""
     growth = Growth(num_trees=trees, seed=seed)
-    sources = balanced(list(read_sources(traces, seed=seed, jobs=jobs)))
+    sources = list(read_sources(traces, seed=seed, jobs=jobs))
     if cross_validate:
         for by in ("agent", "repository"):
             _show(f"leave one {by} out", leave_one_out(sources, growth, by=by))
-    forest = to_forest(grow(concatenate([source.examples for source in sources]), growth))
+    forest = to_forest(grow(concatenate([source.examples for source in balanced(sources)]), growth))
     if look_at:
         _show("held-out traces", figures_by_agent(list(read_sources(look_at, seed=seed, jobs=jobs)), forest))
     version = blake2b(forest.leaf.tobytes() + forest.threshold.tobytes(), digest_size=4).hexdigest()

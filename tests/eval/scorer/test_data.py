@@ -8,6 +8,7 @@ import pytest
 
 from sluice.compressor.scoring.features import FEATURES
 from sluice.eval.data import Trace, TraceLine, parse_trace, read_traces
+from sluice.eval.scorer.crossval import parted
 from sluice.eval.scorer.data import Sampling, Source, balanced, concatenate, examples
 from sluice.eval.traces import AGENTS, trace_file
 
@@ -97,6 +98,17 @@ def test_a_seed_gives_the_same_sample_and_the_sample_weighs_as_much() -> None:
     assert np.array_equal(some.features, same.features)
     assert len(some.weights) < len(everything.weights)
     assert some.weights.sum() == pytest.approx(len(everything.weights), rel=0.25)
+
+
+def test_what_is_held_out_weighs_what_it_is_and_the_rest_what_it_is_trained_with() -> None:
+    (trace,) = read_traces(trace_file("opencode"))
+    one = examples(trace, ALL, 0)
+    several = concatenate([one] * 4)
+    sources = [Source(agent, name, size) for name in "xy" for agent, size in (("big", several), ("small", one))]
+    held, rest = parted(sources, "x", by="repository")
+    assert held.weights.tolist() == concatenate([several, one]).weights.tolist()
+    assert rest.weights.tolist() == concatenate([one.examples for one in balanced(sources[2:])]).weights.tolist()
+    assert rest.weights.tolist() != held.weights.tolist()
 
 
 def test_agents_with_many_lines_weigh_less_a_line() -> None:

@@ -58,6 +58,17 @@ def test_training_is_not_looked_at_with_the_conversations_that_it_trains_on(tmp_
     assert "would both be kept as 'traces'" in done.output
 
 
+def test_trees_that_may_have_seen_an_agent_are_not_said_to_be_without_it(tmp_path: Path) -> None:
+    pytest.importorskip("lightgbm")
+    from sluice.eval.scorer.combine import combine
+
+    folders = [part for name in ("prepared", "runs", "out") for part in (f"--{name}", str(tmp_path))]
+    options = ["--base", "none", "--without", "pi", "--features", str(trace_file("pi"))]
+    done = CliRunner().invoke(combine, ["traces", *folders, *options])
+    assert done.exit_code == 2
+    assert "may have seen 'pi'" in done.output
+
+
 def test_a_file_that_was_cut_off_while_it_was_written_is_not_there(tmp_path: Path) -> None:
     path = tmp_path / "some.npz"
 
