@@ -28,7 +28,7 @@ class ArrivalConversation:
         self._trace = trace
         self._shorten = shorten
         self._texts: dict[int, str | None] = {}
-        self._rendered: dict[bytes, bytes] = {}
+        self._rendered: dict[tuple[int, bytes], bytes] = {}
 
     async def forward(self, request: Request) -> Forwarded:
         """See `Conversation`."""
@@ -44,9 +44,10 @@ class ArrivalConversation:
         text = self._texts[index]
         if text is None:
             return raw
-        if raw not in self._rendered:
-            self._rendered[raw] = replace_content(raw, text)
-        return self._rendered[raw]
+        # By index, too: of two results that are alike, each has its own draws.
+        if (index, raw) not in self._rendered:
+            self._rendered[index, raw] = replace_content(raw, text)
+        return self._rendered[index, raw]
 
 
 @dataclass(frozen=True, slots=True)

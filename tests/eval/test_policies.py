@@ -82,6 +82,13 @@ def test_random_leaves_short_results_alone() -> None:
     assert results_of(forwarded(conversation(LONG), make_policy("random-0"))[-1]) == [LONG]
 
 
+def test_of_two_results_that_are_alike_each_has_its_own_draws() -> None:
+    messages = [user("go"), assistant("ls"), user(LONG), assistant("ls"), user(LONG), assistant("end")]
+    last = forwarded(trace_of(*messages, observation_indexes=[2, 4]), make_policy("random-0.5"))[-1]
+    first, _, second = (json.loads(raw)["content"] for raw in last[2:])
+    assert first != second
+
+
 @examples(100)
 @given(trace=traces(), probability=st.floats(0, 1), seed=st.integers(0, 5), name=st.sampled_from(["random", "whole"]))
 def test_random_is_deterministic_and_keeps_its_prefix(trace: Trace, probability: float, seed: int, name: str) -> None:
