@@ -32,7 +32,7 @@ def recorded_edits(file: Path, num_tokens: int) -> list[Prompt]:
     return prompts
 
 
-def _edits(messages: Sequence[dict[str, Any]], num_tokens: int) -> Iterator[Prompt]:
+def _edits(messages: Sequence[Any], num_tokens: int) -> Iterator[Prompt]:
     read = ""
     for message in messages:
         if not isinstance(message, dict):

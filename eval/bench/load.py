@@ -112,7 +112,7 @@ async def _connected(url: str) -> _Connection:
     try:
         async with asyncio.timeout(TIMEOUT_S):
             loop = asyncio.get_running_loop()
-            return (await loop.create_connection(_Connection, parts.hostname, parts.port or 80))[1]
+            return (await loop.create_connection(_Connection, parts.hostname or "", parts.port or 80))[1]
     except OSError as error:  # TimeoutError is one
         raise ReplayError(f"{url} cannot be reached: {error or 'not in time'}") from None
 

@@ -63,10 +63,10 @@ def test_trees_that_may_have_seen_an_agent_are_not_said_to_be_without_it(tmp_pat
     from sluice.eval.scorer.combine import combine
 
     folders = [part for name in ("prepared", "runs", "out") for part in (f"--{name}", str(tmp_path))]
-    options = ["--base", "none", "--without", "pi", "--features", str(trace_file("pi"))]
+    options = ["--base", "none", "--without", AGENTS[0], "--features", str(trace_file(AGENTS[0]))]
     done = CliRunner().invoke(combine, ["traces", *folders, *options])
     assert done.exit_code == 2
-    assert "may have seen 'pi'" in done.output
+    assert f"may have seen {AGENTS[0]!r}" in done.output
 
 
 def test_a_file_that_was_cut_off_while_it_was_written_is_not_there(tmp_path: Path) -> None:

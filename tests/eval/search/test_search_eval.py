@@ -21,7 +21,6 @@ from sluice.eval.search.history import History
 from sluice.eval.search.metrics import file_recall, file_targets, is_hit, line_recall, ndcg, percentile
 from sluice.eval.search.speed import measure_speed
 from sluice.search.ranking.fast import answer
-from sluice.search.ranking.pieces import PIECE_FEATURES
 from sluice.search.ranking.rankers import learned_rankers
 from sluice.search.tokens import result_tokens
 from tests.search.trees import index_of, write_tree
@@ -219,11 +218,16 @@ def test_the_pieces_of_a_file_do_not_hold_the_comment_that_asks(repository):
     from sluice.eval.search.train import example_of
 
     history = History(repository)
-    (asked,) = [one for one in history.comments(30) if one.query.text == "Split a Cookie header into names and values."]
-    example = example_of(asked, history)
-    match = example.pieces.features[:, PIECE_FEATURES.index("match")]
-    assert example.piece_right.any()
-    assert match[example.piece_right].max() < 0.9
+    text = "Decides how long to wait before a request is sent again."
+    (asked,) = [one for one in history.comments(30) if one.query.text == text]
+    assert asked.query.targets[0].start is not None
+    pieces = example_of(asked, history).pieces
+    of_comment = [
+        matched
+        for file, start, end, matched in zip(pieces.files, pieces.starts, pieces.ends, pieces.matched, strict=True)
+        if asked.view.files[file].path == "src/retry.py" and start <= 6 <= end
+    ]
+    assert of_comment == [()], "the line that says 'request' asks"
 
 
 def test_the_command_trains_on_several_repositories(repository, tmp_path_factory):
