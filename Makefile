@@ -17,7 +17,7 @@ help: ## this list
 run: $(VENV)/.run-installed ## install, play one conversation through the proxy and the embedded backend, go on serving
 	@exec $(BIN)/sluice demo
 
-test: $(VENV)/.test-installed ## every test, those against a real Redis and the default weights included
+test: $(VENV)/.test-installed ## the tests, those against a real Redis and the default weights included
 	$(PYTEST)
 
 test-full: $(VENV)/.test-installed ## the same with thirty times as many generated cases
@@ -47,7 +47,7 @@ check: $(VENV)/.test-installed ## formatting, lint, types, direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-docs: $(VENV)/.test-installed ## write the pages that are generated: settings and commands
+docs: $(VENV)/.test-installed ## write the pages that are generated: settings, commands, headers, errors, metrics
 	$(BIN)/python docs/generate.py
 
 format: $(VENV)/.test-installed ## format and mend what ruff can mend

@@ -19,6 +19,7 @@ import click
 from sluice.backend.embedded.config import DEVICES, DTYPES, KV_DTYPES, EngineConfig
 from sluice.backend.embedded.passing_thread import PASSING
 from sluice.backend.errors import BackendError
+from sluice.backend.hosts import authority, is_loopback
 from sluice.backend.process import READY_LINE
 from sluice.backend.settings import default_cache_dir
 
@@ -54,6 +55,7 @@ def engine() -> None:
     "--cache-dir",
     type=click.Path(file_okay=False, path_type=Path),
     envvar="SLUICE_CACHE_DIR",
+    show_envvar=True,
     help="Where converted and downloaded weights are kept; default: the platform's cache folder.",
 )
 @click.option(
@@ -73,6 +75,7 @@ def engine() -> None:
     help="Proposed at once; 0: no speculation.",
 )
 @click.option("--draft-model", help="A smaller model with the same tokenizer, named as --model is; it proposes tokens.")
+@click.option("--allow-public", is_flag=True, help="Listen to other machines: whoever can connect may ask.")
 @click.option("--exit-with-stdin", is_flag=True, help="End when stdin ends: for a parent that must leave no orphan.")
 def serve(
     model: str | None,
@@ -87,6 +90,7 @@ def serve(
     max_num_sequences: int,
     max_draft_tokens: int,
     draft_model: str | None,
+    allow_public: bool,
     exit_with_stdin: bool,
 ) -> None:
     """Serve a model over OpenAI's HTTP API until interrupted."""
@@ -94,11 +98,15 @@ def serve(
         threading.Thread(target=_exit_with_stdin, name="sluice-stdin", daemon=True).start()
     try:
         with _bind(host, port) as listener:  # first, as a taken port should not cost a model load
+            address: str = listener.getsockname()[0]
+            if not (is_loopback(address) or allow_public):
+                raise BackendError(f"--host {host} lets other machines connect: say --allow-public if they may")
             _say("loading libraries")
             try:
                 import uvicorn
 
                 from sluice.backend.embedded.loading import load_engine, weight_form
+                from sluice.backend.guarded import Guarded
                 from sluice.backend.server import create_app
                 from sluice.backend.tokenizer import Tokenizer
                 from sluice.backend.weights import resolve_model
@@ -129,7 +137,7 @@ def serve(
                 server.should_exit = True
 
             loaded = load_engine(folder.path, config, tokenizer.end_token_ids, on_failed=end)
-            app = create_app(loaded, tokenizer, folder.name)
+            app = Guarded(create_app(loaded, tokenizer, folder.name), address)
             server = uvicorn.Server(
                 uvicorn.Config(
                     app,
@@ -141,8 +149,7 @@ def serve(
             )
             with _naming(host, port):  # another may have come first: both could bind as long as none listened
                 listener.listen(server.config.backlog)
-            name = f"[{host}]" if ":" in host else host
-            _say(f"{READY_LINE}http://{name}:{listener.getsockname()[1]} (model {folder.name})")
+            _say(f"{READY_LINE}http://{authority(host, listener.getsockname()[1])} (model {folder.name})")
             server.run(sockets=[listener])
             if failures:
                 raise BackendError(failures[0])

@@ -23,18 +23,25 @@ class BackendMetrics:
     """The figures that matter; counters are since the backend's start."""
 
     num_running: float | None = None
+    """Requests that are computed."""
     num_waiting: float | None = None
+    """Requests that wait for room."""
     kv_usage: float | None = None
     """Share of KV blocks in use, 0 to 1."""
     kv_capacity_tokens: int | None = None
+    """Tokens that the KV cache has room for."""
     prompt_tokens: float | None = None
+    """Tokens of prompts."""
     cached_tokens: float | None = None
     """Of the prompts' tokens, those found in the prefix cache."""
     output_tokens: float | None = None
+    """Tokens generated."""
     draft_tokens: float | None = None
+    """Tokens proposed by speculation."""
     accepted_tokens: float | None = None
     """Of the drafted tokens, those that the model agreed with."""
     preemptions: float | None = None
+    """Sequences sent back to wait for want of room."""
     ttft: Distribution | None = None
     """Time to the first token."""
     itl: Distribution | None = None

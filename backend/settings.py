@@ -8,7 +8,9 @@ from pathlib import Path
 
 
 def default_cache_dir() -> Path:
-    """The platform's cache folder for Sluice: `XDG_CACHE_HOME`, else the system's usual place."""
+    """Sluice's cache folder: `SLUICE_CACHE_DIR`, else one in `XDG_CACHE_HOME`, else in the system's usual place."""
+    if folder := os.environ.get("SLUICE_CACHE_DIR"):
+        return Path(folder)
     if base := os.environ.get("XDG_CACHE_HOME"):
         return Path(base) / "sluice"
     if sys.platform == "darwin":

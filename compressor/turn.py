@@ -20,7 +20,7 @@ from sluice.compressor.ledger import RECORD_VERSION, Override, Rendition, TurnRe
 from sluice.compressor.pins import Pin
 from sluice.compressor.replies import joined
 from sluice.compressor.settings import POLICY_VERSION
-from sluice.compressor.types import Message
+from sluice.compressor.types import Bypass, Message
 
 
 @dataclass(slots=True)
@@ -70,7 +70,7 @@ class Turn:
     new: list[int] = field(init=False)
     """Indexes of the messages that the ledger did not hold."""
     originals: dict[str, str] = field(default_factory=dict)
-    bypass: str | None = None
+    bypass: Bypass | None = None
     rewrite: Rewrite | None = None
     begun: Mapping[int, Override] = field(default_factory=dict)
     """What that makes of earlier messages."""

@@ -27,7 +27,11 @@ class Mode(StrEnum):
     BALANCED = "balanced"
     """Also drops lines that are judged not to be needed."""
     AGGRESSIVE = "aggressive"
-    """The same, more boldly: down to the budget, or to about half of the tokens."""
+    """The same, more boldly: a saved token is worth more loss."""
+
+
+Bypass = Literal["error", "state", "timeout"]
+"""Why a request is not compressed, or in part: a fault of ours, the state store, no more time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,7 @@ class Compressed:
     """Id of the conversation: its first message's chain hash (32 hex digits); empty where the mode is `off`."""
     is_holdout: bool = False
     """Whether the conversation goes through untouched, so that the others' saving can be measured against it."""
-    bypass: str | None = None
+    bypass: Bypass | None = None
     """Why compression was skipped or failed; None where it ran."""
     epoch: str | None = None
     """Why earlier messages were rewritten on this turn (`cold`, `pays`, `need`); None where they were not."""

@@ -1,4 +1,4 @@
-"""Writes docs/configuration.md and docs/commands.md from the settings and the commands: `python docs/generate.py`.
+"""Writes docs/configuration.md, docs/commands.md and docs/reference.md from the code: `python docs/generate.py`.
 
 With `--check` it writes nothing and ends with 1 where a file is not as it would be written.
 """
@@ -16,6 +16,7 @@ from pathlib import Path
 import click
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
+from reference import reference
 
 from sluice.backend.vllm.settings import VllmSettings
 from sluice.proxy.access.keys import ProxyKey
@@ -33,8 +34,9 @@ TABLES: tuple[tuple[str, str, type[BaseModel]], ...] = (
 INTRODUCTION = """
 A setting is a flag of `sluice serve` (where it has one), a variable `SLUICE_NAME`, or a line of `sluice.toml` in the
 folder that `sluice serve` is started in (`--config FILE` names another). Flags win over the environment, the
-environment over the file. An unknown name or a value that cannot be used stops the start and is named. `sluice doctor`
-reads the same settings and says what does not fit.
+environment over the file. An unknown name in the file, and a value that cannot be used, stop the start and are
+named; a variable that looks like a misspelt setting is warned of. `sluice doctor` reads the same settings and says
+what does not fit.
 """
 EXIT_CODES = """## Exit codes
 | code | means |
@@ -46,6 +48,13 @@ EXIT_CODES = """## Exit codes
 Data goes to stdout, everything else to stderr. `NO_COLOR` switches colours off; they are off too where the output is no
 terminal. `--json`, where a command has it, prints what programs read.
 """
+
+VARIABLES = """## Variables
+The settings of `sluice serve` are variables of their own ([configuration](configuration.md)). Other commands read
+these, where the option is not given:
+
+| variable | option |
+|---|---|"""
 
 
 def configuration() -> Iterator[str]:
@@ -66,10 +75,20 @@ def commands() -> Iterator[str]:
     """The page of commands."""
     yield "# Commands\n" + WRITTEN
     yield EXIT_CODES
+    yield VARIABLES
+    for variable, options in sorted(_variables().items()):
+        yield f"| `{variable}` | {'; '.join(options)} |"
+    yield ""
     for path, command in _walk(main, ("sluice",)):
         settings = {"terminal_width": 100, "max_content_width": 100, **main.context_settings}
         context = click.Context(command, info_name=" ".join(path), **settings)
         yield f"## `{' '.join(path)}`\n```text\n{command.get_help(context).rstrip()}\n```\n"
+
+
+def references() -> Iterator[str]:
+    """The page of headers, bypass reasons, error codes and metrics."""
+    yield "# Headers, error codes, metrics\n" + WRITTEN.replace("change", "change docs/reference.py or")
+    yield from reference()
 
 
 def _walk(command: click.Command, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], click.Command]]:
@@ -80,6 +99,19 @@ def _walk(command: click.Command, path: tuple[str, ...]) -> Iterator[tuple[tuple
             inner = command.get_command(context, name)
             if inner is not None and not inner.hidden:
                 yield from _walk(inner, (*path, name))
+
+
+def _variables() -> dict[str, list[str]]:
+    """The options, with their commands, that each variable stands for."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for path, command in _walk(main, ("sluice",)):
+        for option in command.params:
+            if isinstance(option, click.Option) and isinstance(option.envvar, str):
+                found.setdefault(option.envvar, {}).setdefault(option.opts[-1], []).append(f"`{' '.join(path)}`")
+    return {
+        variable: [f"`{name}` of {', '.join(paths)}" for name, paths in options.items()]
+        for variable, options in found.items()
+    }
 
 
 def _command(name: str) -> click.Command:
@@ -140,7 +172,8 @@ def _rendered(parts: Iterator[str]) -> str:
 def run(is_check: bool) -> int:
     """Write the pages, or compare them; the number of those that differ."""
     num_stale = 0
-    for file, parts in ((DOCS / "configuration.md", configuration()), (DOCS / "commands.md", commands())):
+    pages = {"configuration.md": configuration(), "commands.md": commands(), "reference.md": references()}
+    for file, parts in ((DOCS / name, parts) for name, parts in pages.items()):
         text = _rendered(parts)
         if file.is_file() and file.read_text("utf-8") == text:
             continue

@@ -15,7 +15,7 @@ import msgspec
 
 from sluice.compressor import Compressor, CompressorSettings, MemoryStore, Mode
 from sluice.compressor.profiles import Profile
-from sluice.proxy.body import Shape, parse_body
+from sluice.proxy.body import Body, Shape, parse_body
 from sluice.proxy.errors import RequestError
 from sluice.proxy.forms import batch_file
 from sluice.proxy.log import fields, logger, where
@@ -83,6 +83,25 @@ def model_of_batch(body: bytes) -> str:
     return next((entry.params.model for entry in requests if entry.params.model), "")
 
 
+def requests_of(body: bytes, content_type: str) -> list[tuple[Wire, Body]]:
+    """The requests in a batch and their formats, those that are as they should be.
+
+    Args:
+        body: of `POST /v1/files` or `POST /v1/messages/batches`; of an upload that is no batch there are none.
+        content_type: of the request.
+    """
+    if span := batch_file(body, content_type):
+        lines = _NEWLINE.split(body[span[0] : span[1]])
+        found = [_read_entry(line, "body", _wire_of) for line in lines]
+    else:
+        try:
+            entries = parse_body(body, _MESSAGE_BATCH).messages
+        except RequestError:
+            return []
+        found = [_read_entry(entry, "params", lambda _: MESSAGES) for entry in entries]
+    return [(wire, request) for _, wire, request in filter(None, found)]
+
+
 class _Params(msgspec.Struct, frozen=True):
     model: str = ""
 
@@ -125,6 +144,18 @@ def _wire_of(url: bytes) -> Wire | None:
     return _BY_PATH.get(msgspec.json.decode(url or b'""', type=str))
 
 
+def _read_entry(entry: bytes, field: str, wire_of: Callable[[bytes], Wire | None]) -> tuple[Body, Wire, Body] | None:
+    """An entry, the format of the request in a field of it, and that request; None where it is not as it should be."""
+    try:
+        request = parse_body(entry, _ENTRY)
+        wire = wire_of(request.field("url"))
+        if wire is None or request.spans is None:
+            return None
+        return request, wire, wire.parse(request.field(field))
+    except (RequestError, msgspec.DecodeError):
+        return None
+
+
 async def _compress_entry(
     entry: bytes,
     field: str,
@@ -134,15 +165,11 @@ async def _compress_entry(
     number: int,
 ) -> bytes:
     """Compress one request, which stands in a field of an entry; an entry that is not as it should be stays."""
-    try:
-        request = parse_body(entry, _ENTRY)
-        wire = wire_of(request.field("url"))
-        if wire is None or wire.dialect is None or request.spans is None:
-            return entry
-        body = wire.parse(request.field(field))
-    except (RequestError, msgspec.DecodeError):
+    found = _read_entry(entry, field, wire_of)
+    if found is None:
         return entry
-    if body.spans is None or wire.edits_history(body):
+    request, wire, body = found
+    if wire.dialect is None or body.spans is None or wire.edits_history(body):
         return entry
     # Each is a tenant of its own, so that none is decided by what another was.
     compressed = await compressor.compress(

@@ -8,18 +8,21 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from functools import partial
 
 from starlette.types import Receive, Scope, Send
 
 from sluice.compressor import Mode
-from sluice.proxy.access.guard import STATE_KEY
+from sluice.proxy.access import STATE_KEY, ProxyKey
 from sluice.proxy.answers import SourcedAnswer, Unshared, answer_key, may_keep, may_take
 from sluice.proxy.answers.tapped import Tapped
+from sluice.proxy.body import Body
+from sluice.proxy.charging import Count, budgeted_key, charge, count_sent, name_and_count
 from sluice.proxy.error_table import level_of
 from sluice.proxy.exchange import Exchange
 from sluice.proxy.headers import Header, find
 from sluice.proxy.log import fields, logger, where
-from sluice.proxy.meter import CLIENT_GONE_STATUS
+from sluice.proxy.meter import CLIENT_GONE_STATUS, Source
 from sluice.proxy.meter.breakpoints import breakpoints_of
 from sluice.proxy.metering import arrived_of, turn_of
 from sluice.proxy.outgoing import outgoing_of
@@ -149,6 +152,7 @@ class Endpoint:
         if exchange.prepared is None:
             return
         key, answer = scope.get("state", {}).get(STATE_KEY), exchange.answer
+        served_by = services.upstreams.target(answer.upstream) if answer is not None and answer.upstream else None
         turn = turn_of(
             exchange,
             wire=self._wire.name,
@@ -156,14 +160,49 @@ class Endpoint:
             at_s=at_s,
             status=status,
             total_s=total_s,
-            served_by=services.upstreams.target(answer.upstream) if answer is not None and answer.upstream else None,
+            served_by=served_by,
             traceparent=find(scope["headers"], b"traceparent"),
         )
         if turn is not None:
-            spent = services.meter.record(turn, arrived_of(exchange.prepared, self._wire.dialect))
+            services.meter.record(turn, arrived_of(exchange.prepared, self._wire.dialect))
             services.watch.see(exchange.prepared, self._wire.name, at_s)
-            if key is not None and spent.tokens:
-                await services.access.spend(key, tokens=spent.tokens, dollars=spent.dollars)
+        if (payer := budgeted_key(scope)) is not None:
+            await self._charge(payer, scope["headers"], services, exchange, status, served_by)
+
+    async def _charge(
+        self,
+        key: ProxyKey,
+        headers: Sequence[Header],
+        services: Services,
+        exchange: Exchange,
+        status: int,
+        served_by: Target | None,
+    ) -> None:
+        """Charge the answer to a key with budgets, unless no upstream was asked for it alone."""
+        prepared, answer = exchange.prepared, exchange.answer
+        assert prepared is not None
+        if answer is not None and answer.source is not Source.UPSTREAM:
+            return
+        parsed = prepared.parsed
+        count: Count | None = None
+        model = parsed.model if parsed is not None else ""
+        if status < 400 or status == CLIENT_GONE_STATUS:
+            if parsed is not None and parsed.spans is not None:
+                count = partial(self._count_sent, services, exchange, parsed)
+            else:
+                named, count = await name_and_count(services, prepared.body, headers)
+                model = model or named or ""
+        target = served_by or prepared.target
+        await charge(services, key, usage=exchange.usage, count=count, model=model, target=target)
+
+    async def _count_sent(self, services: Services, exchange: Exchange, parsed: Body) -> int:
+        """The tokens that were sent, as they were counted, or else counted now."""
+        assert exchange.prepared is not None
+        if exchange.counting is not None:
+            await asyncio.wait((exchange.counting,))
+        if exchange.tokens is not None and exchange.tokens[1]:
+            return exchange.tokens[1]
+        return await count_sent(services.counter, self._wire, parsed, exchange.prepared.messages_out)
 
     async def _unless_too_long(
         self, answer: SourcedAnswer, target: Target, scope: Scope, services: Services, exchange: Exchange

@@ -24,6 +24,9 @@ HOP_BY_HOP = frozenset(
     )
 )
 _OURS = b"x-sluice-"
+_FETCH = b"sec-fetch-"
+"""By these and by `origin` browsers say whose page asks. The proxy has gone by them; an upstream that did as well would
+take the proxy's own pages for strangers'."""
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 NO_BODY = frozenset((204, 304))
@@ -50,9 +53,11 @@ def to_upstream(headers: Iterable[Header], *, identity: bool, kept: Collection[b
         kept: headers of ours that this upstream reads.
     """
     headers = list(headers)
-    dropped = HOP_BY_HOP | _named_by_connection(headers) | {b"host", b"content-length", b"expect"}
+    dropped = HOP_BY_HOP | _named_by_connection(headers) | {b"host", b"content-length", b"expect", b"origin"}
     passed = [
-        (key, value) for key, value in headers if key not in dropped and (key in kept or not key.startswith(_OURS))
+        (key, value)
+        for key, value in headers
+        if key not in dropped and (key in kept or not key.startswith((_OURS, _FETCH)))
     ]
     if identity or all(key != b"accept-encoding" for key, _ in passed):
         passed = [(key, value) for key, value in passed if key != b"accept-encoding"]

@@ -31,7 +31,7 @@ _MODE: _Json = {
 _BUDGET: _Json = {
     "name": "x-sluice-budget-tokens",
     "in": "header",
-    "description": "The most tokens that the messages may be forwarded with.",
+    "description": "Where the messages hold more tokens, old results are rewritten towards so many.",
     "schema": {"type": "integer", "minimum": 1},
 }
 _SPANS: _Json = {

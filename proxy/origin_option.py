@@ -31,5 +31,6 @@ proxy_url = click.option(
     default="http://127.0.0.1:8790",
     show_default=True,
     envvar="SLUICE_URL",
+    show_envvar=True,
     help="The proxy's.",
 )

@@ -6,18 +6,23 @@ passed on: a WebSocket upgrade, which this proxy does not speak, and batches, wh
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 from starlette.types import Receive, Scope, Send
 
-from sluice.proxy.access import STATE_KEY
-from sluice.proxy.batches import compress_message_batch, compress_upload, model_of_batch
+from sluice.proxy.access import ProxyKey
+from sluice.proxy.batches import compress_message_batch, compress_upload, model_of_batch, requests_of
+from sluice.proxy.body import Body
+from sluice.proxy.charging import Count, budgeted_key, charge, count_sent, name_and_count
 from sluice.proxy.encoding import UnreadableBodyError, unpack_aside
 from sluice.proxy.error_table import rendering_of
 from sluice.proxy.errors import InvalidFieldError, WebSocketError
 from sluice.proxy.headers import Header, find, to_upstream
 from sluice.proxy.log import fields, logger
-from sluice.proxy.meter import CLIENT_GONE_STATUS, Usage, reader_for
+from sluice.proxy.meter import CLIENT_GONE_STATUS, UsageReader, reader_for
 from sluice.proxy.meter.reader import readable
 from sluice.proxy.model_name import model_of
 from sluice.proxy.outgoing import target_of
@@ -27,6 +32,7 @@ from sluice.proxy.relay import Relayed, relay, unless_gone
 from sluice.proxy.services import Services
 from sluice.proxy.upstreams import Target
 from sluice.proxy.wire import Outgoing, WireName
+from sluice.proxy.wire.base import Wire
 
 FILES = "/v1/files"
 MESSAGE_BATCHES = "/v1/messages/batches"
@@ -55,7 +61,12 @@ class Passthrough:
         try:
             length = find(headers, b"content-length")
             body = await read_body(receive, length, services.settings.max_body_bytes)
-            relayed = await unless_gone(receive, self._forward(scope, send, services, body))
+            charges: list[Callable[[], Awaitable[None]]] = []
+            try:
+                relayed = await unless_gone(receive, self._forward(scope, send, services, body, charges))
+            finally:  # here, where a client that has gone ends nothing any more
+                for charge_key in charges:
+                    await charge_key()
             status, num_bytes = relayed.status, relayed.num_bytes
         except ClientGoneError:
             status, num_bytes = CLIENT_GONE_STATUS, 0
@@ -67,7 +78,15 @@ class Passthrough:
         place = {"method": scope["method"], "path": scope["path"][:_MAX_PATH_CHARS]}
         logger.info(fields("passed_on", status=status, **place, total_ms=total_ms, answer_bytes=num_bytes))
 
-    async def _forward(self, scope: Scope, send: Send, services: Services, body: bytes) -> Relayed:
+    async def _forward(
+        self,
+        scope: Scope,
+        send: Send,
+        services: Services,
+        body: bytes,
+        charges: list[Callable[[], Awaitable[None]]],
+    ) -> Relayed:
+        """Pass a request on, and its answer; what is to be charged for that is put into `charges`."""
         path, upstreams = scope["path"], services.upstreams
         headers = to_upstream(scope["headers"], identity=False)
         content_type = find(scope["headers"], b"content-type") or ""
@@ -90,21 +109,43 @@ class Passthrough:
         headers = readable(headers) if model else headers
         answer = await upstreams.send(target, Outgoing(scope["method"], target_of(scope), headers, body, model=model))
         # Embeddings, say: what they report of their usage stands where that of a chat completion does.
-        reader = reader_for(WireName.CHAT, answer.headers)
-        try:
-            return await relay(answer, send, answer.sluice_headers, tap=reader.feed if model else None)
-        finally:
-            await _charge(scope, services, upstreams.target(answer.upstream), model, reader.usage())
+        reader, key = reader_for(WireName.CHAT, answer.headers), budgeted_key(scope)
+        if key is not None:
+            served_by = upstreams.target(answer.upstream)
+            charges.append(partial(_charge, key, services, path, body, headers, answer.status, reader, served_by))
+        return await relay(answer, send, answer.sluice_headers, tap=reader.feed if key is not None else None)
 
 
-async def _charge(scope: Scope, services: Services, target: Target, model: str, usage: Usage | None) -> None:
-    """Charge what the upstream reports to the key of the request, where there is one."""
-    key = scope.get("state", {}).get(STATE_KEY)
-    if key is None or usage is None:
+async def _charge(
+    key: ProxyKey,
+    services: Services,
+    path: str,
+    body: bytes,
+    headers: Sequence[Header],
+    status: int,
+    reader: UsageReader,
+    target: Target,
+) -> None:
+    """Charge an answer to a key with budgets, where its request names a model or may do so: all else is no work."""
+    model: str | None
+    count: Count
+    content_type = find(headers, b"content-type") or ""
+    if status >= 400:
         return
-    price = services.prices.find(target.name_of(model), is_local=target.is_local)
-    dollars = price.cost(usage) if price is not None else 0.0
-    await services.access.spend(key, tokens=usage.num_prompt + usage.output_tokens, dollars=dollars)
+    if path in (FILES, MESSAGE_BATCHES):
+        requests = await asyncio.to_thread(requests_of, body, content_type)
+        model = next((request.model for _, request in requests), "")
+        count = partial(_count_all, services, requests)
+    elif "json" in content_type:
+        model, count = await name_and_count(services, body, headers)
+    else:
+        return
+    if model != "":
+        await charge(services, key, usage=reader.usage(), count=count, model=model or "", target=target)
+
+
+async def _count_all(services: Services, requests: Sequence[tuple[Wire, Body]]) -> int:
+    return sum([await count_sent(services.counter, wire, request, request.messages) for wire, request in requests])
 
 
 async def _unpacked(body: bytes, headers: list[Header], max_body_bytes: int) -> tuple[bytes, list[Header]]:

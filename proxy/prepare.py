@@ -20,7 +20,7 @@ from sluice.proxy.errors import InvalidFieldError, RequestError, UnknownModelErr
 from sluice.proxy.headers import Header, find
 from sluice.proxy.log import fields, logger, where
 from sluice.proxy.model_name import model_of
-from sluice.proxy.prepared import Prepared
+from sluice.proxy.prepared import Bypass, Prepared
 from sluice.proxy.services import Services
 from sluice.proxy.session import session_of
 from sluice.proxy.tenant import tenant_of
@@ -55,7 +55,7 @@ def mode_of(headers: Sequence[Header], default: Mode) -> Mode:
 
 
 def budget_of(headers: Sequence[Header]) -> int | None:
-    """Read how many tokens a request may be forwarded with; None where it does not say.
+    """Read towards how many tokens old results are to be rewritten; None where the request does not say.
 
     Raises:
         InvalidFieldError: it is no positive whole number, or longer than any that makes sense.
@@ -136,7 +136,7 @@ async def prepare(
             compressed = await _compress(parsed, headers, wire, mode, target, tenant, services, bound, dry=dry)
         return _forwarded(untouched, compressed, wire, stabilised, services)
     except StateError:
-        bypass = "state"
+        bypass: Bypass = "state"
     except TimeoutError:
         bypass = "timeout"
     except Exception as error:  # a fault of ours must not cost the request

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from sluice.compressor import Compressed, Mode
 from sluice.proxy.body import Body
 from sluice.proxy.search_tool import Searching
 from sluice.proxy.upstreams import Target
+
+Bypass = Literal["content-encoding", "duplicate-key", "error", "state", "timeout"]
+"""Why a request is not compressed, or in part: the compressor's reasons, and what of the body stands in the way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +23,7 @@ class Prepared:
     """What goes to the upstream."""
     mode: Mode
     """The mode in force."""
-    bypass: str | None = None
+    bypass: Bypass | None = None
     """Why compression was skipped or failed; None where it ran, or where the mode is `off`."""
     parsed: Body | None = None
     """The client's body, decoded; None where it was not."""

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from sluice.proxy.access.hosts import authority, is_loopback
+from sluice.backend.hosts import authority, is_loopback
 from sluice.proxy.app import create_app
 from sluice.proxy.backends import Backend, make_backend, start_backend
 from sluice.proxy.doctor.configuration import doubts
@@ -51,6 +51,7 @@ def run(settings: Settings) -> None:
         StartError: the port is taken, the backend does not start, or the application does not.
     """
     if not settings.all_upstreams and settings.backend == "none":
+        _warn(settings)  # of a variable that was perhaps to name one
         raise ConfigError(
             "nowhere to forward requests to: give --upstream URL (e.g. https://api.openai.com), "
             "or --backend embedded for the bundled model, or --backend vllm"
@@ -263,6 +264,11 @@ def _say_where(settings: Settings, listener: socket.socket) -> None:
         parts.append("keys wanted")
     parts.append("dashboard at /dashboard")
     say(" · ".join(parts))
+    _warn(settings)
+
+
+def _warn(settings: Settings) -> None:
+    """Say which settings do not do what somebody meant."""
     for finding in doubts(settings, os.environ):
         say(f"warning: {finding.subject}: {finding.says}; {finding.remedy}")
 

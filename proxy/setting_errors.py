@@ -13,7 +13,7 @@ _SECRETS = ("credential", "dashboard_key", "search_deep_key", "hash")
 _URLS = ("upstream", "redis_url", "origin", "search_deep_url", "scorer", "otlp_endpoint", "replicas", "kv_events")
 _PREFIX = "SLUICE_"
 OTHERS_VARIABLES = frozenset(
-    ("SLUICE_URL", "SLUICE_KEY", "SLUICE_CACHE_DIR", "SLUICE_PROXY_URL", "SLUICE_SEARCH_CACHE", "SLUICE_EVAL_API_KEY")
+    ("SLUICE_URL", "SLUICE_KEY", "SLUICE_CACHE_DIR", "SLUICE_PROXY_URL", "SLUICE_EVAL_API_KEY")
 )
 """Variables of other commands."""
 

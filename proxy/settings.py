@@ -62,11 +62,13 @@ class Settings(BaseSettings):
     """Seconds after which the provider's cache forgets a prefix; None takes what is known of the provider."""
     max_reattached_chars: int = Field(default=0, ge=0)
     """Characters of the user's own words that are put behind an agent's summary of its history, where the request names
-    its session; 0 puts none. What the user says is then kept in the state store."""
+    its session (`x-sluice-session`, or as Claude Code and Codex do); 0 puts none. What the user says is then kept in
+    the state store."""
     scorer: str = "features"
     """What scores lines beside their features: `features` (nothing), `neural` (a network in this process; needs the
     extra `scorer`), the URL of a `sluice scorer serve`, or `vllm+` and the URL of a vLLM that serves what
-    `sluice scorer export` wrote. Where a network does not answer in time, features score."""
+    `sluice scorer export` wrote (both need the extra `scorer-client`). Where a network does not answer in time,
+    features score."""
     scorer_model: Path | None = None
     """Folder of a trained network; None takes the one that comes along."""
     scorer_device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -130,7 +132,8 @@ class Settings(BaseSettings):
     allow_public: bool = False
     """Whether to listen where other machines can connect though no key is asked for."""
     allowed_hosts: tuple[str, ...] = ()
-    """Names that requests may call this proxy by, besides its own on loopback; without ports."""
+    """Names that requests may call this proxy by, besides its own on loopback; without ports. On other addresses than
+    loopback `Host` is checked only where some are named here: name them, above all with `allow_public`."""
     allowed_origins: tuple[str, ...] = ()
     """Origins whose web pages may use the proxy (CORS), such as `http://localhost:3000`; `*` is any."""
     keys: tuple[ProxyKey, ...] = ()

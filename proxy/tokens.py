@@ -52,6 +52,15 @@ class TokenCounter:
         """Count the tokens of several lists of messages, each message given as its JSON."""
         return await asyncio.get_running_loop().run_in_executor(self._worker, self._count, model, dialect, sides)
 
+    async def count_texts(self, model: str, texts: Sequence[str]) -> int:
+        """Count the tokens of texts that are no messages; nothing of them is remembered."""
+
+        def count() -> int:
+            encoding = load_encoding(encoding_name(model))
+            return sum(_count_text(encoding, text) for text in texts)
+
+        return await asyncio.get_running_loop().run_in_executor(self._worker, count)
+
     def close(self) -> None:
         """End the worker; counts that have not begun are dropped."""
         self._worker.shutdown(wait=False, cancel_futures=True)

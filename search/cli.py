@@ -26,17 +26,30 @@ def _checked_url(_context: click.Context, _option: click.Parameter, url: str) ->
 
 _DEFAULT_CACHE = Path("~/.cache/sluice/search")
 _SHARED = (
-    click.option("--cache", type=click.Path(path_type=Path), default=_DEFAULT_CACHE, envvar="SLUICE_SEARCH_CACHE"),
+    click.option(
+        "--cache",
+        type=click.Path(path_type=Path),
+        default=_DEFAULT_CACHE,
+        show_default=True,
+        envvar="SLUICE_SEARCH_CACHE_DIR",
+        show_envvar=True,
+        help="Where the index is kept.",
+    ),
     click.option("--no-cache", is_flag=True, help="Keep nothing on disk."),
     click.option(
         "--deep-url",
         default="",
         callback=_checked_url,
         envvar="SLUICE_SEARCH_DEEP_URL",
+        show_envvar=True,
         help="An OpenAI-compatible server, for deep.",
     ),
-    click.option("--deep-model", default="", envvar="SLUICE_SEARCH_DEEP_MODEL", help="The model's name there."),
-    click.option("--deep-key", default="", envvar="SLUICE_SEARCH_DEEP_KEY", help="Sent as a bearer token."),
+    click.option(
+        "--deep-model", default="", envvar="SLUICE_SEARCH_DEEP_MODEL", show_envvar=True, help="The model's name there."
+    ),
+    click.option(
+        "--deep-key", default="", envvar="SLUICE_SEARCH_DEEP_KEY", show_envvar=True, help="Sent as a bearer token."
+    ),
 )
 
 
@@ -93,16 +106,27 @@ def search(
 )
 @_shared_options
 @click.option(
-    "--dense", default="", envvar="SLUICE_SEARCH_DENSE_MODEL", help="An embedding model, e.g. all-MiniLM-L6-v2."
+    "--dense",
+    default="",
+    envvar="SLUICE_SEARCH_DENSE_MODEL",
+    show_envvar=True,
+    help="An embedding model, e.g. all-MiniLM-L6-v2.",
 )
 @click.option(
     "--proxy",
     default="",
     callback=_checked_url,
     envvar="SLUICE_PROXY_URL",
+    show_envvar=True,
     help="A running proxy; adds the tool `recall`.",
 )
-@click.option("--proxy-key", default="", envvar="SLUICE_KEY", help="The key that the agent uses there.")
+@click.option(
+    "--proxy-key",
+    default="",
+    envvar="SLUICE_KEY",
+    show_envvar=True,
+    help="What the agent sends there: its proxy key, else its provider's credential.",
+)
 def mcp(repos: tuple[Path, ...], dense: str, proxy: str, proxy_key: str, **shared: Any) -> None:
     """Serve code search to an agent over MCP, on standard input and output."""
     settings = _settings(list(repos), **shared, dense=dense)

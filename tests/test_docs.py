@@ -14,6 +14,8 @@ import pytest
 from click.testing import CliRunner
 
 from sluice.proxy.cli import main
+from sluice.proxy.setting_errors import OTHERS_VARIABLES
+from sluice.proxy.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -73,6 +75,15 @@ def resolve(arguments: list[str]) -> None:
         context = click.Context(command, parent=context, info_name=name)
 
 
+def options_below(command: click.Command) -> list[click.Option]:
+    """The options of a command and of those below it."""
+    if not isinstance(command, click.Group):
+        return [one for one in command.params if isinstance(one, click.Option)]
+    context = click.Context(command)
+    below = [command.get_command(context, name) for name in command.list_commands(context)]
+    return [option for one in below if one is not None for option in options_below(one)]
+
+
 def test_generated_pages_are_up_to_date() -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "docs" / "generate.py", "--check"],
@@ -106,6 +117,19 @@ def test_each_module_in_the_pages_exists_with_its_options(module: str, arguments
     command.make_parser(click.Context(command)).parse_args(arguments)
 
 
+def test_variables_are_settings_or_known_as_those_of_other_commands() -> None:
+    found = {option.envvar for option in options_below(main) if option.envvar}
+    assert found - {f"SLUICE_{name.upper()}" for name in Settings.model_fields} == OTHERS_VARIABLES
+
+
+def test_every_header_of_ours_is_in_the_reference_and_no_other() -> None:
+    sources = [file for part in ("proxy", "backend", "search") for file in (ROOT / part).rglob("*.py")]
+    name = re.compile(r"x-sluice-[a-z]+(?:-[a-z]+)*")
+    found = {header for file in sources for header in name.findall(file.read_text("utf-8"))}
+    assert set(name.findall((ROOT / "docs" / "reference.md").read_text("utf-8"))) == found
+    assert len(found) > 10
+
+
 @pytest.mark.parametrize("command", [["fly"], ["serve", "--warp", "9"], ["eval", "replay", "--jobz", "2", "X"]])
 def test_what_does_not_exist_would_be_found(command: list[str]) -> None:
     with pytest.raises(click.UsageError):
@@ -114,7 +138,7 @@ def test_what_does_not_exist_would_be_found(command: list[str]) -> None:
 
 def test_commands_that_touch_nothing_run_as_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SLUICE_SEARCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("SLUICE_SEARCH_CACHE_DIR", str(tmp_path / "cache"))
     (tmp_path / "session.py").write_text("def check_session_token(token: str) -> bool:\n    return token in SESSIONS\n")
     num_run = 0
     for page, command in ALL:
@@ -125,6 +149,7 @@ def test_commands_that_touch_nothing_run_as_they_stand(tmp_path: Path, monkeypat
             assert done.exit_code == 0, f"{page.name}: sluice {line}: {done.output}"
             num_run += 1
     assert num_run >= 3
+    assert (tmp_path / "cache").is_dir()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -83,6 +85,14 @@ def test_the_wheel_holds_the_packages_once_and_nothing_else(wheel: Path) -> None
     ):
         assert needed in names
     assert not [name for name in names if "/tests/" in name or name.endswith(".pyc")]
+
+
+def test_what_the_readme_links_to_is_in_the_source_distribution() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    included = project["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
+    links = re.findall(r"\]\(([\w./-]+)\)", (ROOT / "README.md").read_text("utf-8"))
+    assert len(links) > 10
+    assert {link.partition("/")[0] for link in links} <= set(included)
 
 
 def test_every_command_is_registered_by_its_own_package() -> None:

@@ -81,7 +81,13 @@ def _servers(context: click.Context, parameter: click.Parameter, urls: Sequence[
 @click.option(
     "--transformers", "with_transformers", is_flag=True, help="Measure transformers' continuous batching too."
 )
-@click.option("--cache-dir", type=click.Path(file_okay=False, path_type=Path), envvar="SLUICE_CACHE_DIR")
+@click.option(
+    "--cache-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar="SLUICE_CACHE_DIR",
+    show_envvar=True,
+    help="As for sluice engine serve.",
+)
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write all values there.")
 def engine(
     model: str | None,

@@ -93,7 +93,8 @@ class VllmSettings(BaseModel):
     speculation_model: str | None = None
     """Hub name or folder of the draft model or of the EAGLE-3 heads."""
     num_speculative_tokens: int | None = Field(default=None, ge=1)
-    """Tokens drafted at once; None: 8 for `ngram`, 3 for heads and models, vLLM's choice for `suffix`."""
+    """Tokens drafted at once; None: 8 for `ngram`, 3 for `draft_model` and `eagle3`, 1 for `mtp`, vLLM's choice for
+    `suffix`."""
     prompt_lookup_min: int = Field(default=2, ge=1)
     """Shortest run of tokens that `ngram` looks up."""
     prompt_lookup_max: int = Field(default=5, ge=1)

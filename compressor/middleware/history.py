@@ -43,7 +43,7 @@ class History:
         provider: whose prompt cache the conversation is sent to, by its name in `PROFILES`.
         tenant: who sends; nothing is shared between tenants.
         upstream: where it goes; nothing is shared between upstreams.
-        max_tokens: what the messages may hold at the most, by estimate; None bounds nothing.
+        max_tokens: of messages that hold more, by estimate, old results are rewritten towards so many; None: none are.
         timeout_s: longest wait for a decision, after which new messages go out as they are, and those before them as
             they went out before.
         compressor: in place of one on `store`, with a `decide_timeout_s` of its own; to be used by nobody else on

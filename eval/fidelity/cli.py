@@ -36,7 +36,7 @@ MIN_TABLE_WIDTH = 140
 @click.option("--policy", "policies", multiple=True, default=("mask-0",), show_default=True, help="Beside it.")
 @click.option("--url", help="A server that serves /v1/completions with echo and logprobs, e.g. vLLM.")
 @click.option("--model", help="With --url: the model's name; else a folder or a hub name.  [default: the bundled one]")
-@click.option("--api-key", envvar="SLUICE_EVAL_API_KEY", help="For that server.")
+@click.option("--api-key", envvar="SLUICE_EVAL_API_KEY", show_envvar=True, help="For that server.")
 @click.option("--turns", type=click.IntRange(min=2), default=40, show_default=True, help="Turns to draw.")
 @click.option(
     "--max-tokens",

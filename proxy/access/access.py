@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
-from sluice.proxy.access.hosts import may_come_from, may_embed, may_name_host
+from sluice.backend.hosts import may_come_from, may_embed, may_name_host
 from sluice.proxy.access.keyring import FileKeys, GivenKeys, KeySource, find_key
 from sluice.proxy.access.keys import ProxyKey, is_genuine, parse_key
 from sluice.proxy.access.limits import Limits, MemoryLimits

@@ -27,7 +27,7 @@ class ProxyKey(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     id: str = Field(pattern=r"^[0-9a-f]{12}$")
-    """Finds it; stands in logs and metrics, and is no secret."""
+    """Finds it; stands in logs, statistics and traces, and is no secret."""
     name: str = Field(min_length=1, max_length=100)
     """Whose it is, for people."""
     hash: str = Field(pattern=r"^[0-9a-f]{32}:[0-9a-f]{64}$")
@@ -44,6 +44,12 @@ class ProxyKey(BaseModel):
     """Money of a day (UTC)."""
     dollars_per_month: float | None = Field(default=None, ge=0)
     """Money of a calendar month (UTC)."""
+
+    @property
+    def has_budgets(self) -> bool:
+        """Whether what its requests use is bounded."""
+        budgets = (self.tokens_per_day, self.tokens_per_month, self.dollars_per_day, self.dollars_per_month)
+        return any(budget is not None for budget in budgets)
 
 
 def make_key(name: str, **limits: float | None) -> tuple[ProxyKey, str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from sluice.proxy.access.hosts import leads_out
+from sluice.backend.hosts import leads_out
 from sluice.proxy.metering import NO_MODEL
 from sluice.proxy.wire import WireName
 
@@ -35,7 +35,15 @@ class Checked:
     """One sentence for a person."""
 
 
-def check(origin: str, wire: WireName, model: str | None, environment: Mapping[str, str]) -> Checked:
+def check(
+    origin: str,
+    wire: WireName,
+    model: str | None,
+    environment: Mapping[str, str],
+    key: str | None = None,
+    *,
+    is_only_key: bool = False,
+) -> Checked:
     """Send one request and say what came of it. Never raises for what the other side does.
 
     Args:
@@ -43,14 +51,17 @@ def check(origin: str, wire: WireName, model: str | None, environment: Mapping[s
         wire: what the agent speaks.
         model: to be asked; None names one that does not exist.
         environment: where the agent would find its credential (`OPENAI_API_KEY`, `ANTHROPIC_API_KEY`).
+        key: the proxy key, if there is one.
+        is_only_key: whether the agent sends it in the place of a credential.
     """
     path, fields = _REQUESTS[wire]
-    headers = _credential(wire, environment)
+    credential = {} if key and is_only_key else _credential(wire, environment)
+    ours = {"x-sluice-key": key} if key else {}
     try:
         answer = httpx.post(
             origin + path,
             json={"model": model or NO_MODEL, **fields},
-            headers=headers,
+            headers=credential | ours,
             timeout=_TIMEOUT_S,
             trust_env=leads_out(origin),
         )
@@ -62,13 +73,17 @@ def check(origin: str, wire: WireName, model: str | None, environment: Mapping[s
         return Checked(False, f"{origin} gave no whole answer: {error or type(error).__name__}")
     if "x-sluice-mode" not in answer.headers:
         if answer.status_code in (401, 403, 421, 429):
-            return Checked(False, f"{origin} does not let the request in: {_message(answer)}")
+            hint = "" if key or answer.status_code != 401 else "; name one with --key"
+            return Checked(False, f"{origin} does not let the request in: {_message(answer)}{hint}")
         return Checked(False, f"what listens at {origin} is not Sluice (it answered {answer.status_code})")
     if answer.status_code < 300:
         return Checked(True, f"{model or 'the upstream'} answered, through the proxy")
     if answer.status_code in (401, 403):
-        sent = "refuses the credential in the environment" if headers else "asks for the agent's own credential"
-        return Checked(not headers, f"the proxy passes requests on; the upstream {sent} ({answer.status_code})")
+        if key and is_only_key:
+            sent = "has to have its credential configured: the agent sends none beside the proxy key"
+            return Checked(False, f"the proxy passes requests on; the upstream {sent} ({answer.status_code})")
+        sent = "refuses the credential in the environment" if credential else "asks for the agent's own credential"
+        return Checked(not credential, f"the proxy passes requests on; the upstream {sent} ({answer.status_code})")
     if answer.status_code < 500 and model is None:
         return Checked(True, f"the upstream answers through the proxy; no model was asked ({answer.status_code})")
     return Checked(False, f"the proxy answers, the request was not served: {answer.status_code} {_message(answer)}")

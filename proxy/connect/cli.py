@@ -15,14 +15,34 @@ _NAMES = ("claude-code", "codex", "opencode", "aider", "cline", "openhands", "mi
 """`AGENTS`' own, spelled out so that the command's help imports nothing; a test holds them together."""
 
 
+def _proxy_key(context: click.Context, option: click.Parameter, key: str | None) -> str | None:
+    from sluice.proxy.access.keys import START, parse_key
+
+    if key and parse_key(key) is None:
+        if context.get_parameter_source(option.name or "") is click.core.ParameterSource.ENVIRONMENT:
+            return None  # the owner's, which `sluice stats` takes from there
+        raise click.BadParameter(f"no proxy key: those begin with {START}, as `sluice keys add` shows them")
+    return key or None
+
+
 @click.command()
 @click.argument("agent", type=click.Choice(_NAMES))
 @proxy_url
 @click.option("--model", metavar="NAME", help="Have the agent use this model, and ask it once.")
+@click.option(
+    "--key",
+    metavar="KEY",
+    envvar="SLUICE_KEY",
+    show_envvar=True,
+    callback=_proxy_key,
+    help="Proxy key for the agent to send; stands in its settings then.",
+)
 @click.option("--write", "is_written", is_flag=True, help="Change the agent's settings.")
 @click.option("--undo", "is_undone", is_flag=True, help="Put the agent's settings back.")
 @click.option("--check/--no-check", "is_checked", default=True, help="Send one request through.  [default: check]")
-def connect(agent: str, url: str, model: str | None, is_written: bool, is_undone: bool, is_checked: bool) -> None:
+def connect(
+    agent: str, url: str, model: str | None, key: str | None, is_written: bool, is_undone: bool, is_checked: bool
+) -> None:
     """Point a coding agent at the proxy.
 
     Prints the settings that do it; --write makes them, and remembers what stood there for --undo. Then one request is
@@ -39,14 +59,14 @@ def connect(agent: str, url: str, model: str | None, is_written: bool, is_undone
         _undo(agent)
         return
     known = AGENTS[agent]
-    setup = known.setup(Place.of_user(), url, model)
+    setup = known.setup(Place.of_user(), url, model, key)
     _show(known, setup)
     if is_written:
         _write(known, setup)
     elif setup.changes:
         click.echo("\nNothing was changed. To have it done: add --write.", err=True)
     if is_checked:
-        checked = check(url, known.wire, model, os.environ)
+        checked = check(url, known.wire, model, os.environ, key, is_only_key=not known.takes_headers)
         mark = click.style("works", fg="green") if checked.is_good else click.style("does not work", fg="red")
         click.echo(f"\n{mark}: {checked.says}", err=True)
         if not checked.is_good:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from sluice.proxy.access.hosts import name_of
+from sluice.backend.hosts import name_of
 from sluice.proxy.access.keyring import FileKeys
 from sluice.proxy.doctor.finding import Finding, Verdict, bad, good, note
 from sluice.proxy.errors import ConfigError

@@ -15,6 +15,7 @@ EXTRAS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "engine": (("torch", "tokenizers", "safetensors", "llguidance"), "the bundled inference engine"),
     "search": (("tree_sitter", "tree_sitter_language_pack", "mcp"), "code search"),
     "scorer": (("torch", "tokenizers", "safetensors", "gguf", "transformers"), "a network that scores lines"),
+    "scorer-client": (("tokenizers", "safetensors", "gguf", "filelock"), "asking a network that scores elsewhere"),
     "eval": (("psutil",), "sluice eval and sluice bench"),
     "dense": (("sentence_transformers",), "vectors beside the search index"),
     "router": (("zmq",), "vLLM's KV events"),

@@ -14,8 +14,8 @@ from typing import Any
 
 import httpx
 
+from sluice.backend.hosts import authority
 from sluice.compressor import StateError
-from sluice.proxy.access.hosts import authority
 from sluice.proxy.doctor.finding import Finding, bad, good, note
 from sluice.proxy.doctor.scoring import examine_server
 from sluice.proxy.settings import Settings

@@ -25,12 +25,12 @@ def examine_model(settings: Settings, is_there: IsThere = is_installed) -> Itera
     from sluice.compressor.scoring import ModelFileError
     from sluice.compressor.scoring.neural.loading import default_folder
 
-    needed = EXTRAS["scorer"][0] if settings.scorer == "neural" else ("tokenizers",)
-    if missing := [module for module in needed if not is_there(module)]:
+    extra = "scorer" if settings.scorer == "neural" else "scorer-client"
+    if missing := [module for module in EXTRAS[extra][0] if not is_there(module)]:
         yield bad(
             "scorer",
             f"lacks {', '.join(missing)}: {_UNTIL_THEN}",
-            "pip install 'sluicegate[scorer]', or set scorer = \"features\"",
+            f"pip install 'sluicegate[{extra}]', or set scorer = \"features\"",
         )
         return
     from sluice.compressor.scoring.neural.card import read_card, read_combination

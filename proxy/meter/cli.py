@@ -25,7 +25,10 @@ _SCOPES = {"this process": "this process, since it started"}
 @click.command()
 @proxy_url
 @click.option(
-    "--key", envvar="SLUICE_KEY", help="A proxy key, where the proxy asks for one: its figures; dashboard_key: all."
+    "--key",
+    envvar="SLUICE_KEY",
+    show_envvar=True,
+    help="A proxy key, where the proxy asks for one: its figures; dashboard_key: all.",
 )
 @click.option("--days", type=click.IntRange(1, 400), default=30, show_default=True, help="So many, until today (UTC).")
 @click.option("--json", "is_json", is_flag=True, help="All figures, as one JSON object.")
@@ -53,7 +56,7 @@ def stats(url: str, key: str | None, days: int, is_json: bool) -> None:
 def _fetch(origin: str, key: str | None, days: int) -> bytes:
     import httpx
 
-    from sluice.proxy.access.hosts import leads_out
+    from sluice.backend.hosts import leads_out
 
     headers = {"x-sluice-key": key} if key else {}
     try:

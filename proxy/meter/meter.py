@@ -11,7 +11,7 @@ import contextlib
 import os
 from collections import deque
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from sluice.compressor import StateError
 from sluice.proxy.log import fields, logger, where
@@ -28,14 +28,6 @@ CLIENT_GONE_STATUS = 499
 _BATCH = 256
 MAX_PENDING_BATCHES = 64
 _MAX_NAME_CHARS = 120
-
-
-class Spent(NamedTuple):
-    """What a turn took of its key's budgets."""
-
-    tokens: int = 0
-    """Prompt and output."""
-    dollars: float = 0.0
 
 
 class Exporter(Protocol):
@@ -82,8 +74,8 @@ class Meter:
         self.num_lost = 0
         """Turns that were let go because the store was lost for too long."""
 
-    def record(self, turn: Turn, arrived: Arrived | None = None) -> Spent:
-        """Note a turn that has ended, and say what it cost. Returns at once and never raises.
+    def record(self, turn: Turn, arrived: Arrived | None = None) -> None:
+        """Note a turn that has ended. Returns at once and never raises.
 
         Args:
             turn: the turn.
@@ -94,15 +86,8 @@ class Meter:
             self._turns.append((turn, arrived))
             if self._worker is None or self._worker.done():
                 self._worker = asyncio.get_running_loop().create_task(self._work(), name="sluice-meter")
-            usage = _usage_to_charge(turn)
-            if usage is None:
-                return Spent()
-            price = self._price(turn)
-            dollars = price.cost(usage) if price is not None else 0.0
-            return Spent(usage.num_prompt + usage.output_tokens, dollars)
         except Exception as error:  # a count is never worth a request
             logger.error(fields("meter_failed", error=where(error)))
-            return Spent()
 
     async def flush(self) -> None:
         """Work off what was recorded so far."""
@@ -193,16 +178,6 @@ class Meter:
                 logger.debug(fields("meter_store_lost", reason=error))
                 return
             self._unwritten.popleft()
-
-
-def _usage_to_charge(turn: Turn) -> Usage | None:
-    """What a turn takes of budgets: what the upstream says, else what is known to have been sent to it."""
-    if turn.source is not Source.UPSTREAM:
-        return None
-    was_served = turn.status < 400 or turn.status == CLIENT_GONE_STATUS
-    if turn.usage is None and was_served and turn.tokens_out:
-        return Usage(input_tokens=turn.tokens_out)
-    return turn.usage
 
 
 def _entry(turn: Turn, charged: Charge, composition: Counters) -> Entry:

@@ -43,11 +43,11 @@ def serve(host: str, port: int, model: Path | None, device: str, allow_public: b
 
     if missing := [module for module in EXTRAS["scorer"][0] if not is_installed(module)]:
         raise click.ClickException(f"{', '.join(missing)}: not installed; run: pip install 'sluicegate[scorer]'")
+    from sluice.backend.hosts import authority, is_loopback
     from sluice.compressor.scoring import ModelFileError
     from sluice.compressor.scoring.neural.batcher import Batcher
     from sluice.compressor.scoring.neural.card import read_card
     from sluice.compressor.scoring.neural.loading import default_folder, load_model
-    from sluice.proxy.access.hosts import authority, is_loopback
     from sluice.proxy.errors import StartError
     from sluice.proxy.log import set_up_logging
     from sluice.proxy.scorer.bases import folders_for

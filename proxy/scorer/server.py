@@ -14,10 +14,10 @@ import msgspec
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from starlette.types import Receive, Scope, Send
 
+from sluice.backend.hosts import may_name_host
 from sluice.compressor.scoring.neural.batcher import Batcher
 from sluice.compressor.scoring.neural.scores import Fallback, NotScoredError
 from sluice.compressor.scoring.neural.types import Floats
-from sluice.proxy.access.hosts import may_name_host
 from sluice.proxy.errors import BodyTooLargeError
 from sluice.proxy.headers import find
 from sluice.proxy.receive import ClientGoneError, read_body

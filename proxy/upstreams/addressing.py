@@ -18,7 +18,7 @@ from sluice.proxy.upstreams.credentials import (
     without_credential,
 )
 from sluice.proxy.upstreams.models import rename_model
-from sluice.proxy.upstreams.presets import ANY, CHAT, MESSAGES, RESPONSES, provider_of_key
+from sluice.proxy.upstreams.presets import CHAT, MESSAGES, RESPONSES, foreign_owner
 from sluice.proxy.upstreams.settings import UpstreamSettings
 from sluice.proxy.upstreams.types import Target, Translator
 from sluice.proxy.wire import Outgoing, WireName
@@ -160,8 +160,7 @@ class Addressing:
         elif upstream.target.origin != primary.target.origin:
             return None
         elif (token := token_of(headers)) is not None:
-            owner = provider_of_key(token)
-            if owner is not None and not known.is_local and known is not ANY and owner != known.name:
+            if (owner := foreign_owner(token, known)) is not None:
                 raise ForeignCredentialError(owner, settings.name)
             if translated_to is not None:
                 headers = with_credential(headers, token, known.auth_of(family))

@@ -130,6 +130,13 @@ def provider_of_key(token: str) -> str | None:
     return next((provider for start, provider in _KEY_FORMS if token.startswith(start)), None)
 
 
+def foreign_owner(token: str, preset: Preset) -> str | None:
+    """Whose credential it plainly is where it is not this preset's; None where it may be sent there."""
+    owner = provider_of_key(token)
+    may_be_taken = preset.is_local or preset is ANY or owner == preset.name
+    return None if may_be_taken else owner
+
+
 def preset_of(origin: str) -> Preset:
     """Tell a hosted provider by its origin; `ANY` where it is none, or where a path says that it is something else."""
     for preset in PRESETS.values():

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from sluice.backend.cli import engine
 from sluice.backend.settings import default_cache_dir
+from sluice.backend.vllm.environment import default_env_dir
 from sluice.backend.weights import ModelFolder
 
 
@@ -37,6 +38,17 @@ def test_a_port_that_is_taken_while_the_model_loads_is_named(
         result = CliRunner().invoke(engine, ["serve", "--port", str(port), "--kv-cache-gib", "0.01"])
     assert result.exit_code == 1
     assert f"cannot listen on 127.0.0.1:{port}" in result.output
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_it_listens_to_no_other_machine_unless_told(host: str) -> None:
+    arguments = ["serve", "--port", "0", "--host", host, "--model", "/nowhere"]
+    refused = CliRunner().invoke(engine, arguments)
+    assert refused.exit_code == 1
+    assert host in refused.output
+    assert "--allow-public" in refused.output
+    told = CliRunner().invoke(engine, [*arguments, "--allow-public"])
+    assert "cannot load model '/nowhere'" in told.output
 
 
 @pytest.mark.parametrize(
@@ -70,3 +82,6 @@ def test_the_cache_follows_the_platform(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr("sys.platform", "linux")
     assert default_cache_dir() == tmp_path / ".cache" / "sluice"
+    monkeypatch.setenv("SLUICE_CACHE_DIR", str(tmp_path / "named"))
+    assert default_cache_dir() == tmp_path / "named"
+    assert default_env_dir() == tmp_path / "named" / "vllm"

@@ -102,6 +102,16 @@ def test_one_whose_engine_has_stopped_ends_and_says_why(tiny_folder: Path) -> No
         assert process.stderr.read().endswith("Error: the engine has stopped: AcceleratorError\n")
 
 
+async def test_it_serves_no_web_page(tiny_folder: Path) -> None:
+    async with EngineProcess(model=str(tiny_folder), cache_dir=tiny_folder.parent) as process:
+        headers = {"origin": "http://evil.example", "content-type": "text/plain"}
+        url = f"{process.base_url}/v1/completions"
+        body = b'{"model": "tiny", "prompt": "x", "max_tokens": 1}'
+        async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
+            assert (await client.post(url, content=body, headers=headers)).status_code == 403
+            assert (await client.post(url, content=body)).status_code == 200
+
+
 PARENT = """
 import asyncio, sys
 from sluice.backend.process import EngineProcess

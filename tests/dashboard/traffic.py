@@ -20,7 +20,6 @@ from sluice.eval.data import Trace, read_traces
 from sluice.eval.traces import AGENTS, trace_file
 from sluice.proxy.meter import Meter
 from sluice.proxy.meter.composition import Arrived
-from sluice.proxy.meter.meter import Spent
 from sluice.proxy.meter.turn import Turn
 from tests.proxy.servers import Exchange, completion
 
@@ -117,11 +116,11 @@ class Tape:
         self._record = meter.record
         meter.record = self._note  # type: ignore[method-assign]
 
-    def _note(self, turn: Turn, arrived: Arrived | None = None) -> Spent:
+    def _note(self, turn: Turn, arrived: Arrived | None = None) -> None:
         self.turns.append(turn)
         if arrived is not None:
             self.arrived[turn.conversation, turn.num_messages] = arrived
-        return self._record(turn, arrived)
+        self._record(turn, arrived)
 
     @property
     def conversations(self) -> list[list[Turn]]:

@@ -48,9 +48,10 @@ def test_the_application_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     modules = set(done.stdout.split())
     assert not modules & set(HEAVY)
-    # Of the backend, what bears half an emoji, and no more.
+    # Of the backend, what bears half an emoji and what tells hosts, and no more.
     assert {name for name in modules if name.startswith("sluice.backend")} == {
         "sluice.backend",
+        "sluice.backend.hosts",
         "sluice.backend.surrogates",
     }
     assert not modules & {"tiktoken", "redis", "bpe_openai"}
@@ -121,6 +122,13 @@ def test_without_an_upstream_it_says_what_to_do() -> None:
     assert "--upstream URL" in done.stderr
     assert "--backend embedded" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_without_an_upstream_it_says_which_variable_was_perhaps_to_name_one() -> None:
+    done = run_serve(SLUICE_UPSTRAEM="http://127.0.0.1:9")
+    assert done.returncode == 1
+    assert "did you mean SLUICE_UPSTREAM?" in done.stderr
+    assert "--upstream URL" in done.stderr.splitlines()[-1]
 
 
 def test_a_port_in_use_is_one_clear_line() -> None:

@@ -32,6 +32,12 @@ def test_what_is_ours_goes_no_further() -> None:
     assert to_client([(b"x-sluice-tokens-in", b"9")], has_length=True) == []
 
 
+def test_whose_page_asks_is_no_business_of_an_upstreams() -> None:
+    pages = [(b"origin", b"http://127.0.0.1:8790"), (b"sec-fetch-site", b"same-origin"), (b"sec-fetch-mode", b"cors")]
+    kept = [(b"original", b"1"), (b"accept-encoding", b"gzip")]
+    assert to_upstream([*pages, *kept], identity=False) == kept
+
+
 def test_streams_are_asked_for_uncompressed() -> None:
     assert to_upstream([(b"accept-encoding", b"gzip, br")], identity=True) == [(b"accept-encoding", b"identity")]
 

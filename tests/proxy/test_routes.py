@@ -6,6 +6,9 @@ from typing import Any
 import httpx
 import pytest
 
+from sluice.proxy.access.keys import START
+from sluice.search import recall
+from sluice.search.recall import proxy_recall
 from tests.proxy.servers import ScriptedUpstream, proxy, reading_twice
 
 
@@ -27,6 +30,31 @@ async def test_an_original_is_recalled_by_the_marker_and_by_nobody_else(upstream
         for headers in ({"authorization": "Bearer two"}, {}, {"x-sluice-key": "Bearer one"}):
             other = await client.get(f"/v1/recall/{recall_id}", headers=headers)
             assert (other.status_code, other.json()["error"]["code"]) == (404, "unknown_recall_id")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "key"),
+    [
+        ("authorization", "Bearer sk-one", "sk-one"),
+        ("x-api-key", "sk-one", "sk-one"),
+        ("x-sluice-key", "sk-one", "sk-one"),
+        ("x-sluice-key", "sk-sluice-one", "sk-sluice-one"),
+        ("accept", "*/*", ""),
+    ],
+)
+async def test_what_an_agent_sends_finds_its_originals_over_mcp(
+    upstream: ScriptedUpstream, name: str, value: str, key: str
+) -> None:
+    async with proxy(upstream.url) as client:
+        recall_id = await shorten(client, upstream, **{name: value})
+        assert await proxy_recall(str(client.base_url), key)(recall_id) == reading_twice()[4]["content"]
+        for wrong in ("sk-two", "sk-sluice-two", "" if key else "sk-one"):
+            with pytest.raises(LookupError, match="404"):
+                await proxy_recall(str(client.base_url), wrong)(recall_id)
+
+
+def test_recall_knows_a_proxy_key_by_its_form() -> None:
+    assert recall._PROXY_KEY_START == START
 
 
 async def test_a_proxy_key_keeps_state_when_the_credential_changes(upstream: ScriptedUpstream) -> None:

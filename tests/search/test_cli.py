@@ -133,7 +133,8 @@ async def test_recall_asks_the_proxy(monkeypatch):
     monkeypatch.setattr("sluice.search.recall._MAX_BYTES", 1_000)
 
     async def original(request: web.Request) -> web.Response:
-        assert request.headers["x-sluice-key"] == "k"
+        assert request.headers["x-sluice-key"] == "sk-sluice-k"
+        assert "authorization" not in request.headers
         if request.match_info["id"] == "7f3a":
             return web.json_response({"id": "7f3a", "text": "the original"})
         if request.match_info["id"] == "aaaa":
@@ -152,7 +153,7 @@ async def test_recall_asks_the_proxy(monkeypatch):
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     port = runner.addresses[0][1]
-    recall = proxy_recall(f"http://127.0.0.1:{port}", "k")
+    recall = proxy_recall(f"http://127.0.0.1:{port}", "sk-sluice-k")
     try:
         assert await recall("7f3a") == "the original"
         for wrong in ("ffff", "../x", "7f3a/../../healthz", "aaaa"):
@@ -164,3 +165,23 @@ async def test_recall_asks_the_proxy(monkeypatch):
         await runner.cleanup()
     with pytest.raises(LookupError, match="did not answer"):
         await recall("7f3a")
+
+
+async def test_recall_follows_no_redirect_with_the_key():
+    asked = []
+
+    async def elsewhere(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        raise web.HTTPFound("/other")
+
+    application = web.Application()
+    application.router.add_get("/{path:.*}", elsewhere)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        with pytest.raises(LookupError, match=r"\(302\)"):
+            await proxy_recall(f"http://127.0.0.1:{runner.addresses[0][1]}", "sk-provider")("7f3a")
+    finally:
+        await runner.cleanup()
+    assert asked == ["/v1/recall/7f3a"]

@@ -4,7 +4,7 @@ import contextlib
 
 import pytest
 
-from sluice.proxy.access.hosts import is_loopback, may_come_from, may_name_host, name_of
+from sluice.backend.hosts import is_loopback, may_come_from, may_name_host, name_of
 from sluice.proxy.errors import ConfigError
 from sluice.proxy.serve import check_not_itself
 from sluice.proxy.settings import Settings

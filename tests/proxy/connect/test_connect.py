@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from sluice.backend.free_port import free_port
+from sluice.proxy.access.keys import make_key
 from sluice.proxy.connect.agents import AGENTS
 from sluice.proxy.connect.check import check
 from sluice.proxy.connect.cli import _NAMES, connect
@@ -17,7 +18,14 @@ from tests.proxy.servers import Exchange, ScriptedUpstream, proxy, serving
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "CLAUDE_CONFIG_DIR", "CODEX_HOME", "XDG_CONFIG_HOME"):
+    for name in (
+        "SLUICE_KEY",
+        "OPENAI_API_KEY",
+        "ANTHROPIC_API_KEY",
+        "CLAUDE_CONFIG_DIR",
+        "CODEX_HOME",
+        "XDG_CONFIG_HOME",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
@@ -171,3 +179,71 @@ async def test_the_check_survives_a_stub(home: Path) -> None:
     async with serving(silent) as url:
         checked = await asyncio.to_thread(check, url, WireName.CHAT, None, {})
     assert not checked.is_good
+
+
+@pytest.mark.parametrize("name", list(AGENTS))
+async def test_a_proxy_key_that_is_named_lets_each_agent_in(
+    name: str, home: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-own")
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-own")
+    upstream.answer = refuse_the_model
+    key, text = make_key("ann")
+    async with proxy(upstream.url, keys=(key,)) as client:
+        url = str(client.base_url).rstrip("/")
+        without = await run(name, "--url", url)
+        assert without.exit_code == 1
+        assert "name one with --key" in without.stderr
+        monkeypatch.setenv("SLUICE_KEY", text)
+        done = await run(name, "--url", url, "--write")
+    if AGENTS[name].takes_headers:
+        assert done.exit_code == 0, done.output
+        assert f"{text}" in done.stdout
+        assert "sk-own" in repr(upstream.last.headers)
+    else:
+        assert "works" in done.stderr or "nothing was written" in done.stderr
+        assert "The proxy key goes where the upstream's stood" in done.stdout
+        assert "sk-own" not in repr(upstream.exchanges and upstream.last.headers)
+    assert text not in repr(upstream.exchanges and upstream.last.headers)
+
+
+async def test_an_agent_with_room_for_one_key_needs_the_upstreams_on_the_proxy(
+    home: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-own")
+    upstream.answer = want_a_key
+    key, text = make_key("ann")
+    async with proxy(upstream.url, keys=(key,)) as client:
+        done = await run("aider", "--url", str(client.base_url), "--key", text)
+    assert done.exit_code == 1
+    assert "has to have its credential configured" in done.stderr
+
+
+async def test_headers_that_stand_there_stay_beside_the_proxy_key(home: Path) -> None:
+    file = home / ".claude" / "settings.json"
+    file.parent.mkdir()
+    before = {"env": {"ANTHROPIC_CUSTOM_HEADERS": "x-team: a\nX-Sluice-Key: old"}}
+    file.write_text(json.dumps(before))
+    for _ in range(2):
+        _, text = make_key("ann")
+        await run("claude-code", "--key", text, "--write", "--no-check")
+        written = json.loads(file.read_text())["env"]
+        assert written["ANTHROPIC_CUSTOM_HEADERS"] == f"x-team: a\nx-sluice-key: {text}"
+    await run("claude-code", "--undo")
+    assert json.loads(file.read_text()) == before
+
+
+async def test_what_is_no_proxy_key_is_not_written(home: Path) -> None:
+    done = await run("codex", "--key", "hush-provider", "--write", "--no-check")
+    assert done.exit_code == 2
+    assert "no proxy key" in done.stderr
+    assert "hush" not in done.output
+    assert not files_in(home)
+
+
+async def test_the_owners_key_in_the_environment_is_no_agents(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLUICE_KEY", "hush-dashboard")
+    done = await run("codex", "--write", "--no-check")
+    assert done.exit_code == 0
+    assert "hush" not in done.output + (home / ".codex" / "config.toml").read_text()
+    assert (await run("codex", "--undo")).exit_code == 0

@@ -221,6 +221,15 @@ def test_a_scorer_in_this_process_is_looked_at(tmp_path: Path) -> None:
     assert "card.json" in broken.says
 
 
+@pytest.mark.parametrize("scorer", ["http://127.0.0.1:8792", "vllm+http://127.0.0.1:8000"])
+def test_a_proxy_that_asks_a_scorer_elsewhere_needs_its_tokenizer_and_no_torch(scorer: str) -> None:
+    settings = Settings(scorer=scorer)
+    assert not [*examine_model(settings, lambda module: module not in ("torch", "transformers"))]
+    lacking = by_subject(examine_model(settings, lambda module: module != "gguf"))["scorer"]
+    assert "lacks gguf" in lacking.says
+    assert "sluicegate[scorer-client]" in lacking.remedy
+
+
 async def test_a_scorer_elsewhere_is_asked_whether_it_is_well_and_the_same(upstream: ScriptedUpstream) -> None:
     card = read_card(default_folder())
 

@@ -85,19 +85,6 @@ async def test_turns_add_up() -> None:
     await meter.aclose()
 
 
-async def test_what_a_turn_takes_of_a_budget_is_said_at_once() -> None:
-    meter = Meter(PRICES)
-    assert meter.record(turn()) == (2100, charge(turn(), PRICE).cost)
-    assert meter.record(turn(model="unknown")) == (2100, 0.0)
-    assert meter.record(turn(source=Source.HIT)) == meter.record(turn(usage=None, tokens_out=None)) == (0, 0.0)
-    # A stream that reports nothing is charged with what is known to have been sent.
-    known = turn(usage=None, tokens_out=500)
-    assert meter.record(known) == meter.record(turn(usage=None, tokens_out=500, status=499))
-    assert meter.record(known) == (500, PRICE.cost(Usage(input_tokens=500)))
-    assert meter.record(turn(usage=None, tokens_out=500, status=502)) == (0, 0.0)
-    await meter.aclose()
-
-
 async def test_names_that_clients_choose_are_cut_and_made_printable() -> None:
     meter = Meter(PRICES)
     meter.record(turn(model="a\nb\x1f" + "x" * 500))

@@ -195,7 +195,7 @@ async def test_a_hang_up_while_waiting_to_retry_ends_it(fleet: Fleet) -> None:
 async def test_one_list_is_made_of_those_who_answer(fleet: Fleet) -> None:
     upstreams = fleet.make(
         settings("a", fleet.first.url, models=("gpt-*",)),
-        settings("dead", f"http://127.0.0.1:{free_port()}", models=("d",)),
+        settings("dead", f"http://127.0.0.1:{free_port()}", models=("d",), credential="none"),
         settings("b", fleet.second.url, models=("local",), credential="none"),
     )
     listed = json.loads(await read(await upstreams.models("/v1/models", CLIENTS)))

@@ -1,4 +1,6 @@
-"""Which hosts and origins a request may name: what keeps web pages out of a proxy on loopback. Knows no sockets.
+"""Which hosts and origins a request may name: what keeps web pages out of a server on loopback. Knows no sockets.
+
+The proxy imports this module: no torch.
 
 A page whose name is made to resolve to 127.0.0.1 (DNS rebinding) still sends its own name as `Host`; a page that posts
 across origins sends an `Origin` that is not ours.
@@ -49,7 +51,7 @@ def may_name_host(host: str | None, bind_host: str, allowed: Collection[str]) ->
 
     Args:
         host: its `Host` header; None where it has none, which no browser does.
-        bind_host: what the proxy listens on. Only on loopback is a name checked unless `allowed` says which there are.
+        bind_host: what the server listens on. Only on loopback is a name checked unless `allowed` says which there are.
         allowed: further names, without ports.
     """
     if host is None:
@@ -61,7 +63,7 @@ def may_name_host(host: str | None, bind_host: str, allowed: Collection[str]) ->
 
 
 def may_come_from(origin: str | None, host: str | None, allowed: Collection[str]) -> bool:
-    """Whether a page of this origin may ask: one of the proxy's own, or one that is allowed.
+    """Whether a page of this origin may ask: one of the server's own, or one that is allowed.
 
     Args:
         origin: the request's `Origin`; None where it has none, as with every client but browsers.
