@@ -159,8 +159,11 @@ class ServerProcess:
 
 def _inherited() -> dict[str, str]:
     """This environment less the user's settings of a proxy, which would change what is judged, or where it goes."""
-    is_setting = {name: name.upper().startswith("SLUICE_") and name not in OTHERS_VARIABLES for name in os.environ}
-    return {name: value for name, value in os.environ.items() if not is_setting[name]}
+
+    def is_setting(name: str) -> bool:
+        return name.upper().startswith(("SLUICE_", "OTEL_")) and name not in OTHERS_VARIABLES
+
+    return {name: value for name, value in os.environ.items() if not is_setting(name)}
 
 
 async def _followed(process: asyncio.subprocess.Process) -> int:

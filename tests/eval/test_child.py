@@ -70,13 +70,19 @@ async def test_what_a_server_has_started_ends_with_it(server: str, how: str) -> 
 
 
 async def test_settings_of_the_user_are_not_handed_on(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("SLUICE_HOLDOUT", "sluice_redis_url", "SLUICE_CACHE_DIR", "HOME_OF_TESTS"):
+    for name in (
+        "SLUICE_HOLDOUT",
+        "sluice_redis_url",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "SLUICE_CACHE_DIR",
+        "HOME_OF_TESTS",
+    ):
         monkeypatch.setenv(name, "inherited")
     env = {"SLUICE_UPSTREAM": "asked for"}
     async with ServerProcess(shlex.split(server), name="it", ready_path="/", env=env) as process:
         seen = (await asyncio.to_thread(asked, process))["env"]
     assert isinstance(seen, dict)
-    assert not {"SLUICE_HOLDOUT", "sluice_redis_url"} & seen.keys()
+    assert not {"SLUICE_HOLDOUT", "sluice_redis_url", "OTEL_EXPORTER_OTLP_ENDPOINT"} & seen.keys()
     assert (seen["SLUICE_UPSTREAM"], seen["HOME_OF_TESTS"]) == ("asked for", "inherited")
     assert seen["SLUICE_CACHE_DIR"] == "inherited"  # where models lie is no setting of a proxy
 
