@@ -20,6 +20,7 @@ import aiohttp
 
 from sluice.backend.free_port import free_port
 from sluice.eval.errors import ReplayError
+from sluice.proxy.setting_errors import OTHERS_VARIABLES
 
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 5.0
@@ -33,7 +34,7 @@ class ServerProcess:
         command: its command line; `{port}` in it stands for the port.
         name: what it is called in errors.
         ready_path: answers with 200 once the server takes requests.
-        env: added to this process's environment.
+        env: added to this process's environment, of which the proxy's settings are left out.
         port: TCP port on 127.0.0.1; 0 takes a free one and keeps it over restarts.
         start_timeout_s: longest wait for it to be ready, in seconds.
     """
@@ -57,6 +58,7 @@ class ServerProcess:
         self._port = port
         self._start_timeout_s = start_timeout_s
         self._process: asyncio.subprocess.Process | None = None
+        self._end: asyncio.Task[int] | None = None
         self._log: IO[bytes] | None = None
 
     @property
@@ -97,8 +99,8 @@ class ServerProcess:
 
     async def wait(self) -> int:
         """Wait until it ends by itself; its exit status."""
-        assert self._process is not None
-        return await self._process.wait()
+        assert self._end is not None
+        return await asyncio.shield(self._end)
 
     def log_tail(self) -> str:
         """The end of what it logged."""
@@ -115,11 +117,12 @@ class ServerProcess:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=self._log,
                 stderr=self._log,
-                env={**os.environ, **self._env},
+                env={**_inherited(), **self._env},
                 start_new_session=True,  # Ctrl-C reaches us alone, and we end it in order
             )
         except OSError as error:
             raise ReplayError(f"{self._name} cannot be started: {self._command[0]}: {error.strerror}") from error
+        self._end = asyncio.create_task(_followed(self._process))
         try:
             async with asyncio.timeout(self._start_timeout_s), aiohttp.ClientSession() as session:
                 while not await self._is_ready(session):
@@ -142,16 +145,40 @@ class ServerProcess:
             return False
 
     async def _stop(self, how: signal.Signals) -> None:
-        process = self._process
-        if process is None or process.returncode is not None:
+        """Signal it, not its group: what it has started is its to end, and is killed once it has ended itself."""
+        if self._process is None or self._end is None:
             return
         with contextlib.suppress(ProcessLookupError):
-            process.send_signal(how)
+            self._process.send_signal(how)
         try:
-            await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)
+            await asyncio.wait_for(self.wait(), STOP_TIMEOUT_S)
         except TimeoutError:
+            _kill_group(self._process)
+            await self._end
+
+
+def _inherited() -> dict[str, str]:
+    """This environment less the user's settings of a proxy, which would change what is judged, or where it goes."""
+
+    def is_setting(name: str) -> bool:
+        return name.upper().startswith(("SLUICE_", "OTEL_")) and name not in OTHERS_VARIABLES
+
+    return {name: value for name, value in os.environ.items() if not is_setting(name)}
+
+
+async def _followed(process: asyncio.subprocess.Process) -> int:
+    """Wait for its end, and kill at once what it leaves behind, while the group's number is its own."""
+    status = await process.wait()
+    _kill_group(process)
+    return status
+
+
+def _kill_group(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        if os.name == "posix":
+            os.killpg(process.pid, signal.SIGKILL)
+        elif process.returncode is None:
             process.kill()
-            await process.wait()
 
 
 class ProxyProcess(ServerProcess):
@@ -167,7 +194,10 @@ class ProxyProcess(ServerProcess):
 
 
 def serve_command(arguments: Sequence[str]) -> list[str]:
-    """Write the command line of `sluice serve` on a port that is filled in for `{port}`."""
+    """Write the command line of `sluice serve` on a port that is filled in for `{port}`.
+
+    The user's `./sluice.toml` is not read; a later `--config` among the arguments counts instead.
+    """
     # -P: a folder of the user's that is named as one of our packages must not shadow it
     start = [sys.executable, "-P", "-c", "from sluice.proxy.cli import main; main()", "serve"]
-    return [*start, "--host", "127.0.0.1", "--port", "{port}", *arguments]
+    return [*start, "--config", os.devnull, "--host", "127.0.0.1", "--port", "{port}", *arguments]

@@ -7,16 +7,18 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import click
 from rich.console import Console
 
 from sluice.compressor import Mode
-from sluice.eval.compare.run import Started, play_systems
+from sluice.eval.compare.run import DIRECT, Started, play_systems
 from sluice.eval.compare.system import KNOWN as KNOWN_SYSTEMS
 from sluice.eval.compare.system import OURS, System, load_systems, ours
+from sluice.eval.ended_by_signals import ended_by_signals
 from sluice.eval.errors import EvalError
 from sluice.eval.fidelity.cli import fidelity
 from sluice.eval.html.page import Run, render
@@ -34,12 +36,15 @@ from sluice.eval.search.cli import search_command, train_command
 from sluice.eval.table import (
     agreement_line,
     bypass_lines,
+    further_lines,
     group_table,
     latency_table,
     policy_table,
     title_of,
     worst_lines,
 )
+
+T = TypeVar("T")
 
 MODES = [mode.value for mode in Mode]
 COMPARED_FRAMES = ("mask-10", "random-equal", "random-0.1", "random-0.25", "random-0.5", "oracle", "oracle-tight")
@@ -100,13 +105,13 @@ def replay(
     target = None
     if url or is_http:
         names = list(dict.fromkeys((*names, mode)))
-        target = Target(mode, url, recorder_port, tuple(shlex.split(serve_args)), restart_every, stream)
+        target = Target(mode, url, recorder_port, _flags(serve_args), restart_every, stream)
     options, agreement = shared.options(is_cold=cold), None
     with _progress(shared) as progress:
         jobs = shared.jobs
         found = replay_all(shared.selection, names, options, num_jobs=jobs, ours=mode, progress=progress)
         if target:
-            agreement = asyncio.run(replay_over_http(found, shared.selection, options, target, progress))
+            agreement = _run(replay_over_http(found, shared.selection, options, target, progress))
             names.insert(names.index(mode) + 1, f"{mode} over HTTP")
     _publish(shared, options, found, names, agreement=agreement)
 
@@ -152,15 +157,35 @@ def compare(
         systems = [system for spec in specs for system in load_systems(spec)]
     except EvalError as error:
         raise click.ClickException(str(error)) from None
-    systems += [ours(Mode(mode), serve_args) for mode in modes or OURS]
+    systems += [ours(Mode(mode), shared.prices, _flags(serve_args)) for mode in modes or OURS]
     _check_names(systems, frames, equal_to)
     with _progress(shared) as progress:
         jobs = shared.jobs
         found = replay_frames(shared.selection, frames, options, num_jobs=jobs, progress=progress)
-        started = asyncio.run(play_systems(found, shared.selection, systems, options, progress, is_streamed=stream))
+        started = _run(play_systems(found, shared.selection, systems, options, progress, is_streamed=stream))
         replay_equal_cost(found, shared.selection, frames, options, num_jobs=jobs, ours=equal_to, progress=progress)
     names = [Untouched.name, *(system.name for system in systems), *frames]
     _publish(shared, options, found, list(dict.fromkeys(names)), started=started)
+
+
+def _flags(serve_args: str) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(serve_args))
+    except ValueError as error:
+        raise click.BadParameter(f"{serve_args!r}: {error}", param_hint="--serve-args") from None
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """Run it to its end, or until this process is asked to end: what it has started ends before."""
+
+    async def ended() -> T:
+        with ended_by_signals():
+            return await work
+
+    try:
+        return asyncio.run(ended())
+    except asyncio.CancelledError:
+        raise click.Abort from None
 
 
 def _check_names(systems: Sequence[System], frames: Sequence[str], equal_to: str) -> None:
@@ -168,6 +193,8 @@ def _check_names(systems: Sequence[System], frames: Sequence[str], equal_to: str
     twice = {name for name in names if names.count(name) > 1 or name in frames or name == Untouched.name}
     if twice:
         raise click.UsageError(f"the name {twice.pop()!r} stands for two systems")
+    if DIRECT in names:
+        raise click.UsageError(f"no system can be named {DIRECT!r}: requests that go straight to the recorder are")
     if any(map(is_equal_cost, frames)):
         known = [*names, *(frame for frame in frames if not is_equal_cost(frame))]
         if equal_to not in known:
@@ -198,13 +225,15 @@ def _publish(
 ) -> None:
     """Print the figures, and write them where they are wanted."""
     result = report(found, names, by=shared.by, prices=shared.prices, seed=shared.seed)
-    _print(result, options, agreement, started)
     run = Run(title_of(result, options), shlex.join(["sluice", *sys.argv[1:]]), time.strftime("%Y-%m-%d"), hardware())
-    if shared.json_file:
-        data = {**as_json(result, found, options, agreement), "run": run.as_json()}
-        shared.json_file.write_text(json.dumps(data, indent=1) + "\n")
-    if shared.html_file:
-        shared.html_file.write_text(render(result, run), "utf-8")
+    try:
+        if shared.json_file:
+            data = {**as_json(result, found, options, agreement), "run": run.as_json()}
+            shared.json_file.write_text(json.dumps(data, indent=1) + "\n")
+        if shared.html_file:
+            shared.html_file.write_text(render(result, run), "utf-8")
+    finally:  # whatever could not be written or printed, the other is there
+        _print(result, options, agreement, started)
 
 
 def _print(result: Report, options: Options, agreement: Agreement | None, started: Sequence[Started]) -> None:
@@ -218,6 +247,7 @@ def _print(result: Report, options: Options, agreement: Agreement | None, starte
     for line in (
         *worst_lines(result.rows),
         *bypass_lines(result.rows),
+        *further_lines(result.rows),
         *([agreement_line(agreement)] if agreement else ()),
     ):
         console.print(line, soft_wrap=True)

@@ -123,7 +123,11 @@ def agent_of(line: TraceLine) -> str | None:
     try:
         return msgspec.json.decode(line.data, type=_Head).agent
     except msgspec.MsgspecError:
-        return None
+        try:  # msgspec refuses halves of surrogate pairs
+            agent = json.loads(line.data)["agent"]
+        except (ValueError, KeyError, TypeError):
+            return None
+        return agent if isinstance(agent, str) else None
 
 
 def parse_trace(line: TraceLine) -> Trace:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from statistics import median
 
@@ -27,6 +26,7 @@ from sluice.backend.weights import DEFAULT_MODEL
 from sluice.eval.child import ProxyProcess
 from sluice.eval.cost import PRICES
 from sluice.eval.data import read_traces
+from sluice.eval.ended_by_signals import ended_by_signals
 from sluice.eval.errors import EvalError, ReplayError
 from sluice.eval.metrics import Score
 from sluice.eval.policies import Conversation, Forwarded, Hindsight, Request
@@ -61,7 +61,7 @@ def demo(port: int, max_turns: int | None, once: bool) -> None:
 async def _demo(port: int, options: Options, once: bool, show: Console) -> bool:
     """Run it all; returns whether the conversation was played to its end."""
     has_played = False
-    with _ended_by_signals(), contextlib.suppress(asyncio.CancelledError):
+    with ended_by_signals(), contextlib.suppress(asyncio.CancelledError):
         _require_free(port)
         async with AsyncExitStack() as stack:
             stack.callback(show.print, "ended all that was started")
@@ -196,28 +196,6 @@ async def _until_one_ends(engine: EngineProcess, proxy: ProxyProcess) -> None:
         await asyncio.gather(*waiting, return_exceptions=True)
     ended = waiting[done.pop()]
     raise ReplayError(f"the {ended} ended:\n{engine.log_tail if ended == 'model' else proxy.log_tail()}")
-
-
-@contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Have Ctrl-C and the signals that ask a process to end cancel the current task: the first one, and no more."""
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    assert task is not None
-    wanted = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-
-    def end() -> None:
-        if not task.cancelling():
-            task.cancel()
-
-    with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C alone, as asyncio handles it
-        for number in wanted:
-            loop.add_signal_handler(number, end)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(NotImplementedError):
-            for number in wanted:
-                loop.remove_signal_handler(number)
 
 
 def _require_free(port: int) -> None:

@@ -63,7 +63,8 @@ async def replay_over_http(
         recorder = await stack.enter_async_context(Recorder(port=target.recorder_port))
         process = None
         if target.url is None:
-            arguments = ("--upstream", recorder.url, "--log-level", "warning", *target.serve_arguments)
+            upstream = ("--upstream", recorder.url, "--provider", options.prices)
+            arguments = (*upstream, "--log-level", "warning", *target.serve_arguments)
             process = await stack.enter_async_context(ProxyProcess(arguments))
         policy = await stack.enter_async_context(
             OverHttp(

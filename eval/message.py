@@ -66,15 +66,10 @@ def read_message(raw: bytes) -> Message:
         raise ValueError("a message must be an object with a role")
     texts = _texts(data.get("content"))
     calls = data.get("tool_calls") or []
-    if not isinstance(calls, list):
-        raise ValueError("tool_calls must be a list")
-    strings: list[str] = []
-    call_chars: list[int] = []
-    for call in calls:
-        name, arguments = _call(call)
-        strings += argument_strings(arguments)
-        call_chars.append(len(name) + len(arguments))
-    marks = _marks(data, calls)
+    made = calls_of(data)
+    strings = [string for call in made for string in argument_strings(call.arguments)]
+    call_chars = [len(call.name) + len(call.arguments) for call in made]
+    marks = [*_marks(data, calls), *[False] * (len(made) - len(calls))]
     sizes = [len(text) for text in texts] + call_chars
     if not sizes:
         sizes, marks = [0], [any(marks) or "cache_control" in data]
@@ -83,7 +78,7 @@ def read_message(raw: bytes) -> Message:
     if "cache_control" in data:
         marks[-1] = True
     content = "\n".join(texts)
-    spelled = json.dumps(_less_cache_control(data), sort_keys=True).encode()
+    spelled = json.dumps(less_cache_control(data), sort_keys=True).encode()
     identity = _digest(spelled)
     return Message(
         raw=raw,
@@ -92,10 +87,34 @@ def read_message(raw: bytes) -> Message:
         shown="\n".join([content, *strings]).encode("utf-8", "surrogatepass"),
         identity=identity,
         likeness=_digest(MARKER_ID.sub(b"[sluice:", spelled)) if b"[sluice " in spelled else identity,
-        num_calls=len(calls),
+        num_calls=len(made),
         num_tokens=sum(tokens),
         blocks=tuple(Block(num, mark) for num, mark in zip(tokens, marks, strict=True)),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a tool."""
+
+    id: str
+    """Empty where it has none."""
+    name: str
+    arguments: str
+
+
+def calls_of(data: dict[str, Any]) -> list[Call]:
+    """A message's calls: of functions, of custom tools, and the single `function_call` of old.
+
+    Raises:
+        ValueError: they are not of OpenAI's chat form.
+    """
+    calls = data.get("tool_calls") or []
+    if not isinstance(calls, list):
+        raise ValueError("tool_calls must be a list")
+    if legacy := data.get("function_call"):
+        calls = [*calls, {"function": legacy}]
+    return [_call(call) for call in calls]
 
 
 def argument_strings(arguments: str) -> list[str]:
@@ -139,14 +158,15 @@ def _texts(content: object) -> list[str]:
     return texts
 
 
-def _call(call: object) -> tuple[str, str]:
-    function = call.get("function") if isinstance(call, dict) else None
-    if not isinstance(function, dict):
+def _call(call: object) -> Call:
+    body = (call.get("function") or call.get("custom")) if isinstance(call, dict) else None
+    if not isinstance(call, dict) or not isinstance(body, dict):
         raise ValueError("a tool call must be an object with a function")
-    name, arguments = function.get("name"), function.get("arguments", "")
+    name, arguments = body.get("name"), body.get("arguments", body.get("input", ""))
     if not isinstance(name, str) or not isinstance(arguments, str):
         raise ValueError("a tool call's name and arguments must be strings")
-    return name, arguments
+    call_id = call.get("id")
+    return Call(call_id if isinstance(call_id, str) else "", name, arguments)
 
 
 def _marks(data: dict[str, Any], calls: list[Any]) -> list[bool]:
@@ -155,9 +175,10 @@ def _marks(data: dict[str, Any], calls: list[Any]) -> list[bool]:
     return ["cache_control" in part for part in [*parts, *calls]]
 
 
-def _less_cache_control(value: Any) -> Any:
+def less_cache_control(value: Any) -> Any:
+    """The same JSON value without any `cache_control` in it, at any depth."""
     if isinstance(value, dict):
-        return {key: _less_cache_control(item) for key, item in value.items() if key != "cache_control"}
+        return {key: less_cache_control(item) for key, item in value.items() if key != "cache_control"}
     if isinstance(value, list):
-        return [_less_cache_control(item) for item in value]
+        return [less_cache_control(item) for item in value]
     return value

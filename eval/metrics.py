@@ -48,6 +48,8 @@ class Score:
     """Of each turn; empty where it has no meaning."""
     round_trip_ms: list[float] = field(default_factory=list)
     """Of each request that was sent over HTTP."""
+    num_further_requests: int = 0
+    """That a proxy made of its upstream beside those of the agent; they are not billed."""
     bypasses: list[str] = field(default_factory=list)
     """Why compression was skipped, of each turn on which it was."""
     digests: list[bytes] = field(default_factory=list)
@@ -78,6 +80,7 @@ class Scorer:
         self._meter = meter
         self._standing = _Standing()
         self._before: list[bytes] = []
+        self._counted: set[bytes] = set()
         self._sources = Sources(trace)
 
     def turn(
@@ -120,12 +123,17 @@ class Scorer:
 
     def _count_changes(self, messages: list[Message], sent: Sequence[bytes], num_same: int) -> None:
         originals = set(sent)
+        num_added = len(messages) - len(sent)
         for position, message in enumerate(messages[num_same:], num_same):
-            if message.raw in originals:
+            # Behind a rewrite all stands anew that was counted before.
+            if message.raw in originals or message.identity in self._counted:
                 continue
+            self._counted.add(message.identity)
             self.score.num_markers += len(MARKER.findall(message.shown))
-            client = self._read(sent[position]).shown if position < len(sent) else b""
-            known = set(client.splitlines())
+            # Where messages were added, the client's stands as many places further up.
+            places = {position, position - num_added}
+            clients = [self._read(sent[place]).shown for place in places if 0 <= place < len(sent)]
+            known = {line for client in clients for line in client.splitlines()}
             given_back = (line for line in message.shown.splitlines() if line not in known and not MARKER.match(line))
             self.score.num_recoveries += any(given_back)
 

@@ -78,6 +78,7 @@ async def play(script: Script, policy: Policy, options: Options, reader: Reader 
             scorer.score.overhead_ms.append(forwarded.overhead_ms)
         if forwarded.round_trip_ms is not None:
             scorer.score.round_trip_ms.append(forwarded.round_trip_ms)
+        scorer.score.num_further_requests += forwarded.num_further_requests
         if forwarded.bypass is not None:
             scorer.score.bypasses.append(forwarded.bypass)
     return scorer.score

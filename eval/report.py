@@ -35,6 +35,8 @@ class Measured:
 
     num_markers: int
     num_recoveries: int
+    num_further_requests: int
+    """Of a proxy's own, to its upstream; they are in no other figure."""
     overhead: Percentiles | None
     """That it reports of itself."""
     bypasses: dict[str, int]
@@ -198,6 +200,7 @@ def _measured(scores: Sequence[Score], *, is_untouched: bool) -> Measured | None
     return Measured(
         num_markers=sum(s.num_markers for s in scores),
         num_recoveries=sum(s.num_recoveries for s in scores),
+        num_further_requests=sum(s.num_further_requests for s in scores),
         overhead=overhead,
         bypasses=dict(Counter(reason for score in scores for reason in score.bypasses)),
     )

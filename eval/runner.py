@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
 import random
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
@@ -16,14 +18,17 @@ from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
 from pathlib import Path
 
+from sluice.compressor import Mode
 from sluice.eval.cost import PRICES
 from sluice.eval.data import TraceLine, agent_of, parse_trace
 from sluice.eval.equal_cost import Draws, droppable, equal_probability
+from sluice.eval.errors import PolicyError
 from sluice.eval.metrics import Reader, Score
 from sluice.eval.policies import Policy, is_equal_cost, make_policy
 from sluice.eval.policies.untouched import Untouched
 from sluice.eval.readers import read_conversations
 from sluice.eval.replay import Options, Script, play
+from sluice.eval.unchanged import Unchanged
 
 Progress = Callable[[str, int], None]
 """Called with a phase's name and the number of its conversations that are done."""
@@ -53,12 +58,13 @@ class Selection:
     sample: int | None = None
     """Only so many, drawn from all; in their order."""
     seed: int = 0
+    _unchanged: Unchanged = field(default_factory=Unchanged, init=False, repr=False, compare=False)
 
     def lines(self) -> Iterator[TraceLine]:
-        """Stream them.
+        """Stream them: once more on each call.
 
         Raises:
-            TraceError: a file or a line cannot be read.
+            TraceError: a file or a line cannot be read, or is no longer what it was on an earlier call.
         """
         if self.sample is None:
             yield from self._all()
@@ -71,20 +77,23 @@ class Selection:
     def is_empty_because(self) -> str:
         """Why there are none, where there are none."""
         paths = ", ".join(map(str, self.paths))
-        agents = {agent_of(line) for path in self.paths for line in read_conversations(path)}
+        agents = {agent_of(line) for line in read_conversations(*self.paths)}
         if not agents:
             return f"no conversation in {paths}"
         return f"no conversation of agent {self.agent!r} in {paths}; there are {', '.join(sorted(map(str, agents)))}"
 
     def _all(self) -> Iterator[TraceLine]:
+        return self._unchanged(self._selected())
+
+    def _selected(self) -> Iterator[TraceLine]:
         num_taken = 0
-        for path in self.paths:
-            for line in read_conversations(path):
-                if num_taken == self.limit:
-                    return
-                if self.agent is None or agent_of(line) == self.agent:
-                    num_taken += 1
-                    yield line
+        for line in read_conversations(*self.paths):
+            if num_taken == self.limit:
+                return
+            # One that names none is passed on: who reads it says what is wrong.
+            if self.agent is None or agent_of(line) in (None, self.agent):
+                num_taken += 1
+                yield line
 
 
 def replay_all(
@@ -104,9 +113,13 @@ def replay_all(
         TraceError: a conversation cannot be read.
         PolicyError: a policy is not known, or needs ours beside it.
     """
-    if ours not in names:  # a bad name is reported before any work is done
-        for name in names:
-            make_policy(name)
+    for name in names if ours not in names else ():  # a bad name is reported before any work is done
+        if is_equal_cost(name):
+            others = "; --mode names another one" if any(each in list(Mode) for each in names) else ""
+            raise PolicyError(
+                f"policy {name!r} needs one of ours beside it, whose cost it is to equal: {ours!r}{others}"
+            )
+        make_policy(name)
     found = replay_frames(selection, names, options, num_jobs=num_jobs, progress=progress)
     replay_equal_cost(found, selection, names, options, num_jobs=num_jobs, ours=ours, progress=progress)
     return found
@@ -189,7 +202,8 @@ def _mapped(task: _Task, lines: Iterable[TraceLine], num_jobs: int) -> Iterator[
             yield place, task(line)
         return
     # spawn, not fork: the display's thread may hold a lock at that moment
-    with ProcessPoolExecutor(num_jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(num_jobs, mp_context=context, initializer=_watch_parent) as pool:
         running: dict[Future[TraceScores], int] = {}
         try:
             for place, line in enumerate(lines):
@@ -206,6 +220,17 @@ def _mapped(task: _Task, lines: Iterable[TraceLine], num_jobs: int) -> Iterator[
             raise
 
 
+def _watch_parent() -> None:
+    """Have this worker end when its parent is gone, however that ended."""
+    threading.Thread(target=_end_with_parent, name="sluice-parent", daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 @contextmanager
 def _interrupts_put_off() -> Iterator[None]:
     """What is started meanwhile never hears of interrupts; this process hears of them at the end."""
@@ -216,9 +241,26 @@ def _interrupts_put_off() -> Iterator[None]:
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        yield
+        with _interrupts_noted():
+            yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _interrupts_noted() -> Iterator[None]:
+    """Put off those that another thread takes: the mask is this thread's alone, and Python's handler runs in it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    noted: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: noted.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if noted:
+            signal.raise_signal(signal.SIGINT)  # comes once the mask is lifted
 
 
 def _finished(running: dict[Future[TraceScores], int]) -> Iterator[tuple[int, TraceScores]]:

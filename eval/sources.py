@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from sluice.eval.cost import Usage
 from sluice.eval.data import Trace
-from sluice.eval.message import Message
+from sluice.eval.message import Message, calls_of
 
 OBSERVATION = "tool output"
 """Of agents that speak in text alone, so that no tool is named."""
@@ -18,12 +18,12 @@ class Sources:
 
     def __init__(self, trace: Trace) -> None:
         self._trace = trace
-        self._tools: dict[str, str] = {}
-        for message in trace.messages:
+        self._calls: dict[str, list[tuple[int, str]]] = {}
+        """By id: where it was used, and for which tool. Local servers use the same ids on every turn."""
+        for index, message in enumerate(trace.messages):
             if message.num_calls:
-                for call in json.loads(message.raw)["tool_calls"]:
-                    if isinstance(call.get("id"), str):
-                        self._tools[call["id"]] = call["function"]["name"]
+                for call in calls_of(json.loads(message.raw)):
+                    self._calls.setdefault(call.id, []).append((index, call.name))
         self._known: dict[tuple[int, bytes], str] = {}
 
     def add(self, sums: dict[str, Usage], messages: Sequence[Message], history: Sequence[int], usage: Usage) -> None:
@@ -56,5 +56,7 @@ class Sources:
     def _find(self, message: Message, index: int) -> str:
         if message.role in ("tool", "function"):
             data = json.loads(message.raw)
-            return self._tools.get(data.get("tool_call_id") or "") or data.get("name") or OBSERVATION
+            calls = self._calls.get(data.get("tool_call_id") or "", ())
+            nearest = next((name for place, name in reversed(calls) if index < 0 or place < index), "")
+            return nearest or data.get("name") or OBSERVATION
         return OBSERVATION if index in self._trace.results else message.role

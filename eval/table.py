@@ -25,7 +25,7 @@ def policy_table(rows: Sequence[Figures], *, title: str) -> Table:
     for row in rows:
         measured = row.measured
         table.add_row(
-            row.policy,
+            escape(row.policy),
             *(_interval(value, 3) for value in (row.input_cost, row.bill, row.tokens)),
             *(_interval(value, 4) for value in (row.words, row.lines, row.places)),
             f"{row.peak_tokens:,.0f}",
@@ -47,8 +47,8 @@ def group_table(groups: Mapping[str, Sequence[Figures]], *, by: str) -> Table:
     for group, rows in groups.items():
         for row in [row for row in rows if row.measured] or rows:
             table.add_row(
-                group,
-                row.policy,
+                escape(group),
+                escape(row.policy),
                 str(row.num_traces),
                 str(row.num_turns),
                 _value(row.input_cost, 3),
@@ -69,7 +69,7 @@ def latency_table(rows: Sequence[Figures], started: Sequence[Started]) -> Table:
         if row.round_trip:
             trip, start_s = row.round_trip, starts.get(row.policy)
             table.add_row(
-                row.policy,
+                escape(row.policy),
                 *(f"{time:.1f}" for time in (trip.p50_ms, trip.p95_ms, trip.p99_ms)),
                 _times(row.measured.overhead) if row.measured else "",
                 f"{start_s:.1f}" if start_s else "",
@@ -91,7 +91,7 @@ def title_of(result: Report, options: Options) -> str:
 def worst_lines(rows: Sequence[Figures]) -> list[str]:
     """For each policy that runs as users would run it, the conversation that it makes dearest."""
     return [
-        f"{row.policy}: dearest against untouched is {escape(row.worst_trace)} (×{row.worst_cost:.3f})"
+        f"{escape(row.policy)}: dearest against untouched is {escape(row.worst_trace)} (×{row.worst_cost:.3f})"
         for row in rows
         if row.measured and row.worst_trace
     ]
@@ -100,10 +100,20 @@ def worst_lines(rows: Sequence[Figures]) -> list[str]:
 def bypass_lines(rows: Sequence[Figures]) -> list[str]:
     """For each policy, on how many turns it gave up and why: figures with such turns are not to be trusted."""
     return [
-        f"[bold]{row.policy}: compression was bypassed on {num} of {row.num_turns} turns: {escape(reason)}[/bold]"
+        f"[bold]{escape(f'{row.policy}: compression was bypassed on {num} of {row.num_turns} turns: {reason}')}[/bold]"
         for row in rows
         if row.measured
         for reason, num in row.measured.bypasses.items()
+    ]
+
+
+def further_lines(rows: Sequence[Figures]) -> list[str]:
+    """For each proxy that asks its upstream for things of its own, how often: no figure here bills them."""
+    return [
+        f"[bold]{escape(row.policy)}: {row.measured.num_further_requests} further requests to its upstream on "
+        f"{row.num_turns} turns are billed nowhere here[/bold]"
+        for row in rows
+        if row.measured and row.measured.num_further_requests
     ]
 
 

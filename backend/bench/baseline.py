@@ -45,10 +45,27 @@ class ContinuousBatching:
         return num_generated / duration_s
 
 
-class TransformersBatching:
-    """A model folder in this process, in the dtype and on the device that the engine is measured in and on."""
+def num_pages(num_streams: int, num_tokens: int) -> int:
+    """Pages of transformers' cache with room for twice so many streams of so many tokens each: none has to wait."""
+    import transformers
 
-    def __init__(self, folder: Path, form: WeightForm, max_num_streams: int) -> None:
+    make_config: Any = transformers.ContinuousBatchingConfig
+    config = make_config()
+    page_tokens = int(getattr(config, "page_size", None) or config.block_size)  # the older name, before 5.17
+    return 2 * num_streams * -(-num_tokens // page_tokens)
+
+
+class TransformersBatching:
+    """A model folder in this process, on the engine's device and in its float dtype: bfloat16 beside int8 and int4.
+
+    Args:
+        folder: the model's.
+        form: of the engine's weights.
+        max_num_streams: of a batch.
+        longest: a prompt that no other is longer than, with its output.
+    """
+
+    def __init__(self, folder: Path, form: WeightForm, max_num_streams: int, longest: Prompt) -> None:
         from transformers import AutoModelForCausalLM
 
         def load() -> Any:
@@ -58,7 +75,12 @@ class TransformersBatching:
         self._tokenizer = Tokenizer(folder)
         model = in_passing_thread(load)  # as the engine's, so that both have the cores' OpenMP workers to themselves
         # On CPUs sized by hand: left alone it takes most of the free memory for its cache, and the time to clear it.
-        sizes = {"num_blocks": 64, "max_batch_tokens": 512, "max_requests_per_batch": max_num_streams}
+        num_tokens = len(self._tokenizer.encode(longest.text)) + longest.num_tokens
+        sizes = {
+            "num_blocks": num_pages(max_num_streams, num_tokens),
+            "max_batch_tokens": 512,
+            "max_requests_per_batch": max_num_streams,
+        }
         self._batching = ContinuousBatching(model, **(sizes if form.device.type == "cpu" else {}))
         self._batching.tokens_per_s([self._tokenizer.encode("Once")] * max_num_streams, 2)  # starts the manager
 

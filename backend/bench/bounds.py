@@ -38,11 +38,11 @@ def measure(device: torch.device, dtype: torch.dtype) -> Machine:
     """Read a large tensor, multiply two large matrices; the best of some tries, about two seconds."""
     is_gpu = device.type == "cuda"
     values = torch.ones((1 << 31 if is_gpu else 1 << 29) // 4, dtype=torch.float32, device=device)
-    seconds = _best_s(device, lambda: values.sum())
+    seconds = best_s(device, lambda: values.sum())
     size = 8192 if is_gpu else 1536
     # Random, as a GPU that multiplies ones uses less power, and is faster for it.
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    product_s = _best_s(device, lambda: left @ right)
+    product_s = best_s(device, lambda: left @ right)
     nominal = None
     if is_gpu:
         name = torch.cuda.get_device_name(device)
@@ -85,7 +85,8 @@ def prefill_flops(config: ModelConfig, num_tokens: int) -> float:
     return 2 * (num_matrix_weights(config) - head) * num_tokens + 2 * head + attention
 
 
-def _best_s(device: torch.device, work: Callable[[], object]) -> float:
+def best_s(device: torch.device, work: Callable[[], object]) -> float:
+    """Seconds of the fastest of some tries, until the device has done the work; the first time does not count."""
     work()
     best = float("inf")
     for _ in range(_NUM_TRIES):

@@ -13,9 +13,11 @@ import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
+import httpx
 
 from sluice.backend.bench import workload
 from sluice.backend.bench.client import BenchClient
@@ -29,6 +31,18 @@ from sluice.backend.settings import default_cache_dir
 _ENGINE, _NO_SPECULATION, _TRANSFORMERS = "engine", "engine, no speculation", "transformers"
 
 
+def _servers(context: click.Context, parameter: click.Parameter, urls: Sequence[str]) -> Sequence[str]:
+    """The servers' addresses. Raises click.BadParameter where one is none."""
+    for text in urls:
+        try:
+            url = httpx.URL(text)
+        except httpx.InvalidURL as error:
+            raise click.BadParameter(f"{text!r}: {error}") from None
+        if url.scheme not in ("http", "https") or not url.host:
+            raise click.BadParameter(f"{text!r} does not begin with http:// or https:// and a host")
+    return urls
+
+
 @click.command()
 @click.option("--model", help="As for `sluice engine serve`.")
 @click.option("--device", default="auto", show_default=True, type=click.Choice(DEVICES))
@@ -39,7 +53,7 @@ _ENGINE, _NO_SPECULATION, _TRANSFORMERS = "engine", "engine, no speculation", "t
     "num_tokens",
     default=64,
     show_default=True,
-    type=click.IntRange(1),
+    type=click.IntRange(2),
     help="Output tokens of each stream.",
 )
 @click.option("--rounds", "num_rounds", default=5, show_default=True, type=click.IntRange(1))
@@ -57,7 +71,13 @@ _ENGINE, _NO_SPECULATION, _TRANSFORMERS = "engine", "engine, no speculation", "t
     multiple=True,
     help="Recorded conversations, one a line; what their agents wrote out of what they had read is asked for.",
 )
-@click.option("--url", "urls", multiple=True, help="Another OpenAI server to measure, without /v1; repeatable.")
+@click.option(
+    "--url",
+    "urls",
+    multiple=True,
+    callback=_servers,
+    help="Another OpenAI server to measure, without /v1; repeatable.",
+)
 @click.option(
     "--transformers", "with_transformers", is_flag=True, help="Measure transformers' continuous batching too."
 )
@@ -100,6 +120,8 @@ def engine(
         from sluice.backend.weights import resolve_model
     except ModuleNotFoundError as error:
         raise click.ClickException(f"{error.name} is not installed; run: pip install 'sluicegate[engine]'") from None
+    if with_transformers and find_spec("transformers") is None:
+        raise click.ClickException("--transformers: it is not installed; run: pip install 'sluicegate[fidelity]'")
     cache_dir = cache_dir or default_cache_dir()
     try:
         edits = [prompt for file in conversations for prompt in recorded_edits(file, num_tokens)]
@@ -110,8 +132,8 @@ def engine(
         if with_transformers:
             from sluice.backend.bench.baseline import TransformersBatching
 
-            baseline = TransformersBatching(folder, form, max(counts))
-        plan = _Plan(counts, num_tokens, num_rounds, max_s or math.inf, prompt_tokens, edits)
+            baseline = TransformersBatching(folder, form, max(counts), workload.plain(workload.MAX_NUMBER, num_tokens))
+        plan = Plan(counts, num_tokens, num_rounds, max_s or math.inf, prompt_tokens, edits)
         subjects = {
             name: EngineProcess(model=model, device=device, dtype=dtype, cache_dir=cache_dir, max_draft_tokens=drafts)
             for name, drafts in ((_ENGINE, None), (_NO_SPECULATION, 0))
@@ -137,7 +159,8 @@ def engine(
     click.echo(
         f"{folder.name}, {dtype} ({form.dtype}) on {form.device.type}, {torch.get_num_threads()} threads, "
         f"{len(figures[_ENGINE]['cold prompt, TTFT ms'])} rounds, medians [95 %]. "
-        f"Measured: {machine.bytes_per_s / 1e9:.1f} GB/s, {machine.flops_per_s / 1e12:.2f} TFLOP/s.\n"
+        f"Measured: {machine.bytes_per_s / 1e9:.1f} GB/s, {machine.flops_per_s / 1e12:.2f} TFLOP/s."
+        f"{f' transformers in {form.dtype}.' if with_transformers else ''}\n"
     )
     click.echo(render_table(figures, limits, _ratios(figures)))
     if json_file is not None:
@@ -154,7 +177,7 @@ def _counts(text: str) -> list[int]:
     return counts
 
 
-class _Plan:
+class Plan:
     """What is measured in each round."""
 
     def __init__(
@@ -192,24 +215,24 @@ class _Plan:
                 if number and time.monotonic() - start_s > self._max_s:
                     break
                 _say(f"round {number + 1} of {self._num_rounds}")
-                # Prompts of other rounds are in the prefix cache.
-                await self._round(figures, clients, baseline, 1000 * (number + 1))
+                await self.round(figures, clients, baseline, number)
         return figures
 
-    async def _round(
+    async def round(
         self,
         figures: Figures,
         clients: Mapping[str, BenchClient],
         baseline: Callable[[Sequence[Prompt]], float] | None,
-        first: int,
+        number: int,
     ) -> None:
+        """Measure all once, with prompts of its own: others' are in the prefix cache. Raises BackendError."""
+
         async def each(measure: Callable[[BenchClient], Awaitable[dict[str, float]]]) -> None:
             for name, client in clients.items():
                 for figure, value in (await measure(client)).items():
                     figures[name][figure].append(value)
 
-        for count in self._counts:
-            prompts = [workload.plain(first + 100 * count + i, self._num_tokens) for i in range(count)]
+        for prompts in workload.plain_round(number, self._counts, self._num_tokens):
 
             async def plain(client: BenchClient, prompts: Sequence[Prompt] = prompts) -> dict[str, float]:
                 timing = await client.run(prompts)
@@ -219,26 +242,28 @@ class _Plan:
             await each(plain)
             if baseline is not None:
                 tokens_per_s = await asyncio.to_thread(baseline, prompts)
-                figures[_TRANSFORMERS][f"plain ×{count}, tokens/s"].append(tokens_per_s)
+                figures[_TRANSFORMERS][f"plain ×{len(prompts)}, tokens/s"].append(tokens_per_s)
 
         async def edit(client: BenchClient) -> dict[str, float]:
-            return {"edit ×1, tokens/s": await _decoding(client, [workload.edit(first, self._num_tokens)])}
+            return {"edit ×1, tokens/s": await decoding(client, [workload.edit(number + 1, self._num_tokens)])}
 
         async def recorded(client: BenchClient) -> dict[str, float]:
-            return {"recorded edits ×1, tokens/s": await _decoding(client, self._edits)}
+            return {"recorded edits ×1, tokens/s": await decoding(client, self._edits)}
 
         async def cached(client: BenchClient) -> dict[str, float]:
-            prompt = workload.long(first, self._prompt_tokens)
+            prompt = workload.long(number + 1, self._prompt_tokens)
             return {f"{name} prompt, TTFT ms": (await client.run([prompt])).ttft_ms for name in ("cold", "cached")}
 
         for measure in (edit, recorded, cached) if self._edits else (edit, cached):
             await each(measure)
 
 
-async def _decoding(client: BenchClient, prompts: Sequence[Prompt]) -> float:
-    """Tokens/s after the first token, one stream at a time."""
-    timings = [await client.run([prompt]) for prompt in prompts]
-    return 1000 * len(timings) / sum(timing.itl_ms for timing in timings)
+async def decoding(client: BenchClient, prompts: Sequence[Prompt]) -> float:
+    """Tokens/s after the first token, one stream at a time. Raises BackendError."""
+    total_ms = sum([(await client.run([prompt])).itl_ms for prompt in prompts])
+    if not total_ms:
+        raise BackendError(f"{client.base_url} ends its answers at the first token: nothing is measured behind it")
+    return 1000 * len(prompts) / total_ms
 
 
 def _ratios(figures: Figures) -> list[tuple[str, Sequence[float], Sequence[float]]]:

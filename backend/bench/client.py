@@ -57,6 +57,7 @@ class BenchClient:
     def __init__(self, base_url: str) -> None:
         timeout = httpx.Timeout(connect=10, read=600, write=60, pool=600)
         limits = httpx.Limits(max_connections=None)
+        self.base_url = base_url
         self._http = httpx.AsyncClient(base_url=base_url, timeout=timeout, limits=limits, trust_env=False)
         self._model = ""
 

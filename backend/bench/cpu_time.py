@@ -46,13 +46,13 @@ async def _measure(folder: Path, dtype: str, num_tokens: int, num_rounds: int) -
     """The table. Raises BackendError."""
     counts = (1, 8, 32)
     config = EngineConfig(device="cpu", dtype=dtype)
-    theirs = TransformersBatching(folder, weight_form(config), max(counts))
+    form = weight_form(config)
+    theirs = TransformersBatching(folder, form, max(counts), workload.plain(workload.MAX_NUMBER, num_tokens))
     engine, tokenizer = load_engine(folder, config, frozenset()), Tokenizer(folder)
     ours_per_s: defaultdict[int, list[float]] = defaultdict(list)
     theirs_per_s: defaultdict[int, list[float]] = defaultdict(list)
     for number in range(num_rounds):
-        for count in counts:
-            prompts = [workload.plain(1000 * number + 100 * count + index, num_tokens) for index in range(count)]
+        for count, prompts in zip(counts, workload.plain_round(number, counts, num_tokens), strict=True):
             start_s = time.process_time()
             await _run(engine, [tokenizer.encode(prompt.text) for prompt in prompts], num_tokens)
             between_s = time.process_time()
@@ -65,7 +65,7 @@ async def _measure(folder: Path, dtype: str, num_tokens: int, num_rounds: int) -
         f"| {count} | {interval(ours)} | {interval(theirs_per_s[count])} | {ratio(ours, theirs_per_s[count])} |"
         for count, ours in ours_per_s.items()
     ]
-    head = "| streams | engine, tokens/CPU s | transformers | ratio |\n|---|---|---|---|"
+    head = f"| streams | engine, {dtype}, tokens/CPU s | transformers, {form.dtype} | ratio |\n|---|---|---|---|"
     return "\n".join([head, *rows])
 
 

@@ -32,12 +32,17 @@ def recorded_edits(file: Path, num_tokens: int) -> list[Prompt]:
     return prompts
 
 
-def _edits(messages: Sequence[dict[str, Any]], num_tokens: int) -> Iterator[Prompt]:
+def _edits(messages: Sequence[Any], num_tokens: int) -> Iterator[Prompt]:
     read = ""
     for message in messages:
+        if not isinstance(message, dict):
+            continue
         for call in message.get("tool_calls") or ():
             function = call["function"]
-            arguments = msgspec.json.decode(function["arguments"])
+            try:
+                arguments = msgspec.json.decode(function["arguments"])
+            except msgspec.DecodeError:  # a call without arguments, or one that was cut off
+                continue
             values = arguments.values() if isinstance(arguments, dict) else ()
             written = "\n".join(value for value in values if isinstance(value, str))
             if len(written) >= _MIN_CHARS and _share_known(written, read) >= _MIN_SHARE:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import heapq
 import inspect
+import itertools
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from types import ModuleType
 _TOPICS = ("the sea", "a garden", "bread", "the moon", "trains", "music", "chess", "rivers", "winter", "clocks")
 _FILES: Sequence[ModuleType] = (heapq, textwrap)
 _NUM_EDIT_CHARS = 2400
+MAX_NUMBER = 10**6
+"""Numbers of questions stay below it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,12 @@ def plain(number: int, num_tokens: int) -> Prompt:
     """A question with a free answer; each number's is another, so that no cache helps."""
     topic = _TOPICS[number % len(_TOPICS)]
     return Prompt(f"Story {number}. A long tale about {topic}, told slowly, with many details:\n\nOnce", num_tokens)
+
+
+def plain_round(number: int, counts: Sequence[int], num_tokens: int) -> list[list[Prompt]]:
+    """Questions for each of some numbers of streams; no two are alike, in this round or any other."""
+    numbers = itertools.count(1 + number * sum(counts))
+    return [[plain(next(numbers), num_tokens) for _ in range(count)] for count in counts]
 
 
 def edit(number: int, num_tokens: int) -> Prompt:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 from rich.console import Console
@@ -16,7 +17,7 @@ from rich.table import Table
 
 from sluice.eval.bench.cpu import pin
 from sluice.eval.bench.figures import DIRECT, FLOOR, PLAIN, Bar, Row, bars_of, rows_of
-from sluice.eval.bench.load import Taken, send_all
+from sluice.eval.bench.load import Taken, check_reached, send_all
 from sluice.eval.bench.stage import run
 from sluice.eval.bench.workload import Workload, standard
 from sluice.eval.child import ServerProcess
@@ -51,18 +52,16 @@ def proxy(requests: int, rounds: int, urls: Sequence[str], wanted: Sequence[str]
     """Measure the proxy beside a direct connection, a bare relay of bytes, and a plain pass-through.
 
     Servers under test share one core, the upstream and the load another. A request is streamed: 64 events. Ours runs as
-    it comes: it counts, prices and logs. The bars at the end are those that it is held to.
+    it comes: it counts, prices, meters and logs; what it does after an answer has ended is counted. The bars at the end
+    are those that it is held to.
     """
-    others = [part for url in urls for part in [url.partition("=")]]
-    for name, is_given, url in others:
-        if not is_given or not url.startswith("http"):
-            raise click.BadParameter(f"{name + is_given + url!r} is not of the form NAME=URL", param_hint="--url")
+    others = [_other(text) for text in urls]
     if wanted and not any(text in name for name in _names(requests) for text in wanted):
         raise click.BadParameter(
             f"{', '.join(wanted)}: known are {', '.join(_names(requests))}", param_hint="--workload"
         )
     try:
-        systems = run(_run(requests, rounds, [(name, url) for name, _, url in others], wanted))
+        systems = run(_run(requests, rounds, others, wanted))
     except EvalError as error:
         raise click.ClickException(str(error)) from None
     rows = rows_of({system.name: system.taken for system in systems})
@@ -74,6 +73,21 @@ def proxy(requests: int, rounds: int, urls: Sequence[str], wanted: Sequence[str]
         json_file.write_text(json.dumps(found, indent=1))
 
 
+def _other(text: str) -> tuple[str, str]:
+    """Name and origin of another proxy. Raises click.BadParameter."""
+    name, _, url = text.partition("=")
+    try:
+        parts = urlsplit(url)
+        is_origin = bool(name and parts.scheme == "http" and parts.hostname) and parts.port != 0
+    except ValueError:  # of the port
+        is_origin = False
+    if not is_origin or parts.path.strip("/") or parts.query:
+        raise click.BadParameter(
+            f"{text!r} is not of the form NAME=URL, with http:// and no path: TLS is not spoken", param_hint="--url"
+        )
+    return name, url
+
+
 def _names(num_requests: int) -> list[str]:
     return [f"'{workload.name}'" for workload in standard(num_requests, "")]
 
@@ -81,6 +95,8 @@ def _names(num_requests: int) -> list[str]:
 async def _run(
     num_requests: int, rounds: int, others: Sequence[tuple[str, str]], wanted: Sequence[str]
 ) -> list[_System]:
+    for _, url in others:
+        await check_reached(url)
     stage = [sys.executable, "-m", "sluice.eval.bench.stage"]
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
@@ -119,7 +135,7 @@ def _say(line: str) -> None:
 
 
 async def _take(system: _System, workload: Workload, *, is_warm: bool) -> None:
-    taken = await send_all(system.url, workload, system.headers, system.pid)
+    taken = await send_all(system.url, workload, system.headers, system.pid if is_warm else None)
     if is_warm:
         system.taken.setdefault(workload.name, []).append(taken)
 

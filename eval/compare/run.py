@@ -53,7 +53,9 @@ async def play_systems(
     async with AsyncExitStack() as stack:
         policies, started = [], []
         direct = await stack.enter_async_context(Recorder())
-        policies.append(await stack.enter_async_context(OverHttp(direct.url, direct, name=DIRECT)))
+        policies.append(
+            await stack.enter_async_context(OverHttp(direct.url, direct, name=DIRECT, is_streamed=is_streamed))
+        )
         for system in systems:
             policy, start_s = await _open(stack, system, is_streamed=is_streamed)
             policies.append(policy)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import tomllib
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -54,11 +55,18 @@ class System(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         )
 
 
-def ours(mode: Mode, serve_arguments: str = "") -> System:
-    """Sluice itself, in one of its modes."""
+def ours(mode: Mode, prices: str, serve_arguments: Sequence[str] = ()) -> System:
+    """Sluice itself, in one of its modes.
+
+    Args:
+        mode: asked for in a header.
+        prices: a key of `PRICES`: whose cache it is told to reckon with.
+        serve_arguments: more flags of `sluice serve`.
+    """
+    arguments = ["--upstream", "{upstream}", "--provider", prices, "--log-level", "warning", *serve_arguments]
     return System(
         name=mode.value,
-        start=shlex.join(serve_command(["--upstream", "{upstream}", "--log-level", "warning"])) + " " + serve_arguments,
+        start=shlex.join(serve_command(arguments)),
         ready="/readyz",
         headers={"x-sluice-mode": mode.value},
     )
@@ -82,6 +90,10 @@ def load_systems(name: str) -> list[System]:
     for system in found:
         if bool(system.start) == bool(system.url):
             raise SpecError(f"{path}: system {system.name!r} needs one of start and url")
+        try:
+            shlex.split(system.start)
+        except ValueError as error:
+            raise SpecError(f"{path}: system {system.name!r}: start = {system.start!r}: {error}") from None
         if system.url and not system.recorder_port:
             raise SpecError(f"{path}: system {system.name!r} has a url, so it needs the recorder_port it forwards to")
     return found

@@ -71,15 +71,16 @@ async def find_cases(
         script = Script.of(parse_trace(line), options)
         conversation = policy.open(Hindsight(script.trace, script.facts, options.seed))
         changed = []
-        for place, (turn, facts) in enumerate(zip(script.turns, script.facts, strict=True)):
-            if sum(script.trace.messages[index].num_tokens for index in turn.history) > max_tokens:
-                break
+        # A compaction makes turns fit again: those between are played, for what they leave behind, and not counted.
+        fitting = [place for place, turn in enumerate(script.turns) if _num_tokens(script, turn) <= max_tokens]
+        stop = fitting[-1] + 1 if fitting else 0
+        for place, (turn, facts) in enumerate(zip(script.turns[:stop], script.facts[:stop], strict=True)):
             sent = client_messages(script.trace, turn, options.cache)
             forwarded = await conversation.forward(Request(turn.history, sent, 0.0))
-            num_fitting += 1
-            if list(forwarded.messages) != sent:
+            if place in fitting and list(forwarded.messages) != sent:
                 num_facts = len(facts.words) + len(facts.lines)
                 changed.append(Case(script.trace.id, script, turn, place, sent, list(forwarded.messages), num_facts))
+        num_fitting += len(fitting)
         num_changed += len(changed)
         drawn += draw.sample(changed, min(MAX_PER_CONVERSATION, len(changed)))
         progress("find turns", number)
@@ -113,6 +114,11 @@ async def random_at_equal_size(cases: Sequence[Case], options: Options) -> tuple
         forwarded = await replayed(RandomLines(middle, "random-equal"), cases, options)
         low, high = (middle, high) if num_tokens(forwarded) > wanted else (low, middle)
     return high, await replayed(RandomLines(high, "random-equal"), cases, options)
+
+
+def _num_tokens(script: Script, turn: Turn) -> float:
+    """Of a turn's full context."""
+    return sum(script.trace.messages[index].num_tokens for index in turn.history)
 
 
 def num_tokens(requests: Iterable[Sequence[bytes]]) -> float:

@@ -16,7 +16,7 @@ from sluice.compressor import Mode
 from sluice.eval.bootstrap import Ratio
 from sluice.eval.errors import EvalError
 from sluice.eval.fidelity.cases import Found, find_cases, random_at_equal_size, replayed
-from sluice.eval.fidelity.run import FULL, Fidelity, measure
+from sluice.eval.fidelity.run import FULL, Measured, measure
 from sluice.eval.fidelity.scorers import ServerScorer, TextScorer, TransformersScorer
 from sluice.eval.new_file import NewFile
 from sluice.eval.policies import make_policy
@@ -38,7 +38,13 @@ MIN_TABLE_WIDTH = 140
 @click.option("--model", help="With --url: the model's name; else a folder or a hub name.  [default: the bundled one]")
 @click.option("--api-key", envvar="SLUICE_EVAL_API_KEY", show_envvar=True, help="For that server.")
 @click.option("--turns", type=click.IntRange(min=2), default=40, show_default=True, help="Turns to draw.")
-@click.option("--max-tokens", type=click.IntRange(min=64), default=6000, show_default=True, help="Of a full context.")
+@click.option(
+    "--max-tokens",
+    type=click.IntRange(min=64),
+    default=6000,
+    show_default=True,
+    help="Of a full context, at 4 characters each.",
+)
 @click.option("--max-target-tokens", type=click.IntRange(min=1), default=256, show_default=True, help="Of a message.")
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first conversations.")
 @click.option("--sample", type=click.IntRange(min=1), help="Only so many conversations, drawn from all.")
@@ -63,9 +69,10 @@ def fidelity(
 ) -> None:
     """Ask a model how well it expects the agent's real next message, under the full context and the forwarded one.
 
-    Turns are drawn whose full context fits and from which something was dropped. Beside ours stand random deletion of
-    as many tokens, and (mask-0) every tool result left out. The figure is the mean change of the negative
-    log-likelihood of a token, in nats: 0 is as good as the full context, above 0 worse.
+    Turns are drawn whose full context fits --max-tokens and from which something was dropped; those that do not fit the
+    model's window are left out. Beside ours stand random deletion of as many tokens, and (mask-0) every tool result
+    left out. The figure is the mean change of the negative log-likelihood of a token, in nats: 0 is as good as the full
+    context, above 0 worse.
     """
     if url and not model:
         raise click.UsageError("--url needs --model: the name under which that server knows the model")
@@ -78,10 +85,10 @@ def fidelity(
         )
     except EvalError as error:
         raise click.ClickException(str(error)) from None
-    found, rows, probability = result
-    _print(found, rows, probability)
+    found, measured, probability = result
+    _print(found, measured, probability)
     if json_file:
-        json_file.write_text(json.dumps(_as_json(found, rows, probability), indent=1) + "\n")
+        json_file.write_text(json.dumps(_as_json(found, measured, probability), indent=1) + "\n")
 
 
 async def _run(
@@ -91,7 +98,7 @@ async def _run(
     policies: tuple[str, ...],
     server: tuple[str | None, str | None, str | None],
     sizes: tuple[int, int, int],
-) -> tuple[Found, list[Fidelity], float]:
+) -> tuple[Found, Measured, float]:
     judged, others = make_policy(mode), [make_policy(name) for name in policies]
     async with AsyncExitStack() as stack:
         url, model, api_key = server
@@ -115,7 +122,7 @@ async def _run(
         }
         for policy in others:
             contexts[policy.name] = await replayed(policy, found.cases, options)
-        rows = await measure(
+        measured = await measure(
             found.cases,
             contexts,
             scorer,
@@ -123,37 +130,44 @@ async def _run(
             seed=options.seed,
             progress=progress,
         )
-        return found, rows, probability
+        return found, measured, probability
 
 
-def _print(found: Found, rows: list[Fidelity], probability: float) -> None:
-    num_traces = len({case.trace for case in found.cases})
-    with_facts = sum(case.num_facts > 0 for case in found.cases)
+def _print(found: Found, measured: Measured, probability: float) -> None:
+    cases = measured.cases
+    num_traces = len({case.trace for case in cases})
+    with_facts = sum(case.num_facts > 0 for case in cases)
+    left_out = len(found.cases) - len(cases)
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = max(console.width, MIN_TABLE_WIDTH)
     title = (
-        f"{len(found.cases)} turns of {num_traces} conversations ({with_facts} that needed facts), drawn from "
-        f"{found.num_changed} that were changed, of {found.num_fitting} that fit; nats a token, with 95 % intervals"
+        f"{len(cases)} turns of {num_traces} conversations ({with_facts} that needed facts), drawn from "
+        f"{found.num_changed} that were changed, of {found.num_fitting} that fit"
+        f"{f', less {left_out} that do not fit the window of the model' if left_out else ''}; "
+        "nats a token, with 95 % intervals"
     )
     table = Table(title=title, title_justify="left")
     table.add_column("context", no_wrap=True)
     for name in ("size ×", "loss", "change", "change where facts are needed", "turns worse"):
         table.add_column(name, justify="right")
-    for row in rows:
+    for row in measured.rows:
         cells = (_interval(row.loss), _interval(row.change), _interval(row.change_with_facts))
         table.add_row(row.policy, f"{row.size:.3f}", *cells, f"{row.share_worse:.0%}")
     console.print(table)
     console.print(f"random deletion drops a line with probability {probability:.3f}")
 
 
-def _as_json(found: Found, rows: list[Fidelity], probability: float) -> dict[str, object]:
+def _as_json(found: Found, measured: Measured, probability: float) -> dict[str, object]:
     return {
         "num_fitting": found.num_fitting,
         "num_changed": found.num_changed,
+        "num_left_out": len(found.cases) - len(measured.cases),
         "random_probability": probability,
-        "turns": [{"trace": case.trace, "turn": case.place + 1, "num_facts": case.num_facts} for case in found.cases],
-        "contexts": [asdict(row) for row in rows],
+        "turns": [
+            {"trace": case.trace, "turn": case.place + 1, "num_facts": case.num_facts} for case in measured.cases
+        ],
+        "contexts": [asdict(row) for row in measured.rows],
     }
 
 

@@ -6,7 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from sluice.backend.surrogates import whole
 from sluice.eval.bootstrap import Ratio, ratio
+from sluice.eval.errors import ScorerError
 from sluice.eval.fidelity.cases import Case, num_tokens
 from sluice.eval.fidelity.scorers import TextScorer
 from sluice.eval.message import Message, read_message
@@ -32,6 +34,15 @@ class Fidelity:
     """Turns on which the message is less expected than under the full context."""
 
 
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What was found, and on which turns: those that do not fit the model's window are left out."""
+
+    rows: list[Fidelity]
+    """One for each policy."""
+    cases: list[Case]
+
+
 async def measure(
     cases: Sequence[Case],
     contexts: Mapping[str, Sequence[Sequence[bytes]]],
@@ -40,25 +51,53 @@ async def measure(
     max_target_tokens: int,
     seed: int,
     progress: Progress,
-) -> list[Fidelity]:
+) -> Measured:
     """Score every case's target behind each policy's context; `untouched` has to be among them.
 
     Raises:
-        ScorerError: the model does not give log-probabilities.
+        ScorerError: the model does not give log-probabilities, gives other numbers of them behind different contexts,
+            or no case fits its window.
     """
     losses: dict[str, list[list[float]]] = {policy: [] for policy in contexts}
+    measured: list[int] = []
     for number, case in enumerate(cases):
-        target = f"{body(case.target)}<|im_end|>\n"
-        for policy, requests in contexts.items():
-            context = f"{''.join(map(written, map(read_message, requests[number])))}<|im_start|>assistant\n"
-            found = await scorer.score(context, target, max_target_tokens=max_target_tokens)
-            losses[policy].append([-value for value in found])
+        of_case = {policy: requests[number] for policy, requests in contexts.items()}
+        if (found := await _losses(case, of_case, scorer, max_target_tokens)) is not None:
+            measured.append(number)
+            for policy in contexts:
+                losses[policy].append(found[policy])
         progress("score", number + 1)
-    full_size = num_tokens(contexts[FULL])
-    return [
-        _fidelity(policy, cases, losses[policy], losses[FULL], num_tokens(contexts[policy]) / full_size, seed=seed)
+    if not measured:
+        raise ScorerError(f"none of {len(cases)} turns fits the model's window: ask for fewer tokens of a full context")
+    kept = [cases[number] for number in measured]
+    sizes = {policy: num_tokens(requests[number] for number in measured) for policy, requests in contexts.items()}
+    rows = [
+        _fidelity(policy, kept, losses[policy], losses[FULL], sizes[policy] / sizes[FULL], seed=seed)
         for policy in contexts
     ]
+    return Measured(rows, kept)
+
+
+async def _losses(
+    case: Case, contexts: Mapping[str, Sequence[bytes]], scorer: TextScorer, max_target_tokens: int
+) -> dict[str, list[float]] | None:
+    """What each token of the target costs behind each policy's context; None where one does not fit the window.
+
+    Raises:
+        ScorerError: see `measure`.
+    """
+    target = whole(f"{body(case.target)}<|im_end|>\n")
+    losses: dict[str, list[float]] = {}
+    for policy, messages in contexts.items():
+        context = whole(f"{''.join(map(written, map(read_message, messages)))}<|im_start|>assistant\n")
+        found = await scorer.score(context, target, max_target_tokens=max_target_tokens)
+        if found is None:
+            return None
+        losses[policy] = [-value for value in found]
+    sizes = {policy: len(found) for policy, found in losses.items()}
+    if len(set(sizes.values())) > 1:
+        raise ScorerError(f"one message has other numbers of tokens behind different contexts: {sizes}")
+    return losses
 
 
 def _fidelity(

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import aiohttp
 
 from sluice.eval.errors import ScorerError, told
+from sluice.proxy.upstreams import is_context_overflow
 
 TIMEOUT_S = 600.0
 ERROR_CHARS = 300
@@ -21,8 +22,13 @@ ERROR_CHARS = 300
 class TextScorer(Protocol):
     """Says how likely texts are."""
 
-    async def score(self, context: str, target: str, *, max_target_tokens: int) -> list[float]:
+    async def score(self, context: str, target: str, *, max_target_tokens: int) -> list[float] | None:
         """Log-probability (natural) of each token of `target`, up to so many, behind `context`.
+
+        Neither holds half a surrogate pair, which no tokenizer takes.
+
+        Returns:
+            None where both do not fit the model's window.
 
         Raises:
             ScorerError: the model does not say.
@@ -58,17 +64,16 @@ class TransformersScorer:
         except (OSError, ValueError) as error:
             raise ScorerError(f"the model {model or 'SmolLM2-135M-Instruct'} cannot be loaded: {error}") from error
 
-    async def score(self, context: str, target: str, *, max_target_tokens: int) -> list[float]:
+    async def score(self, context: str, target: str, *, max_target_tokens: int) -> list[float] | None:
         """See `TextScorer`."""
         return await asyncio.to_thread(self._score, context, target, max_target_tokens)
 
-    def _score(self, context: str, target: str, max_target_tokens: int) -> list[float]:
+    def _score(self, context: str, target: str, max_target_tokens: int) -> list[float] | None:
         torch = self._torch
         before = self._tokenizer(context, add_special_tokens=False)["input_ids"]
         after = self._tokenizer(target, add_special_tokens=False)["input_ids"][:max_target_tokens]
-        window = self._model.config.max_position_embeddings
-        if len(before) + len(after) > window:
-            raise ScorerError(f"{len(before) + len(after)} tokens do not fit the model's window of {window}")
+        if len(before) + len(after) > self._model.config.max_position_embeddings:
+            return None
         with torch.inference_mode():
             ids = torch.tensor([before + after])
             logits = self._model(ids, logits_to_keep=len(after) + 1).logits[0, :-1].float()
@@ -102,7 +107,7 @@ class ServerScorer:
         assert self._session is not None
         await self._session.close()
 
-    async def score(self, context: str, target: str, *, max_target_tokens: int) -> list[float]:
+    async def score(self, context: str, target: str, *, max_target_tokens: int) -> list[float] | None:
         """See `TextScorer`."""
         assert self._session is not None
         body = {
@@ -116,23 +121,32 @@ class ServerScorer:
         try:
             async with self._session.post(f"{self._url}/v1/completions", json=body) as answer:
                 said = await answer.read()
+                if is_context_overflow(answer.status, said) is not None:
+                    return None
                 if answer.status != 200:
                     text = said[:ERROR_CHARS].decode(errors="replace")
                     raise ScorerError(f"{self._url} answered {answer.status}: {text}")
-                choice = (await answer.json(content_type=None))["choices"][0]
+                whole = await answer.json(content_type=None)
+                choice, num_prompt_tokens = whole["choices"][0], whole["usage"]["prompt_tokens"]
         except (aiohttp.ClientError, TimeoutError) as error:
             raise ScorerError(f"{self._url} did not answer: {told(error)}") from error
         except (ValueError, KeyError, IndexError, TypeError):
             raise ScorerError(f"{self._url} did not answer as a server of completions does") from None
-        return _of_target(choice.get("logprobs"), len(context), len(context) + len(target))[:max_target_tokens]
+        return _of_target(choice.get("logprobs"), num_prompt_tokens, len(target))[:max_target_tokens]
 
 
-def _of_target(logprobs: Any, start: int, end: int) -> list[float]:
-    """Those of the tokens that begin in the target: neither the context's nor those that were generated."""
+def _of_target(logprobs: Any, num_prompt_tokens: int, num_target_chars: int) -> list[float]:
+    """Those of the tokens that begin in the target: neither the context's nor those that were generated.
+
+    Counted from the prompt's end, which all contexts of a target share: servers sum offsets up over what each token
+    reads as by itself, so that a token they put first, or a character of several tokens, shifts all that follow.
+    """
     try:
-        pairs = zip(logprobs["text_offset"], logprobs["token_logprobs"], strict=True)
-        found = [float(value) for offset, value in pairs if start <= offset < end]
-    except (KeyError, TypeError, ValueError):
+        offsets, values = logprobs["text_offset"], logprobs["token_logprobs"]
+        end = offsets[num_prompt_tokens]
+        prompt = zip(offsets[:num_prompt_tokens], values[:num_prompt_tokens], strict=True)
+        found = [float(value) for offset, value in prompt if offset >= end - num_target_chars]
+    except (IndexError, KeyError, TypeError, ValueError):
         found = []
     if not found:
         raise ScorerError("the server gave no log-probabilities of the prompt: it has to serve `echo` with `logprobs`")

@@ -50,7 +50,10 @@ def pareto(rows: Sequence[Figures], looks: Looks, *, kept: Callable[[Figures], R
     left, right, top, bottom, width, height = 44.0, 14.0, 40.0, 46.0, PANEL_WIDTH, 380.0
     costs, shares = [cost.value for _, cost, _ in known], [share.value for _, _, share in known]
     x = svg.Scale(
-        max(0.0, min(costs) - 0.08), max(1.0, *(min(cost, MAX_COST) for cost in costs)) + 0.06, left, width - right
+        max(0.0, min(*costs, MAX_COST) - 0.08),
+        max(1.0, *(min(cost, MAX_COST) for cost in costs)) + 0.06,
+        left,
+        width - right,
     )
     y = svg.Scale(max(0.0, min(shares) - 0.03), 1.0, height - bottom, top)
     drawn = svg.across(x, top=top, bottom=height - bottom, name="input cost against untouched (×)")

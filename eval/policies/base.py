@@ -36,6 +36,8 @@ class Forwarded:
     """From the request's first byte to the answer's last, over HTTP."""
     num_tokens: tuple[int, int] | None = None
     """Tokens that came in and that went out, where a proxy says so."""
+    num_further_requests: int = 0
+    """That a proxy made of its upstream beside it, on its own account."""
     bypass: str | None = None
     """Why compression was skipped or failed, where the policy says so."""
 

@@ -61,7 +61,7 @@ class OverHttp:
         self._headers = {
             "authorization": f"Bearer sk-replay-{secrets.token_hex(16)}",
             "content-type": "application/json",
-            **(headers or {}),
+            **{name.lower(): value for name, value in (headers or {}).items()},
         }
         self._session: aiohttp.ClientSession | None = None
 
@@ -131,6 +131,7 @@ class OverHttp:
             overhead_ms=float(overhead) if overhead else None,
             round_trip_ms=round_trip_ms,
             num_tokens=(int(came), int(went)) if came and went else None,
+            num_further_requests=len(bodies) - 1,
             bypass=headers.get("x-sluice-bypass"),
         )
 

@@ -28,6 +28,8 @@ def knows(value: Any) -> bool:
     messages = request.get("messages")
     if not isinstance(messages, list):
         return False
+    if any(isinstance(m, dict) and _is_chat(m) for m in messages):
+        return False
     blocks = (part for m in messages if isinstance(m, dict) for part in _blocks(m.get("content")))
     return (
         "system" in request or (answer or {}).get("type") == "message" or any(b.get("type") in BLOCKS for b in blocks)
@@ -39,6 +41,8 @@ def read(values: Iterable[Value]) -> Iterator[Recorded]:
     requests = Requests()
     for value in values:
         request, answer = unwrap(value.data)
+        if not isinstance(request.get("messages"), list):
+            raise ValueError("no messages")
         add_request(requests, request, answer, value)
     return requests.conversations()
 
@@ -59,6 +63,8 @@ def as_chat(message: dict[str, Any]) -> list[Message]:
     role, content = message.get("role"), message.get("content")
     if not isinstance(role, str):
         raise ValueError("a message must be an object with a role")
+    if _is_chat(message):
+        raise ValueError("a message of OpenAI's chat form among those of Anthropic's")
     texts, calls, results = [], [], []
     for block in [{"type": "text", "text": content}] if isinstance(content, str) else _blocks(content):
         kind = block.get("type")
@@ -73,6 +79,10 @@ def as_chat(message: dict[str, Any]) -> list[Message]:
         own.append({"role": role, "content": "\n".join(texts)})
         add_calls(own[0], calls)
     return [*results, *own]
+
+
+def _is_chat(message: dict[str, Any]) -> bool:
+    return message.get("role") in ("tool", "function") or bool(message.get("tool_calls"))
 
 
 def _blocks(content: Any) -> list[dict[str, Any]]:

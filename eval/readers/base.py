@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
+from sluice.eval.message import less_cache_control
+
 Message = dict[str, Any]
 """A message in OpenAI's chat form; `compaction_summary` marks one at which a new request begins."""
+
+_BILLING_LINE = re.compile(r"^x-anthropic-billing-header:[^\n]*\n*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,7 @@ class Requests:
     """Puts conversations together from requests, each of which repeats the messages of the one before.
 
     A request whose messages begin with all those of an earlier one continues that conversation; any other begins one.
+    Marks for the cache and a billing line, which clients move or change with each request, tell no messages apart.
     """
 
     def __init__(self) -> None:
@@ -90,7 +96,7 @@ class Requests:
         chain = blake2b(conversation.agent.encode(), digest_size=16)
         prefixes = []
         for message in conversation.messages:
-            chain.update(json.dumps(message, sort_keys=True).encode())
+            chain.update(json.dumps(_lasting(message), sort_keys=True).encode())
             prefixes.append(chain.digest())
         if not prefixes:
             return
@@ -110,6 +116,19 @@ class Requests:
             if answer is not None:
                 conversation.messages.append(answer)
             yield conversation
+
+
+def _lasting(message: Message) -> Message:
+    """A message less what its client changes from request to request."""
+    lasting: Message = less_cache_control(message)
+    content = lasting.get("content")
+    if lasting.get("role") in ("system", "developer"):
+        lasting["content"] = _BILLING_LINE.sub("", text_of(content))
+    elif isinstance(content, list) and len(content) == 1 and isinstance(content[0], dict):
+        only = content[0]  # a list around a single text is there to carry a mark, and goes with it
+        if only.keys() == {"type", "text"} and only["type"] == "text":
+            lasting["content"] = only["text"]
+    return lasting
 
 
 def unwrap(value: Any) -> tuple[dict[str, Any], dict[str, Any] | None]:

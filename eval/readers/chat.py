@@ -21,8 +21,11 @@ def read(values: Iterable[Value]) -> Iterator[Recorded]:
     requests = Requests()
     for value in values:
         _, answer = unwrap(value.data)
+        messages = _messages(value.data)
+        if not messages:
+            raise ValueError("no messages, or one without a role")
         said = next((c.get("message") for c in (answer or {}).get("choices") or [] if isinstance(c, dict)), None)
-        add_request(requests, _messages(value.data), said, value)
+        add_request(requests, messages, said, value)
     return requests.conversations()
 
 

@@ -26,9 +26,12 @@ def read(values: Iterable[Value]) -> Iterator[Recorded]:
         if wire == "messages":
             anthropic.add_request(requests, request, None, value)
         elif wire == "responses":
-            responses.add_request(requests, request, None, value)
+            if not responses.is_continued(request):  # what it sends is no whole request
+                responses.add_request(requests, request, None, value)
         elif wire == "chat":
             chat.add_request(requests, request.get("messages") or [], None, Value(value.number, {}))
+        else:
+            raise ValueError(f"no wire is named {wire!r}")
     return requests.conversations()
 
 

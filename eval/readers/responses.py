@@ -18,6 +18,14 @@ from sluice.eval.readers.base import (
     unwrap,
 )
 
+_OUTPUTS = {
+    "function_call_output",
+    "custom_tool_call_output",
+    "local_shell_call_output",
+    "shell_call_output",
+    "apply_patch_call_output",
+}
+
 
 def knows(value: Any) -> bool:
     """See `Format`."""
@@ -30,8 +38,17 @@ def read(values: Iterable[Value]) -> Iterator[Recorded]:
     requests = Requests()
     for value in values:
         request, answer = unwrap(value.data)
+        if not isinstance(request.get("input"), (str, list)):
+            raise ValueError("no input")
+        if is_continued(request):
+            raise ValueError("its history is with the provider alone (previous_response_id or conversation)")
         add_request(requests, request, answer, value)
     return requests.conversations()
+
+
+def is_continued(request: dict[str, Any]) -> bool:
+    """Whether a request leans on a history that it does not hold."""
+    return bool(request.get("previous_response_id") or request.get("conversation"))
 
 
 def add_request(requests: Requests, request: dict[str, Any], answer: dict[str, Any] | None, value: Value) -> None:
@@ -71,9 +88,21 @@ def add_item(messages: list[Message], item: Any) -> None:
         add_calls(_assistant(messages), [call(call_id, str(item.get("name")), {"input": item.get("input")})])
     elif kind == "local_shell_call":
         add_calls(_assistant(messages), [call(call_id, "local_shell", item.get("action") or {})])
-    elif kind in ("function_call_output", "custom_tool_call_output", "local_shell_call_output"):
-        output = item.get("output")
-        messages.append(result(call_id, text_of(output.get("content") if isinstance(output, dict) else output)))
+    elif kind == "shell_call":
+        commands = (item.get("action") or {}).get("commands") or []
+        add_calls(_assistant(messages), [call(call_id, "shell", {"command": "\n".join(map(str, commands))})])
+    elif kind == "apply_patch_call":
+        add_calls(_assistant(messages), [call(call_id, "apply_patch", item.get("operation") or {})])
+    elif kind in _OUTPUTS:
+        messages.append(result(call_id, _output(item.get("output"))))
+
+
+def _output(output: Any) -> str:
+    if isinstance(output, dict):
+        return text_of(output.get("content"))
+    if isinstance(output, list) and all(isinstance(part, dict) and "outcome" in part for part in output):  # a shell's
+        return "\n".join(str(part[key]) for part in output for key in ("stdout", "stderr") if part.get(key))
+    return text_of(output)
 
 
 def _assistant(messages: list[Message]) -> Message:

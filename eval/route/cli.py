@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -169,9 +170,14 @@ def _variants(weights: Sequence[str]) -> list[tuple[tuple[str, float], ...]]:
         if name not in TUNABLE:
             raise click.BadParameter(f"{name!r} is no weight; known are {', '.join(TUNABLE)}", param_hint="--weight")
         try:
-            axes.append([(name, float(value)) for value in values.split(",")])
+            numbers = [float(value) for value in values.split(",")]
         except ValueError:
-            raise click.BadParameter(f"{text!r}: give numbers, with commas between", param_hint="--weight") from None
+            numbers = [math.nan]
+        if not all(map(math.isfinite, numbers)):
+            raise click.BadParameter(f"{text!r}: give numbers, with commas between", param_hint="--weight")
+        if name == "recent_s" and min(numbers) <= 0:
+            raise click.BadParameter(f"{text!r}: give times above 0", param_hint="--weight")
+        axes.append([(name, number) for number in numbers])
     return list(product(*axes))
 
 
@@ -197,7 +203,7 @@ def _run(scripts: list[Script], job: _Job, *, replica: Replica, arrivals: Arriva
 
 
 def _row(label: str, num_replicas: int, outcomes: Sequence[Outcome]) -> Row:
-    prompts = sum(outcome.prompt_tokens for outcome in outcomes)
+    prompts = sum(outcome.prompt_tokens for outcome in outcomes) or 1
     ttft_ms = [float(value) for value in np.percentile([s for each in outcomes for s in each.ttft_s], [50, 95]) * 1e3]
     return Row(
         router=label,

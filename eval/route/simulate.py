@@ -52,13 +52,13 @@ class Outcome:
 
     @property
     def hit_rate(self) -> float:
-        """Share of prompt tokens that were not computed again."""
-        return self.hit_tokens / self.prompt_tokens
+        """Share of prompt tokens that were not computed again; 0 where there were none."""
+        return self.hit_tokens / self.prompt_tokens if self.prompt_tokens else 0.0
 
     @property
     def of_bound(self) -> float:
-        """Hits, as a share of the omniscient bound's."""
-        return self.hit_tokens / self.bound_tokens
+        """Hits, as a share of the omniscient bound's; 0 where that has none: where no prompt begins as another does."""
+        return self.hit_tokens / self.bound_tokens if self.bound_tokens else 0.0
 
     @property
     def computed_tokens(self) -> int:

@@ -19,6 +19,8 @@ import numpy.typing as npt
 from sluice.eval.bootstrap import COVERAGE, NUM_RESAMPLES
 
 KINDS = ("words", "lines", "places")
+MIN_INSIDE = 0.98
+"""Share of the draws that has to reach a cost between the prices: an interval of fewer is of those that happen to."""
 Floats = npt.NDArray[np.float64]
 
 
@@ -71,7 +73,8 @@ def read_sums(rows: Sequence[dict[str, Any]], scorer: str) -> Sums:
 def read_rows(paths: Iterable[Path]) -> list[dict[str, Any]]:
     """The rows of some files; what several say of one conversation is joined. Those that not all know are left out."""
     files = [{row["id"]: row for row in map(json.loads, path.read_text().splitlines())} for path in paths]
-    shared = [name for name in files[0] if all(name in file for file in files)]
+    # Sorted: `frontier` writes what is done first, and a seed draws by row.
+    shared = sorted(name for name in files[0] if all(name in file for file in files))
     return [
         {**files[0][name], "policies": {key: value for file in files for key, value in file[name]["policies"].items()}}
         for name in shared
@@ -90,6 +93,8 @@ def at_equal_cost(
 ) -> None:
     """What a scorer keeps at the cost of another, and the difference with its 95 % interval."""
     rows = read_rows(files)
+    if not rows:
+        raise click.ClickException("the files have no conversation in common")
     groups = {"all": rows}
     if by is not None:
         for name in sorted({row[by] for row in rows}):
@@ -105,15 +110,18 @@ def at_equal_cost(
             if np.isnan(ours[0]).any() or np.isnan(theirs[0]).any():
                 click.echo(f"  x{cost:.3f}  beyond the prices that were replayed")
                 continue
+            inside = float((~np.isnan(ours - theirs)[1:, 0]).mean())
             parts = []
             for kind, label in enumerate(KINDS):
                 difference = (ours - theirs)[1:, kind]
-                low, high = np.nanquantile(difference, [tail, 1 - tail])
+                interval = "no interval"
+                if inside >= MIN_INSIDE:
+                    low, high = np.nanquantile(difference, [tail, 1 - tail])
+                    interval = f"[{low:+.4f}, {high:+.4f}]"
                 parts.append(
-                    f"{label} {theirs[0, kind]:.4f} -> {ours[0, kind]:.4f}"
-                    f" ({(ours - theirs)[0, kind]:+.4f} [{low:+.4f}, {high:+.4f}])"
+                    f"{label} {theirs[0, kind]:.4f} -> {ours[0, kind]:.4f} ({(ours - theirs)[0, kind]:+.4f} {interval})"
                 )
-            click.echo(f"  x{cost:.3f}  " + "  ".join(parts))
+            click.echo(f"  x{cost:.3f}  {'  '.join(parts)}  {inside:.1%} of the draws lie between the prices")
 
 
 if __name__ == "__main__":

@@ -56,6 +56,8 @@ def combine(
     seed: int,
 ) -> None:
     """Fit trees over the features and a network's logits."""
+    if agent is not None and features is not None:
+        raise click.UsageError(f"--features holds trees that may have seen {agent!r}, which --without is to leave out")
     growth = Growth(num_trees=trees, max_examples=examples, num_threads=threads, seed=seed)
     named = [one for stem in stems for one in read_sources(examples_file(prepared, stem))]
     corpus = read_corpora([corpus_file(prepared, stem, base) for stem in stems])

@@ -78,12 +78,18 @@ def combined_scorer(folder: Path, logits: Sequence[tuple[Path, str, Path]], base
         base: name or folder of the network's base; None: what the corpora name.
 
     Raises:
-        ValueError: no logits are named.
+        OSError: a file is not there.
+        ValueError: no logits are named, or there are none of that part, or no corpora.
+        ModelFileError: the folder lacks its trees, or there is no such base.
+        BackendError: the base's package is not installed.
     """
     known: dict[bytes, Halves] = {}
     named, shape = None, None
     for run, part, path in logits:
-        corpus = read_corpora(sorted(path.parent.glob(path.name)))
+        files = sorted(path.parent.glob(path.name))
+        if not files:
+            raise ValueError(f"{path}: there are no such corpora")
+        corpus = read_corpora(files)
         known.update(_by_key(corpus, *read_run(run, part, corpus)))
         named, shape = corpus.base, corpus.shape
     if named is None or shape is None:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from sluice.compressor.scoring.neural.types import Window
 from sluice.compressor.scoring.neural.windows import WindowShape
+from sluice.eval.scorer.whole_file import whole_file
 
 _IS_LINE_FACT, _HAS_WORD_FACT, _IS_QUOTED = 1, 2, 4
 """Bits of a line."""
@@ -181,8 +182,8 @@ def write_corpus(path: Path, corpus: Corpus) -> None:
     }
     np.savez(stream, allow_pickle=False, note=np.array(json.dumps(note)), **arrays)
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 1, "dict_size": 2**26}]
-    with lzma.open(path, "wb", filters=filters) as file:
-        file.write(stream.getbuffer())
+    with whole_file(path) as file, lzma.open(file, "wb", filters=filters) as packed:
+        packed.write(stream.getbuffer())
 
 
 def read_corpora(paths: Iterable[Path]) -> Corpus:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from sluice.compressor.scoring.features import FEATURES
 from sluice.compressor.scoring.forest import Forest
-from sluice.eval.scorer.data import Examples, Source, concatenate
+from sluice.eval.scorer.data import Examples, Source, balanced, concatenate
 from sluice.eval.scorer.trees import Growth, grow, to_forest
 
 DROPPED_SHARES = (0.3, 0.5, 0.7)
@@ -36,15 +36,21 @@ def leave_one_out(sources: Sequence[Source], growth: Growth, *, by: str) -> Iter
     """Train on all groups but one, and look at that one.
 
     Args:
-        sources: conversations' examples.
+        sources: conversations' examples, not balanced.
         growth: see `Growth`.
         by: `agent` or `repository`.
     """
     for group in sorted({getattr(source, by) for source in sources}):
-        held = concatenate([source.examples for source in sources if getattr(source, by) == group])
-        rest = concatenate([source.examples for source in sources if getattr(source, by) != group])
+        held, rest = parted(sources, group, by=by)
         if min(held.num_words.sum(), held.num_lines.sum()) >= MIN_NEEDED and len(rest.weights):
             yield from held_out(group, held, to_forest(grow(rest, growth)))
+
+
+def parted(sources: Sequence[Source], group: str, *, by: str) -> tuple[Examples, Examples]:
+    """A group's examples as they are, and those of all others as they are trained on: balanced."""
+    held = [source for source in sources if getattr(source, by) == group]
+    rest = balanced([source for source in sources if getattr(source, by) != group])
+    return concatenate([source.examples for source in held]), concatenate([source.examples for source in rest])
 
 
 def held_out(group: str, examples: Examples, forest: Forest) -> Iterator[HeldOut]:

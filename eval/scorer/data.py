@@ -6,6 +6,7 @@ first line that shows it, at an epoch to the last one: the line that would have 
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -22,8 +23,8 @@ from sluice.compressor.scoring.features import FEATURES, FeatureReader, Table
 from sluice.eval.data import Trace, Turn
 from sluice.eval.facts import needed_facts
 
-EPOCH_AFTER = (5, 10, 20, 40)
-"""Tool results after which an epoch is sampled, besides those right after a user message."""
+EPOCH_EVERY = 5
+"""After each so many tool results an epoch may be sampled, besides those right after a user message."""
 NUM_EXEMPT = 3
 """Newest results that an epoch does not touch."""
 MIN_RESULTS = 5
@@ -192,7 +193,7 @@ def _of_chain(
 ) -> Iterator[Look]:
     files, origins, reader = FileHistory(), Origins(), FeatureReader()
     evidence = Evidence(files)
-    index_at = [-1]
+    index_at, first_lines_at = [-1], [[0]]
     by_answer = {turn.answer for turn in chain}
     needs = [need for need in needs if need.answer in by_answer]
     epochs = _epochs(trace, chain, sampling, draw)
@@ -207,14 +208,29 @@ def _of_chain(
                 files.add(provenance, evidence.num_messages + 1)
             evidence.add(message, segments, called)
             index_at.append(index)
+            first_lines_at.append(_first_lines(trace, index))
             if segments:
                 new = evidence.segments[-len(segments) :]
-                yield _look(evidence, new, Moment.ARRIVAL, reader, needs, index_at)
+                yield _look(evidence, new, Moment.ARRIVAL, reader, needs, index_at, first_lines_at)
         done = len(turn.history)
         if turn.answer in epochs:
             old = [found for found in evidence.segments if evidence.num_results - found.num_results_before > NUM_EXEMPT]
             if old:
-                yield _look(evidence, old, Moment.EPOCH, reader, needs, index_at)
+                yield _look(evidence, old, Moment.EPOCH, reader, needs, index_at, first_lines_at)
+
+
+def _first_lines(trace: Trace, index: int) -> list[int]:
+    """Of each text of a message, which of the lines of all that the message shows is the text's first.
+
+    Facts count a message's lines with its parts joined by line breaks, those without a text among them.
+    """
+    content = json.loads(trace.messages[index].raw).get("content")
+    found, first = [], 0
+    for part in content if isinstance(content, list) else [{"type": "text", "text": content or ""}]:
+        if part.get("type") == "text" and "text" in part:
+            found.append(first)
+        first += part.get("text", "").count("\n") + 1
+    return found
 
 
 def _epochs(trace: Trace, chain: Sequence[Turn], sampling: Sampling, draw: random.Random) -> set[int]:
@@ -228,7 +244,7 @@ def _epochs(trace: Trace, chain: Sequence[Turn], sampling: Sampling, draw: rando
             continue
         if trace.messages[newest].role == "user" and newest not in trace.results:
             after_user.append(turn.answer)
-        elif any(num_results % after == 0 for after in EPOCH_AFTER):
+        elif num_results % EPOCH_EVERY == 0:
             others.append(turn.answer)
     draw.shuffle(after_user)
     draw.shuffle(others)
@@ -243,23 +259,25 @@ def _look(
     reader: FeatureReader,
     needs: Sequence[_Need],
     index_at: Sequence[int],
+    first_lines_at: Sequence[Sequence[int]],
 ) -> Look:
     table = reader.read(evidence, segments, moment)
     num_words, num_lines = (np.zeros(len(table.features), dtype=np.float32) for _ in range(2))
     newest = index_at[-1]
-    begins = {
-        index_at[segment.position]: (bound, len(segment.lines))
-        for segment, bound in zip(segments, table.bounds, strict=False)
-    }
+    # By message: the first line of each of its texts among all its lines, its row, and how many there are.
+    begins: dict[int, list[tuple[int, int, int]]] = {}
+    for segment, bound in zip(segments, table.bounds, strict=False):
+        first = first_lines_at[segment.position][segment.index]
+        begins.setdefault(index_at[segment.position], []).append((first, bound, len(segment.lines)))
     oldest = min(begins) if moment is Moment.ARRIVAL else -1
     for need in needs:
         # Where the need lies before the moment, or something shows the fact again in between, nothing is lost.
         if need.answer <= newest or need.spots[-1][0] > newest or need.spots[0][0] < oldest:
             continue
         index, number = need.spots[0 if moment is Moment.ARRIVAL else -1]
-        begin, size = begins.get(index, (0, 0))
-        if number < size:
-            (num_words if need.is_word else num_lines)[begin + number] += 1
+        for first, begin, size in begins.get(index, ()):
+            if first <= number < first + size:
+                (num_words if need.is_word else num_lines)[begin + number - first] += 1
     np.minimum(num_lines, 1, out=num_lines)
     messages = [index_at[segment.position] for segment in segments]
     return Look(evidence, segments, messages, moment, table, num_words, num_lines)

@@ -16,7 +16,9 @@ from typing import Any
 
 import click
 
+from sluice.backend.errors import BackendError
 from sluice.compressor import CompressorSettings, Mode
+from sluice.compressor.errors import CompressorError
 from sluice.compressor.scoring import Scorer, load_default
 from sluice.compressor.scoring.feature_scorer import FeatureScorer
 from sluice.compressor.scoring.forest import read_forest
@@ -24,6 +26,7 @@ from sluice.compressor.settings import Prices
 from sluice.eval.cost import PRICES
 from sluice.eval.data import TraceLine, agent_of, parse_trace, read_lines
 from sluice.eval.metrics import Reader
+from sluice.eval.new_file import NewFile
 from sluice.eval.policies.base import Policy
 from sluice.eval.policies.ours import Ours
 from sluice.eval.policies.untouched import Untouched
@@ -133,9 +136,11 @@ def _features(file: Path | None) -> Scorer:
 @click.option("--only", type=click.Choice(["features", "combined"]), help="Only this one of both.")
 @click.option("--cold", is_flag=True, help="The provider's cache expires on some turns.")
 @click.option("--agent", help="Only conversations of this agent.")
-@click.option("--every", default=1, show_default=True, help="Only one in so many conversations.")
-@click.option("--jobs", default=1, show_default=True)
-@click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="JSON lines.")
+@click.option(
+    "--every", type=click.IntRange(min=1), default=1, show_default=True, help="Only one in so many conversations."
+)
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--out", required=True, type=NewFile(), help="JSON lines.")
 def frontier(
     traces: Sequence[Path],
     features: Path | None,
@@ -152,10 +157,14 @@ def frontier(
 ) -> None:
     """Replay features, and a network's scores with them, at several prices.
 
-    --logits names a run's file, the part of it (`train`, or the stem of a file that the run looked at), and the corpora
-    that were scored (a file, or a pattern of files in their order).
+    --logits names a run's file, the part of it (`train` for what the run left out, `look_at` for what it only looked
+    at), and the corpora that were scored (a file, or a pattern of files in their order).
     """
     setup = Setup(features, model, tuple(logits), tuple(read_prices(prices)), Options(is_cold=cold), base, only)
+    try:
+        setup.policies()  # a process of the pool that cannot make them would be begun anew without end
+    except (ValueError, OSError, CompressorError, BackendError) as error:
+        raise click.ClickException(str(error)) from None
     every_line = (line for path in traces for line in read_lines(path) if agent in (None, agent_of(line)))
     lines = (line for number, line in enumerate(every_line) if number % every == 0)
     num_done = 0

@@ -81,7 +81,13 @@ def read_run(path: Path, part: str, corpus: Corpus) -> tuple[npt.NDArray[np.int6
         path: see `logits_file`.
         part: `train` for what the run left out, `look_at` for what it only looked at.
         corpus: of those traces.
+
+    Raises:
+        OSError: the file is not there.
+        ValueError: the run has no such part, or the file is no run's.
     """
     with np.load(path, allow_pickle=False) as arrays:
+        if part not in arrays:
+            raise ValueError(f"{path} holds no part {part!r}: it holds {', '.join(arrays)}")
         windows = arrays["train_windows"] if part == "train" else np.arange(len(corpus))
         return windows, arrays[part]

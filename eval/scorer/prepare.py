@@ -1,14 +1,15 @@
 """Makes what is trained on: `python -m sluice.eval.scorer.prepare TRACES… --base NAME… --out FOLDER`.
 
 Each file of conversations is read once: its examples for trees (`NAME.examples.npz`), and its windows at arrival, for
-each base (`NAME.BASE.corpus`). A file that is there already is not made again. These files hold the
-conversations: they are not for publication.
+each base (`NAME.BASE.corpus`). What is there already, of the same conversations, is not made again. These files hold
+the conversations: they are not for publication.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from hashlib import file_digest
 from pathlib import Path
 
 import click
@@ -23,6 +24,7 @@ from sluice.eval.data import Trace, parse_trace, read_lines
 from sluice.eval.scorer.bases import base_named, shape_for
 from sluice.eval.scorer.corpus import CorpusBuilder, Group, Labels, write_corpus
 from sluice.eval.scorer.data import Examples, Look, Sampling, Source, concatenate, draw_for, looks, sampled
+from sluice.eval.scorer.whole_file import whole_file
 
 
 @click.command()
@@ -32,16 +34,41 @@ from sluice.eval.scorer.data import Examples, Look, Sampling, Source, concatenat
 @click.option("--seed", default=0, show_default=True, help="Of the examples.")
 def prepare(traces: Sequence[Path], bases: Sequence[str], out: Path, seed: int) -> None:
     """Make examples and windows of recorded conversations."""
+    check_stems(traces)
     out.mkdir(parents=True, exist_ok=True)
     for path in traces:
         prepare_file(path, [base_named(base) for base in bases], out, seed)
 
 
+def stem_of(path: Path) -> str:
+    """What the files that are made of a file of conversations are named after."""
+    return path.name.split(".")[0]
+
+
+def check_stems(traces: Sequence[Path]) -> None:
+    """See that what is made of one file is not taken for what is made of another.
+
+    Raises:
+        click.UsageError: two of the files share a stem.
+    """
+    by_stem: dict[str, Path] = {}
+    for path in traces:
+        other = by_stem.setdefault(stem_of(path), path)
+        if other.resolve() != path.resolve():
+            raise click.UsageError(f"{other} and {path} would both be kept as {stem_of(path)!r}: rename one of them")
+
+
 def prepare_file(path: Path, bases: Sequence[Base], out: Path, seed: int) -> None:
-    """Make one file's examples and windows, where they are not there."""
-    stem = path.name.split(".")[0]
-    wanted = [base for base in bases if not corpus_file(out, stem, base.name).exists()]
-    if not wanted and examples_file(out, stem).exists():
+    """Make one file's examples and windows, where they are not there.
+
+    Raises:
+        click.UsageError: those that are there are of other conversations.
+    """
+    stem, digest = stem_of(path), _digest(path)
+    # The examples are written last: windows without them were cut off, or nobody knows what they are of.
+    is_known = _is_of(examples_file(out, stem), path, digest)
+    wanted = [base for base in bases if not (is_known and corpus_file(out, stem, base.name).exists())]
+    if is_known and not wanted:
         return
     tokenizers = {base.name: BaseTokenizer(base) for base in wanted}
     shapes = {name: shape_for(tokenizer) for name, tokenizer in tokenizers.items()}
@@ -55,7 +82,23 @@ def prepare_file(path: Path, bases: Sequence[Base], out: Path, seed: int) -> Non
             click.echo(f"{path.name}: {len(sources)} conversations", err=True)
     for name, builder in builders.items():
         write_corpus(corpus_file(out, stem, name), builder.build())
-    write_sources(examples_file(out, stem), sources)
+    write_sources(examples_file(out, stem), sources, digest)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
+def _is_of(examples: Path, traces: Path, digest: str) -> bool:
+    """Whether examples are there; they are of these traces then."""
+    if not examples.exists():
+        return False
+    with np.load(examples, allow_pickle=False) as arrays:
+        made_of = str(arrays["made_of"]) if "made_of" in arrays else None
+    if made_of != digest:
+        raise click.UsageError(f"{examples} is not of {traces} as it is now: remove it, or choose another folder")
+    return True
 
 
 def corpus_file(folder: Path, stem: str, base: str) -> Path:
@@ -68,18 +111,20 @@ def examples_file(folder: Path, stem: str) -> Path:
     return folder / f"{stem}.examples.npz"
 
 
-def write_sources(path: Path, sources: Sequence[tuple[str, Source]]) -> None:
-    """Write conversations' examples with their ids."""
+def write_sources(path: Path, sources: Sequence[tuple[str, Source]], made_of: str) -> None:
+    """Write conversations' examples with their ids, and the digest of the file that they were made of."""
     merged = concatenate([source.examples for _, source in sources])
-    np.savez_compressed(
-        path,
-        allow_pickle=False,
-        ids=np.array([name for name, _ in sources]),
-        agents=np.array([source.agent for _, source in sources]),
-        repositories=np.array([source.repository for _, source in sources]),
-        sizes=np.array([len(source.examples.weights) for _, source in sources]),
-        **{field.name: getattr(merged, field.name) for field in fields(Examples)},
-    )
+    with whole_file(path) as file:
+        np.savez_compressed(
+            file,
+            allow_pickle=False,
+            made_of=np.array(made_of),
+            ids=np.array([name for name, _ in sources]),
+            agents=np.array([source.agent for _, source in sources]),
+            repositories=np.array([source.repository for _, source in sources]),
+            sizes=np.array([len(source.examples.weights) for _, source in sources]),
+            **{field.name: getattr(merged, field.name) for field in fields(Examples)},
+        )
 
 
 def read_sources(path: Path) -> list[tuple[str, Source]]:

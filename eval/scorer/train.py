@@ -16,6 +16,7 @@ import click
 
 from sluice.compressor.scoring.forest import Forest, write_forest
 from sluice.eval.data import TraceLine, parse_trace, read_lines
+from sluice.eval.new_file import NewFile
 from sluice.eval.scorer.crossval import HeldOut, as_table, held_out, leave_one_out
 from sluice.eval.scorer.data import Sampling, Source, balanced, concatenate, examples
 from sluice.eval.scorer.trees import Growth, grow, to_forest
@@ -23,7 +24,7 @@ from sluice.eval.scorer.trees import Growth, grow, to_forest
 
 @click.command()
 @click.argument("traces", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The model's .npz file.")
+@click.option("--out", required=True, type=NewFile(), help="The model's .npz file.")
 @click.option("--look-at", multiple=True, type=click.Path(path_type=Path, exists=True), help="Traces to look at only.")
 @click.option("--seed", default=0, show_default=True, help="Of the examples and of the trees.")
 @click.option("--trees", default=Growth().num_trees, show_default=True, help="Of each head.")
@@ -40,11 +41,11 @@ def train(
 ) -> None:
     """Train the line scorer on recorded conversations."""
     growth = Growth(num_trees=trees, seed=seed)
-    sources = balanced(list(read_sources(traces, seed=seed, jobs=jobs)))
+    sources = list(read_sources(traces, seed=seed, jobs=jobs))
     if cross_validate:
         for by in ("agent", "repository"):
             _show(f"leave one {by} out", leave_one_out(sources, growth, by=by))
-    forest = to_forest(grow(concatenate([source.examples for source in sources]), growth))
+    forest = to_forest(grow(concatenate([source.examples for source in balanced(sources)]), growth))
     if look_at:
         _show("held-out traces", figures_by_agent(list(read_sources(look_at, seed=seed, jobs=jobs)), forest))
     version = blake2b(forest.leaf.tobytes() + forest.threshold.tobytes(), digest_size=4).hexdigest()

@@ -24,12 +24,14 @@ from sluice.compressor.scoring.neural.card import write_card
 from sluice.compressor.scoring.neural.lora import add_adapters
 from sluice.compressor.scoring.neural.model_file import base_digest, write_adapter
 from sluice.compressor.scoring.neural.network import LineNetwork, load_network
+from sluice.compressor.scoring.neural.windows import WindowShape
 from sluice.eval.scorer.bases import base_named
 from sluice.eval.scorer.corpus import Corpus, concatenated, read_corpus
 from sluice.eval.scorer.device import DeviceCorpus
 from sluice.eval.scorer.fit import Plan, fit, score
 from sluice.eval.scorer.logits import logits_file
 from sluice.eval.scorer.splits import MAIN, left_out, repository_of
+from sluice.eval.scorer.whole_file import whole_file
 
 CORPUS = ".corpus"
 PRIOR_LOGIT = -3.0
@@ -72,6 +74,10 @@ def train_neural(
     seed: int,
 ) -> None:
     """Train a network on recorded conversations (or on corpora that `prepare` made of them)."""
+    if conversations := [path for path in (*traces, *look_at) if path.suffix != CORPUS]:
+        from sluice.eval.scorer.prepare import check_stems
+
+        check_stems(conversations)
     out.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
 
@@ -113,12 +119,13 @@ def train_neural(
         say(f"{run}: trains on {int((~hidden).sum())} conversations, {int((~is_hidden).sum()):,} windows")
         own = replace(plan, epochs=run_epochs)
         fit(network, train, on_device, np.flatnonzero(~is_hidden), own, out / f"{run}.checkpoint", say)
-        _write(out / run, network, found, layers, digest, train, run, own)
+        _write(out / run, network, found, layers, digest, train.shape, run, own, int((~hidden).sum()))
         unseen = np.flatnonzero(is_hidden)
         logits: dict[str, Any] = {"train": score(network, on_device, unseen, batch_tokens), "train_windows": unseen}
         if held is not None and held_on_device is not None:
             logits["look_at"] = _looked_at(run, network, held, held_on_device, batch_tokens)
-        np.savez(logits_file(out, run), allow_pickle=False, **logits)
+        with whole_file(logits_file(out, run)) as file:
+            np.savez(file, allow_pickle=False, **logits)
         (out / f"{run}.checkpoint").unlink(missing_ok=True)
         say(f"{run}: done")
 
@@ -176,10 +183,10 @@ def line_weights(corpus: Corpus) -> npt.NDArray[np.float32]:
 
 def _corpus(path: Path, base: Base, out: Path, seed: int) -> Corpus:
     if path.suffix != CORPUS:
-        from sluice.eval.scorer.prepare import corpus_file, prepare_file
+        from sluice.eval.scorer.prepare import corpus_file, prepare_file, stem_of
 
         prepare_file(path, [base], out, seed)
-        path = corpus_file(out, path.name.split(".")[0], base.name)
+        path = corpus_file(out, stem_of(path), base.name)
     corpus = read_corpus(path)
     if corpus.base != base.name:
         raise click.UsageError(f"{path} holds tokens of {corpus.base}, not of {base.name}")
@@ -192,19 +199,20 @@ def _write(
     base: Base,
     num_layers: int | None,
     digest: str,
-    corpus: Corpus,
+    shape: WindowShape,
     run: str,
     plan: Plan,
+    num_conversations: int,
 ) -> None:
     write_adapter(folder, network)
-    note = {"run": run, "epochs": plan.epochs, "seed": plan.seed, "num_conversations": len(corpus.groups)}
+    note = {"run": run, "epochs": plan.epochs, "seed": plan.seed, "num_conversations": num_conversations}
     write_card(
         folder,
         name=f"{base.name}-{run}",
         base=base,
         num_layers=num_layers,
         digest=digest,
-        shape=corpus.shape,
+        shape=shape,
         note=note,
     )
 

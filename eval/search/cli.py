@@ -82,7 +82,10 @@ def search_command(
         click.echo(f"{len(asked) - len(present)} of {len(asked)} questions have no checkout", err=True)
     report: dict[str, Any] = {"command": " ".join(["sluice", *sys.argv[1:]]), "machine": hardware()}
     if speed is not None:  # first, while nothing else has taken memory
-        report["speed"] = measure_speed(speed, [query.text for query in present])
+        try:
+            report["speed"] = measure_speed(speed, [query.text for query in present])
+        except ValueError as error:
+            raise click.ClickException(str(error)) from error
         _print_plain("speed", report["speed"])
     report["quality"] = _quality(present, repos, baselines=baselines, ablation=ablation, dense=dense)
     if docstrings is not None:

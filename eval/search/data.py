@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import posixpath
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -53,7 +54,8 @@ def read_queries(path: Path) -> list[Query]:
         ValueError: a line is not of this form; names the line.
     """
     queries: list[Query] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    # Not splitlines(): a raw U+2028 in a question ends no line of JSON.
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -68,6 +70,8 @@ def read_queries(path: Path) -> list[Query]:
 def _query(row: dict[str, Any]) -> Query:
     if row["kind"] not in ("topic", "change"):
         raise ValueError(f"kind {row['kind']!r} is neither 'topic' nor 'change'")
+    if not row["relevant"]:
+        raise ValueError("'relevant' names nothing")
     root = row.get("root") or ""
     return Query(
         row["id"],
@@ -81,5 +85,5 @@ def _query(row: dict[str, Any]) -> Query:
 
 
 def _below(root: str, path: str) -> str:
-    """The path as seen from `root`; one that is not below it stays as it is, and cannot be found."""
-    return path.removeprefix(f"{root}/") if root else path
+    """The path as seen from `root`; one that is not below it begins with `..`, and cannot be found."""
+    return posixpath.relpath(path, root) if root else path

@@ -9,6 +9,7 @@ import ast
 import random
 import re
 import warnings
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -67,7 +68,7 @@ def docstring_test(root: Path, rankers: Rankers, num_queries: int, max_files: in
         for path, data in contents.items()
     ]
     view = single_layer_view(files)
-    blanked = {path: _without(data, hidden.get(path, set())) for path, data in contents.items()}
+    blanked = {path: without_lines(data, hidden.get(path, set())) for path, data in contents.items()}
     rows: list[tuple[float, float, float, float]] = []
     for item in chosen:
         results = answer(view, item.text, rankers, blanked.__getitem__, budget_tokens=1000)
@@ -101,6 +102,6 @@ def _documented(path: str, data: bytes) -> list[_Documented]:
     return found
 
 
-def _without(data: bytes, lines: set[int]) -> bytes:
-    """The text with these lines emptied."""
+def without_lines(data: bytes, lines: Collection[int]) -> bytes:
+    """The text with these lines (from 1) emptied."""
     return b"\n".join(b"" if at in lines else line for at, line in enumerate(data.split(b"\n"), 1))

@@ -10,8 +10,8 @@ from __future__ import annotations
 import random
 import re
 import subprocess
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sluice.compressor.syntax import Language, language_of, outline
@@ -48,6 +48,8 @@ class Asked:
     view: View
     blobs: dict[str, str]
     """Path → object id of each file of the tree."""
+    hidden: Mapping[str, Set[int]] = field(default_factory=dict)
+    """Path → lines (from 1) that hold the text which asks: the view has no terms of them, and no text may be read."""
 
 
 class History:
@@ -106,9 +108,8 @@ class History:
                 hidden.setdefault(path, set()).update(range(lines_hidden[0], lines_hidden[1] + 1))
         view = self.tree("HEAD", hidden)
         for number, (kind, _, _, target, _, text) in enumerate(chosen):
-            yield Asked(
-                Query(f"{self.name}-{kind}-{number}", self.name, "HEAD", "", "topic", text, (target,)), view, contents
-            )
+            query = Query(f"{self.name}-{kind}-{number}", self.name, "HEAD", "", "topic", text, (target,))
+            yield Asked(query, view, contents, hidden)
 
     def additions(self, count: int, seed: int = 0, newest: int = 6000) -> Iterator[Asked]:
         """Messages of commits that added one or two source files; those files, as they are now, answer."""

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sluice.eval.search.data import Query, Target
+from sluice.eval.search.docstrings import without_lines
 from sluice.eval.search.history import Asked, History
 from sluice.eval.search.metrics import ndcg
 from sluice.search.index.view import View
@@ -92,9 +93,10 @@ def example_of(asked: Asked, history: History) -> Example:
         kept = chunks.ids[:NUM_CHUNKS_KEPT]
         paths = {int(file): view.files[file].path for file in view.file_of_chunk[kept]}
         contents = history.read([asked.blobs[path] for path in paths.values()])
-        texts = {
-            file: contents[asked.blobs[path]].decode("utf-8", "replace").split("\n") for file, path in paths.items()
+        shown = {
+            file: without_lines(contents[asked.blobs[path]], asked.hidden.get(path, ())) for file, path in paths.items()
         }
+        texts = {file: data.decode("utf-8", "replace").split("\n") for file, data in shown.items()}
         pieces = cut_pieces(view, question, evidence.rarity, kept, texts)
     starts, ends = view.starts[chunks.ids], view.ends[chunks.ids]
     return Example(

@@ -1,9 +1,18 @@
 from __future__ import annotations
 
+import heapq
+import inspect
 import json
+import math
 import multiprocessing
 import random
+import sys
+import textwrap
+import threading
+from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import aclosing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +23,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.backend.bench import bounds, workload
+from sluice.backend.bench.baseline import num_pages
 from sluice.backend.bench.bounds import Machine
-from sluice.backend.bench.cli import engine
-from sluice.backend.bench.client import BenchClient
+from sluice.backend.bench.cli import Plan, decoding, engine
+from sluice.backend.bench.client import BenchClient, StreamTiming, Timing
 from sluice.backend.bench.cpu_time import main as bench_cpu_time
 from sluice.backend.bench.gpu.__main__ import main as bench_gpu
 from sluice.backend.bench.gpu.beside import transformers_batches
@@ -24,6 +34,7 @@ from sluice.backend.bench.gpu.kernels import KernelTimes
 from sluice.backend.bench.gpu.shapes import SHAPES, random_weights
 from sluice.backend.bench.intervals import interval, ratio
 from sluice.backend.bench.recorded import recorded_edits
+from sluice.backend.bench.workload import Prompt
 from sluice.backend.embedded.load import WeightForm
 from sluice.backend.errors import BackendError
 
@@ -45,6 +56,37 @@ def test_every_round_asks_for_something_new() -> None:
         assert len({make(number, 10).text for number in range(1000, 1064)}) == 64
 
 
+class Recorder(BenchClient):
+    """Answers at once, and keeps what was asked."""
+
+    def __init__(self) -> None:
+        super().__init__("http://127.0.0.1:9")
+        self.asked: list[str] = []
+
+    async def run(self, prompts: Sequence[Prompt]) -> Timing:
+        self.asked += [prompt.text for prompt in prompts]
+        return Timing([StreamTiming(1.0, 0.002, 2)], 0.002)
+
+
+async def test_no_round_asks_what_another_has_asked_and_edits_are_of_several_files() -> None:
+    plan = Plan([12, 32], 4, 4, 1e9, 40, [])
+    async with aclosing(Recorder()) as client:
+        for number in range(4):
+            await plan.round(defaultdict(lambda: defaultdict(list)), {"one": client}, None, number)
+        asked = [text for text in client.asked if text.startswith("Story")]
+        assert len(set(asked)) == len(asked) == 4 * (12 + 32)
+        edits = [text for text in client.asked if text.startswith("File")]
+        sources = [inspect.getsource(module)[:200] for module in (heapq, textwrap)]
+        assert [sum(source in text for text in edits) for source in sources] == [2, 2]
+
+
+def test_what_transformers_keeps_has_room_for_all_streams() -> None:
+    page_tokens = 256
+    assert num_pages(1, 1) == 2
+    for num_streams, num_tokens in ((32, 300), (64, 2000)):
+        assert num_pages(num_streams, num_tokens) >= num_streams * math.ceil(num_tokens / page_tokens)
+
+
 @pytest.mark.engine
 def test_it_measures_the_engine_and_the_baseline(wide_tiny_folder: Path, tmp_path: Path) -> None:
     file, recorded = tmp_path / "out.json", tmp_path / "conversations.jsonl"
@@ -61,6 +103,7 @@ def test_it_measures_the_engine_and_the_baseline(wide_tiny_folder: Path, tmp_pat
     assert "plain ×2, tokens/s" in values["transformers"]
     assert "| plain ×2, tokens/s: engine / transformers |" in result.output
     assert "| edit ×1, tokens/s: with / without speculation |" in result.output
+    assert "transformers in torch." in result.output
     assert set(json.loads(file.read_text())["bounds"]) < set(values["engine"])
 
 
@@ -95,10 +138,53 @@ async def test_a_server_that_has_gone_is_named() -> None:
             await client.run([workload.plain(0, 2)])
 
 
-def test_a_wrong_number_of_streams_is_named() -> None:
-    result = CliRunner().invoke(engine, ["--streams", "many"])
+class OneToken(BaseHTTPRequestHandler):
+    """A server that ends every answer at its first token."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.end_headers()
+        event = {"choices": [{"text": "a", "finish_reason": "stop"}], "usage": {"completion_tokens": 1}}
+        self.wfile.write(b"data: %s\n\n" % json.dumps(event).encode())
+
+    def log_message(self, *arguments: object) -> None:
+        """Nothing."""
+
+
+async def test_a_server_that_ends_at_the_first_token_is_named() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), OneToken) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            async with aclosing(BenchClient(f"http://127.0.0.1:{server.server_port}")) as client:
+                with pytest.raises(BackendError, match=r"127\.0\.0\.1:\d+ ends its answers at the first token"):
+                    await decoding(client, [workload.plain(0, 2)])
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--streams", "many"], "'many'"),
+        (["--tokens", "1"], "x>=2"),
+        (["--url", "http://localhost:abc"], "'http://localhost:abc'"),
+        (["--url", "localhost:8000"], "'localhost:8000' does not begin with http://"),
+    ],
+)
+def test_what_cannot_be_measured_is_named_before_the_work(arguments: list[str], says: str) -> None:
+    result = CliRunner().invoke(engine, arguments)
     assert result.exit_code == 2
-    assert "'many'" in result.output
+    assert says in result.output
+
+
+def test_transformers_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    result = CliRunner().invoke(engine, ["--transformers"])
+    assert result.exit_code == 1
+    assert "--transformers: it is not installed" in result.output
 
 
 def test_recorded_edits_are_what_was_written_out_of_what_was_read(tmp_path: Path) -> None:
@@ -109,6 +195,15 @@ def test_recorded_edits_are_what_was_written_out_of_what_was_read(tmp_path: Path
     assert prompt.num_tokens == 8
     assert READ in prompt.text
     assert prompt.text.rpartition("Call of Edit:\n")[2].startswith('{"path": "a.py"')
+
+
+def test_calls_whose_arguments_cannot_be_read_are_passed_over(tmp_path: Path) -> None:
+    file = tmp_path / "conversations.jsonl"
+    whole = json.loads(conversation({"new": READ[100:500]}))
+    broken = [{"function": {"name": "Edit", "arguments": text}} for text in ("", '{"new": ')]
+    messages = [None, {"role": "assistant", "content": None, "tool_calls": broken}, *whole["messages"]]
+    file.write_text(json.dumps({"messages": messages}) + "\n" + json.dumps({"messages": [None]}))
+    assert len(recorded_edits(file, 8)) == 1
 
 
 @pytest.mark.parametrize(

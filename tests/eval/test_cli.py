@@ -16,6 +16,7 @@ from sluice.compressor import Compressed, Compressor, Mode
 from sluice.eval.cli import evaluate
 from sluice.eval.policies import FRAMES
 from sluice.eval.traces import AGENTS, trace_file
+from tests.full_disk import files_end_at
 
 FILES = [str(trace_file(agent)) for agent in AGENTS]
 
@@ -86,7 +87,9 @@ def test_over_http(tmp_path: Path) -> None:
     ("arguments", "problem"),
     [
         (["--policy", "nonsense"], "no policy is named 'nonsense'"),
-        (["--policy", "random-equal"], "needs one of ours beside it"),
+        (["--policy", "random-equal"], "needs one of ours beside it, whose cost it is to equal: 'safe'"),
+        (["--policy", "balanced", "--policy", "random-equal"], "'safe'; --mode names another one"),
+        (["--http", "--serve-args", "--redis 'x"], "No closing quotation"),
         (["--agent", "nobody"], "no conversation of agent 'nobody'"),
         (["none.jsonl"], "none.jsonl: No such file"),
         (["--http", "--url", "http://127.0.0.1:1"], "give one of them"),
@@ -125,6 +128,30 @@ def test_an_interruption_is_told_once(tmp_path: Path) -> None:
     assert process.returncode == 1
     assert "Traceback" not in said
     assert said.endswith("Aborted!\n")
+
+
+@pytest.mark.parametrize("agent", ["[/x]", "[bold]"])
+def test_an_agents_name_may_hold_brackets(tmp_path: Path, agent: str) -> None:
+    data = {**json.loads(trace_file("opencode").read_text()), "agent": agent}
+    (tmp_path / "t.jsonl").write_text(json.dumps(data) + "\n")
+    assert agent in invoke(str(tmp_path / "t.jsonl"), "--policy", "untouched", "--jobs", "1")
+
+
+def test_a_file_that_cannot_be_written_costs_no_table(tmp_path: Path) -> None:
+    with files_end_at(10):
+        result = CliRunner().invoke(
+            evaluate, ["replay", FILES[0], "--policy", "safe", "--jobs", "1", "--json", str(tmp_path / "x.json")]
+        )
+    assert isinstance(result.exception, OSError)
+    assert "1 conversations" in result.output
+
+
+def test_an_agent_of_a_conversation_with_half_an_emoji(tmp_path: Path) -> None:
+    data = json.loads(trace_file("opencode").read_text())
+    data["messages"][-2]["content"] += "\ud83d"
+    (tmp_path / "t.jsonl").write_text(json.dumps(data) + "\n")
+    chosen = ["--agent", "opencode", "--policy", "untouched", "--jobs", "1"]
+    assert "1 conversations" in invoke(str(tmp_path / "t.jsonl"), *chosen)
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
+from sluice.compressor import Mode
 from sluice.eval.cli import evaluate
 from sluice.eval.compare.system import KNOWN, OURS, load_systems, ours
 from sluice.eval.errors import SpecError
@@ -26,6 +29,11 @@ async def chat(request):
     body = await request.json()
     if request.headers.get("x-fail") and len(body["messages"]) > 3:
         return web.Response(status=500, text="sorry")
+    if len(request.headers.getall("authorization", [])) != 1:
+        return web.Response(status=401, text="who are you?")
+    if request.headers.get("x-ask-more"):
+        async with ClientSession() as session, session.post(sys.argv[2] + "/v1/chat/completions", json=body) as answer:
+            await answer.read()
     for message in body["messages"]:
         if message["role"] == "tool":
             message["content"] = message["content"][:100]
@@ -97,6 +105,43 @@ def test_a_run_with_other_proxies(spec: Path, tmp_path: Path) -> None:
     assert data["run"]["command"]
 
 
+def compared(tmp_path: Path, spec: Path, **changes: object) -> dict[str, Any]:
+    """Compare the first of the systems, changed, with ours."""
+    described = tomllib.loads(spec.read_text())["system"][0] | changes
+    file = tmp_path / "one.json"
+    lines = (f"{name} = {json.dumps(value)}" for name, value in described.items() if name != "headers")
+    headers = "".join(f"{name} = {json.dumps(value)}\n" for name, value in described.get("headers", {}).items())
+    (tmp_path / "one.toml").write_text("\n".join(lines) + f"\n[headers]\n{headers}")
+    arguments = ["compare", FILE, "--system", str(tmp_path / "one.toml"), "--mode", "safe", "--policy", "mask-10"]
+    result = CliRunner().invoke(evaluate, [*arguments, "--jobs", "1", "--max-turns", "3", "--json", str(file)])
+    assert result.exit_code == 0, result.output
+    return {"output": result.output, **json.loads(file.read_text())}
+
+
+def test_requests_of_a_systems_own_are_told(spec: Path, tmp_path: Path) -> None:
+    found = compared(tmp_path, spec, headers={"x-ask-more": "1"})
+    assert "cutter: 3 further requests to its upstream on 3 turns are billed nowhere here" in found["output"]
+    rows = {row["policy"]: row["measured"] for row in found["policies"]}
+    assert (rows["cutter"]["num_further_requests"], rows["safe"]["num_further_requests"]) == (3, 0)
+
+
+def test_a_systems_own_credential_stands_alone(spec: Path, tmp_path: Path) -> None:
+    found = compared(tmp_path, spec, headers={"Authorization": "Bearer real"})
+    assert found["policies"][1]["measured"]["bypasses"] == {}
+
+
+def test_a_name_may_hold_brackets(spec: Path, tmp_path: Path) -> None:
+    found = compared(tmp_path, spec, name="[/x] [bold]")
+    assert "[/x] [bold]" in found["output"]
+    assert found["policies"][1]["policy"] == "[/x] [bold]"
+
+
+def test_ours_are_told_whose_cache_to_reckon_with() -> None:
+    command = shlex.split(ours(Mode.SAFE, "self-hosted", ("--redis", "a b")).start)
+    assert command[command.index("--provider") + 1] == "self-hosted"
+    assert command[-2:] == ["--redis", "a b"]
+
+
 def test_what_is_known_by_name_can_be_read() -> None:
     for name in KNOWN:
         (system,) = load_systems(name)
@@ -105,7 +150,7 @@ def test_what_is_known_by_name_can_be_read() -> None:
 
 
 def test_ours_are_told_apart_by_a_header() -> None:
-    assert [ours(mode).headers["x-sluice-mode"] for mode in OURS] == ["safe", "balanced", "aggressive"]
+    assert [ours(mode, "openai").headers["x-sluice-mode"] for mode in OURS] == ["safe", "balanced", "aggressive"]
 
 
 @pytest.mark.parametrize(
@@ -115,6 +160,7 @@ def test_ours_are_told_apart_by_a_header() -> None:
         ('name = "a"\nurl = "http://127.0.0.1:1"\n', "so it needs the recorder_port"),
         ('name = "a"\nstrat = "x"\n', "unknown field `strat`"),
         ("name =", "systems.toml: Invalid value"),
+        ('name = "a"\nstart = "a \'b"\n', "system 'a': start = \"a 'b\": No closing quotation"),
         ('start = "a"\n', "missing required field `name`"),
     ],
 )
@@ -134,10 +180,16 @@ def test_a_description_that_cannot_be_used_is_named(tmp_path: Path, text: str, p
         (["--equal-to", "nobody"], "--equal-to 'nobody' is not compared here"),
         (["--mode", "safe", "--policy", "safe", "--equal-to", "safe"], "the name 'safe' stands for two systems"),
         (["--report", "none/out.html"], "there is no folder"),
+        (["--serve-args", "--redis 'x"], '--serve-args: "--redis \'x": No closing quotation'),
+        (["--system", "direct.toml", "--policy", "mask-10"], "no system can be named 'direct'"),
         (["--policy", "nonsense"], "no policy is named 'nonsense'"),
     ],
 )
-def test_bad_input_is_named(arguments: list[str], problem: str) -> None:
+def test_bad_input_is_named(
+    arguments: list[str], problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("direct.toml").write_text('name = "direct"\nstart = "a"\n')
     result = CliRunner().invoke(evaluate, ["compare", FILE, "--jobs", "1", *arguments])
     assert result.exit_code in (1, 2)
     assert problem in " ".join(result.output.split())

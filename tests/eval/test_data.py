@@ -123,3 +123,7 @@ def test_half_a_surrogate_pair_is_read_and_sent_as_an_escape() -> None:
 def test_the_agent_is_found_without_reading_the_rest() -> None:
     assert agent_of(TraceLine("t", 1, b'{"messages": [], "agent": "x"}')) == "x"
     assert agent_of(TraceLine("t", 1, b"{")) is None
+
+
+def test_the_agent_is_found_beside_half_a_surrogate_pair() -> None:
+    assert agent_of(TraceLine("t", 1, b'{"messages": [{"content": "cut \\ud83d"}], "agent": "x"}')) == "x"

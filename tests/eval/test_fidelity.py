@@ -13,14 +13,17 @@ from click.testing import CliRunner
 
 from sluice.eval.cli import evaluate
 from sluice.eval.errors import ScorerError
-from sluice.eval.fidelity.cases import find_cases, num_tokens, random_at_equal_size
+from sluice.eval.fidelity.cases import Case, find_cases, num_tokens, random_at_equal_size
 from sluice.eval.fidelity.run import measure
 from sluice.eval.fidelity.scorers import ServerScorer, TransformersScorer
+from sluice.eval.message import encode
 from sluice.eval.policies import make_policy
-from sluice.eval.replay import Options
+from sluice.eval.replay import Options, Script, client_messages
 from sluice.eval.runner import Selection
 from sluice.eval.traces import AGENTS, trace_file
+from tests.eval.builders import assistant, recorded, trace_of, user
 
+SHORT_CHARS = 1000
 ALL = Selection(tuple(trace_file(agent) for agent in AGENTS))
 
 
@@ -29,17 +32,24 @@ def silent(phase: str, num_done: int) -> None:
 
 
 async def completions(request: web.Request) -> web.Response:
-    """A model of words: one is likely if it stood before."""
+    """A model of words: one is likely if it stood before. Offsets are summed up over what tokens read as."""
     body = await request.json()
     assert body["echo"] is True
-    offsets, values, seen, at = [], [], set(), 0
+    body["prompt"].encode()
+    if body["model"] == "short" and len(body["prompt"]) > SHORT_CHARS:
+        message = "This model's maximum context length is 9 tokens. However, you requested 10 tokens."
+        return web.json_response({"error": {"message": message}}, status=400)
+    offsets, values, seen, at = [0], [None], set(), len("<|begin_of_text|>")
+    if body["model"] == "plain":
+        offsets, values, at = [], [], 0
     for word in body["prompt"].split(" "):
         offsets.append(at)
         values.append(-0.5 if word in seen else -4.0)
         seen.add(word)
-        at += len(word) + 1
-    logprobs = {"text_offset": [*offsets, len(body["prompt"])], "token_logprobs": [*values, -1.0]}
-    return web.json_response({"choices": [{"text": "", "logprobs": logprobs if body["model"] == "words" else None}]})
+        at += len(word) + 1 + 2 * word.count("🎉")  # three tokens, each U+FFFD by itself
+    logprobs = {"text_offset": [*offsets, at - 1], "token_logprobs": [*values, -1.0]}
+    choice = {"text": "", "logprobs": None if body["model"] == "mute" else logprobs}
+    return web.json_response({"choices": [choice], "usage": {"prompt_tokens": len(offsets)}})
 
 
 @pytest_asyncio.fixture
@@ -54,10 +64,61 @@ async def server() -> AsyncIterator[str]:
     await runner.cleanup()
 
 
-async def test_a_server_scores_the_target_alone(server: str) -> None:
-    async with ServerScorer(f"{server}/v1", "words") as scorer:
-        assert await scorer.score("a b ", "a c a", max_target_tokens=9) == [-0.5, -4.0, -0.5]
-        assert await scorer.score("a b ", "a c a", max_target_tokens=2) == [-0.5, -4.0]
+@pytest.mark.parametrize("model", ["plain", "words"])
+@pytest.mark.parametrize("context", ["a b ", "a 🎉 b 🎉🎉🎉 "])
+async def test_a_server_scores_the_target_alone(server: str, model: str, context: str) -> None:
+    async with ServerScorer(f"{server}/v1", model) as scorer:
+        assert await scorer.score(context, "a c a", max_target_tokens=9) == [-0.5, -4.0, -0.5]
+        assert await scorer.score(context, "a c a", max_target_tokens=2) == [-0.5, -4.0]
+
+
+class Words:
+    """As many log-probabilities as the target has words, and one more for each 'more' in the context."""
+
+    async def score(self, context: str, target: str, *, max_target_tokens: int) -> list[float] | None:
+        f"{context}{target}".encode()
+        return [-1.0] * (len(target.split()) + context.count("more"))
+
+
+def case_of(*messages: dict[str, object]) -> Case:
+    script = Script.of(trace_of(*messages), Options())
+    turn = script.turns[-1]
+    return Case("t", script, turn, 0, client_messages(script.trace, turn, Options().cache), [], 1)
+
+
+async def test_half_a_surrogate_pair_is_no_reason_to_stop() -> None:
+    case = case_of(user("half of \ud83c"), assistant("the other \udf89"))
+    measured = await measure([case], {"untouched": [case.full]}, Words(), max_target_tokens=9, seed=0, progress=silent)
+    assert len(measured.rows) == 1
+
+
+async def test_tokens_that_cannot_be_compared_are_refused() -> None:
+    case = case_of(user("go"), assistant("done"))
+    contexts = {"untouched": [case.full], "other": [[encode(user("more"))]]}
+    with pytest.raises(ScorerError, match="other numbers of tokens behind different contexts"):
+        await measure([case], contexts, Words(), max_target_tokens=9, seed=0, progress=silent)
+
+
+async def test_turns_that_do_not_fit_the_window_are_left_out_and_counted(server: str) -> None:
+    short, long = (case_of(user("go " * num), assistant("it is done")) for num in (1, SHORT_CHARS))
+    async with ServerScorer(server, "short") as scorer:
+        contexts = {"untouched": [short.full, long.full], "other": [short.full, short.full]}
+        measured = await measure([short, long], contexts, scorer, max_target_tokens=9, seed=0, progress=silent)
+        assert measured.cases == [short]
+        assert [row.size for row in measured.rows] == [1, 1]
+        with pytest.raises(ScorerError, match="none of 1 turns fits the model's window"):
+            await measure([long], {"untouched": [long.full]}, scorer, max_target_tokens=9, seed=0, progress=silent)
+
+
+async def test_turns_behind_a_compaction_fit_again(tmp_path: Path) -> None:
+    file = tmp_path / "traces.jsonl"
+    long = [user("go"), assistant("so"), user("long " * 4000), assistant("still"), user("more"), assistant("on")]
+    after = [user("all that was before", compaction_summary=True), assistant("well"), user("go on"), assistant("done")]
+    file.write_text(json.dumps(recorded(*long, *after)))
+    found = await find_cases(
+        Selection((file,)), make_policy("off"), Options(), num_cases=4, max_tokens=100, progress=silent
+    )
+    assert found.num_fitting == 3
 
 
 async def test_a_server_without_log_probabilities_is_named(server: str) -> None:
@@ -83,9 +144,8 @@ async def test_what_is_dropped_is_less_expected_and_the_full_context_is_the_meas
         "nothing": [case.full[:1] for case in found.cases],
     }
     async with ServerScorer(server, "words") as scorer:
-        full, ours, nothing = await measure(
-            found.cases, contexts, scorer, max_target_tokens=64, seed=0, progress=silent
-        )
+        measured = await measure(found.cases, contexts, scorer, max_target_tokens=64, seed=0, progress=silent)
+    full, ours, nothing = measured.rows
     assert full.change is not None
     assert ours.change is not None
     assert nothing.change is not None
@@ -109,11 +169,10 @@ def test_the_command_prints_and_writes(tmp_path: Path, tiny_model: Path) -> None
 
 
 @pytest.mark.engine
-async def test_a_text_that_does_not_fit_is_refused(tiny_model: Path) -> None:
+async def test_a_text_that_does_not_fit_is_not_scored(tiny_model: Path) -> None:
     scorer = TransformersScorer(str(tiny_model))
     assert len(await scorer.score("a", "bcd", max_target_tokens=2)) == 2
-    with pytest.raises(ScorerError, match="do not fit the model's window"):
-        await scorer.score("a" * 50_000, "b", max_target_tokens=2)
+    assert await scorer.score("a" * 50_000, "b", max_target_tokens=2) is None
 
 
 @pytest.mark.engine

@@ -104,6 +104,16 @@ def test_names_are_escaped(tmp_path: Path) -> None:
     assert "<script>alert" not in file.read_text()
 
 
+def test_policies_that_all_cost_more_than_fits_are_drawn_at_the_edge(tmp_path: Path) -> None:
+    file = tmp_path / "out.html"
+    arguments = ["replay", str(trace_file("claude-code")), "--policy", "mask-3", "--jobs", "1", "--report", str(file)]
+    result = CliRunner().invoke(evaluate, [*arguments, "--prices", "self-hosted"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    cost = re.search(r"mask-3 \(×(\d\.\d\d)\) →", file.read_text("utf-8"))
+    assert cost is not None
+    assert float(cost[1]) > 1.54
+
+
 @examples(100)
 @given(
     st.floats(-1e6, 1e6, allow_nan=False), st.floats(1e-3, 1e6, allow_nan=False), st.floats(-1e7, 1e7, allow_nan=False)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -16,8 +18,10 @@ from sluice.eval.recorder import Recorder
 from sluice.eval.replay import Options
 from sluice.eval.runner import Selection, TraceScores, replay_all
 from sluice.eval.traces import AGENTS, trace_file
+from tests.eval.builders import Message, assistant, recorded, tool, user
 
 ALL = Selection(tuple(trace_file(agent) for agent in AGENTS))
+DEFAULTS = Options()
 ONE = Selection((trace_file("claude-code"),))
 
 
@@ -29,9 +33,9 @@ def replayed(selection: Selection) -> list[TraceScores]:
     return replay_all(selection, ["safe"], Options(), num_jobs=1, ours="safe", progress=silent)
 
 
-def over_http(target: Target, selection: Selection) -> tuple[list[TraceScores], Agreement]:
-    found = replayed(selection)
-    return found, asyncio.run(replay_over_http(found, selection, Options(), target, silent))
+def over_http(target: Target, selection: Selection, options: Options = DEFAULTS) -> tuple[list[TraceScores], Agreement]:
+    found = replay_all(selection, [target.mode], options, num_jobs=1, ours=target.mode, progress=silent)
+    return found, asyncio.run(replay_over_http(found, selection, options, target, silent))
 
 
 def assert_same(found: list[TraceScores], agreement: Agreement) -> None:
@@ -58,11 +62,44 @@ def test_the_same_for_events_and_after_crashes() -> None:
     assert agreement.num_restarts == 2  # 13 turns
 
 
+def test_settings_of_the_user_have_no_part_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sluice.toml").write_text("holdout = 1.0\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SLUICE_MODE", "off")
+    monkeypatch.setenv("SLUICE_MAX_BODY_BYTES", "10")
+    assert_same(*over_http(Target("safe"), ONE))
+    (tmp_path / "wanted.toml").write_text("holdout = 1.0\n")
+    _, agreement = over_http(Target("safe", serve_arguments=("--config", "wanted.toml")), ONE)
+    assert agreement.num_same < agreement.num_turns
+
+
+def test_the_proxy_reckons_with_the_same_prices(tmp_path: Path) -> None:
+    """A conversation whose old results are rewritten or not, as reads cost something or nothing."""
+    steps: list[Message] = []
+    for n in range(32):
+        call = {
+            "id": f"c{n}",
+            "type": "function",
+            "function": {"name": "Bash", "arguments": f'{{"command": "grep {n}"}}'},
+        }
+        found = "\n".join(f"src/module_{n}_{k}.py:{k}: thing_{n} = compute_{n * k}({k})" for k in range(150))
+        steps += [{"role": "assistant", "content": "", "tool_calls": [call]}, tool(found, tool_call_id=f"c{n}")]
+    file = tmp_path / "t.jsonl"
+    file.write_text(json.dumps(recorded(user("go"), *steps, assistant("end"))) + "\n")
+    costs = {}
+    for prices in ("openai", "self-hosted"):
+        (trace,), agreement = over_http(Target("balanced"), Selection((file,)), Options(prices=prices))
+        assert agreement.first_difference is None
+        costs[prices] = trace.scores["balanced"].num_rewrites
+    assert costs["openai"] != costs["self-hosted"]  # else this would prove nothing
+
+
 @pytest.mark.redis
-def test_the_same_through_redis_after_crashes(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SLUICE_REDIS_TIMEOUT_S", "20")  # however busy the machine
-    monkeypatch.setenv("SLUICE_COMPRESS_TIMEOUT_S", "60")
-    found, agreement = over_http(Target("safe", serve_arguments=("--redis", redis_url), restart_every=6), ONE)
+def test_the_same_through_redis_after_crashes(redis_url: str, tmp_path: Path) -> None:
+    config = tmp_path / "patient.toml"  # however busy the machine
+    config.write_text("redis_timeout_s = 20\ncompress_timeout_s = 60\n")
+    arguments = ("--redis", redis_url, "--config", str(config))
+    found, agreement = over_http(Target("safe", serve_arguments=arguments, restart_every=6), ONE)
     assert_same(found, agreement)
     assert agreement.num_restarts == 2
 

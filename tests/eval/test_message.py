@@ -53,6 +53,19 @@ def test_ids_in_markers_tell_identities_apart_but_not_likenesses() -> None:
     assert first.likeness == second.likeness
 
 
+def test_custom_calls_and_the_single_call_of_old_are_calls() -> None:
+    custom = {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [{"type": "custom", "custom": {"name": "run", "input": "ls -l"}}],
+    }
+    legacy = {"role": "assistant", "content": None, "function_call": {"name": "run", "arguments": '"ls -l"'}}
+    for data, num_chars in ((custom, 3 + 5), (legacy, 3 + 7)):
+        message = read_message(encode(data))
+        assert (message.num_calls, message.num_tokens) == (1, num_chars / 4 + 4)
+        assert message.shown == b"\nls -l"
+
+
 @pytest.mark.parametrize("raw", ["[]", '{"content": "a"}', '{"role": 1}', "nonsense"])
 def test_what_is_no_message_is_refused(raw: str) -> None:
     with pytest.raises(ValueError, match=r".+"):

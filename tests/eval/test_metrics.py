@@ -128,6 +128,62 @@ def test_markers_and_recoveries_are_counted_when_first_forwarded() -> None:
     assert (score.num_markers, score.num_recoveries, score.num_rewrites) == (1, 1, 0)
 
 
+def test_what_stands_behind_a_rewrite_is_counted_once() -> None:
+    trace = trace_of(
+        user("go"), *[each for n in range(3) for each in (assistant("", {"n": n}), tool(f"{n}\n{n}"))], assistant("end")
+    )
+
+    def forward(sent: list[bytes]) -> list[bytes]:
+        is_last = len(sent) == 7
+        texts = {i: f"[sluice {i}aaa: 1 lines omitted, 1-1]\n{i}" for i in (2, 4, 6)}
+        texts[2] += " again" if is_last else ""
+        return [encode(tool(texts[i])) if i in texts else raw for i, raw in enumerate(sent)]
+
+    score = scored(trace, forward)
+    assert (score.num_rewrites, score.num_markers) == (1, 4)  # three, and the one that was written anew
+    assert score.num_recoveries == 4  # so are the lines that no client sent
+
+
+def test_a_message_that_a_proxy_adds_makes_no_recoveries_of_what_follows() -> None:
+    results = [each for n in range(3) for each in (assistant("", {"n": n}), tool(f"first {n}\nlast {n}"))]
+    trace = trace_of(user("go"), *results, assistant("end"))
+
+    def forward(sent: list[bytes]) -> list[bytes]:
+        cut = [raw.replace(b"first", b"") if b"first" in raw else raw for raw in sent]
+        cut = [encode(tool(f"last {(i - 2) // 2}")) if b"last" in raw else raw for i, raw in enumerate(cut)]
+        return [encode(system("added")), *cut]
+
+    assert scored(trace, forward).num_recoveries == 1  # what was added
+
+
+def test_results_are_named_by_the_nearest_call_before_them() -> None:
+    def step(name: str) -> list[Message]:
+        call = {"id": "call_0", "type": "function", "function": {"name": name, "arguments": "{}"}}
+        return [{"role": "assistant", "content": "", "tool_calls": [call]}, tool("x" * 40)]
+
+    score = scored(trace_of(user("go"), *step("read"), *step("write"), assistant("end")), lambda sent: sent)
+    assert {name: usage.num_tokens for name, usage in score.sources.items() if name in ("read", "write")} == {
+        "read": 28,  # in two requests
+        "write": 14,
+    }
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "assistant", "content": "", "tool_calls": [{"id": "c", "type": "custom", "custom": {"name": "run"}}]},
+        {"role": "assistant", "content": "", "function_call": {"name": "run", "arguments": "{}"}},
+    ],
+)
+def test_results_of_other_kinds_of_calls_are_named_too(message: Message) -> None:
+    result = (
+        {"role": "tool", "tool_call_id": "c", "content": "x"}
+        if "tool_calls" in message
+        else {"role": "function", "name": "run", "content": "x"}
+    )
+    assert "run" in scored(trace_of(user("go"), message, result, assistant("end")), lambda sent: sent).sources
+
+
 def test_digests_tell_what_was_forwarded_but_not_the_ids_of_markers() -> None:
     trace = trace_of(*NEEDING)
     one, other = (scored(trace, replacing(2, tool(f"[sluice {i}: 5 lines omitted, 1-5]"))) for i in ("aaaa", "bbbb"))

@@ -74,7 +74,8 @@ def main(
 
 def _compare(shape: Shape, device: str, ours_per_s: Mapping[int, float], limit_s: float) -> None:
     """Print how transformers fares, or how far it came. Raises BackendError."""
-    _say("\n| streams × tokens, prompts included | engine | transformers | ratio |\n|---|---|---|---|")
+    _say("\nBeside transformers, whose weights are in bfloat16:\n")
+    _say("| streams × tokens, prompts included | engine | transformers | ratio |\n|---|---|---|---|")
     lengths = sorted(ours_per_s)
     missing = dict.fromkeys(lengths)
     for batch in transformers_batches(shape, lengths, device, limit_s):

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from sluice.backend.bench.baseline import ContinuousBatching
+from sluice.backend.bench.baseline import ContinuousBatching, num_pages
 from sluice.backend.bench.gpu.shapes import Shape
 from sluice.backend.bench.gpu.streams import random_prompts
 from sluice.backend.errors import BackendError
@@ -66,7 +66,7 @@ def transformers_batches(shape: Shape, lengths: Sequence[int], device: str, limi
 def _measure(sender: Connection, shape: Shape, lengths: Sequence[int], device: str) -> None:
     """The process."""
     # Sized by hand, with room for twice as much: left alone it takes nearly all memory, and a mask as wide as that.
-    sizes = {"num_blocks": 2 * shape.num_streams * -(-(shape.num_prompt_tokens + max(lengths)) // _page_tokens())}
+    sizes = {"num_blocks": num_pages(shape.num_streams, shape.num_prompt_tokens + max(lengths))}
     if device == "cpu":
         sizes["max_batch_tokens"] = _CPU_BATCH_TOKENS
     batching = ContinuousBatching(_model(shape, torch.device(device)), **sizes)
@@ -77,15 +77,6 @@ def _measure(sender: Connection, shape: Shape, lengths: Sequence[int], device: s
         if number:
             sender.send(Batch(num_tokens, tokens_per_s))
     sender.close()
-
-
-def _page_tokens() -> int:
-    """Tokens of what transformers counts its cache in."""
-    import transformers
-
-    make_config: Any = transformers.ContinuousBatchingConfig
-    config = make_config()
-    return int(getattr(config, "page_size", None) or config.block_size)  # the older name, before 5.17
 
 
 def _model(shape: Shape, device: torch.device) -> Any:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sluice.eval.errors import EvalError
 from sluice.eval.new_file import NewFile
 
 if TYPE_CHECKING:
@@ -130,12 +131,17 @@ def _features(report: _Report, traces: Sequence[Path]) -> None:
 
     paths = traces or [Path(__file__).parents[2] / "traces"]
     found = (parse_trace(line) for path in paths for line in read_conversations(path))
-    taken = features.measure(load_default(), found, max_tokens=300_000)
+    try:
+        taken = features.measure(load_default(), found, max_tokens=300_000)
+    except EvalError as error:
+        raise click.ClickException(str(error)) from None
+    if not taken.num_results:
+        raise click.ClickException(f"no tool result in {', '.join(map(str, paths))}: there is nothing to score")
     rate = taken.num_tokens / taken.seconds
     report.values.append({"model": "features", "tokens_per_s": rate, "num_results": taken.num_results})
     report.say(
         f"features, one thread: {rate:,.0f} tokens/s ({taken.num_results:,} results of {taken.num_lines:,} lines, "
-        f"{1000 * taken.seconds / max(taken.num_results, 1):.2f} ms each)"
+        f"{1000 * taken.seconds / taken.num_results:.2f} ms each)"
     )
 
 

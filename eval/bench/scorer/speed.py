@@ -108,13 +108,9 @@ def peak_of(device: torch.device, form: str) -> Peak:
     if form != "int8":
         machine = bounds.measure(device, torch.bfloat16 if form == "bfloat16" else torch.float32)
         return Peak(machine.flops_per_s, machine.nominal[1] if machine.nominal else None)
-    size, best_s = 1536, float("inf")
+    size = 1536
     left, right = (torch.ones(size, size, dtype=torch.int8, device=device) for _ in range(2))
-    for _ in range(6):
-        started_s = time.perf_counter()
-        torch._int_mm(left, right)
-        best_s = min(best_s, time.perf_counter() - started_s)
-    return Peak(2 * size**3 / best_s, None)
+    return Peak(2 * size**3 / bounds.best_s(device, lambda: torch._int_mm(left, right)), None)
 
 
 def kernels(model: LineModel, num_windows: int, window_tokens: int) -> list[tuple[str, int, float]]:

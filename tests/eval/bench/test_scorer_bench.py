@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from sluice.compressor.scoring.feature_scorer import load_default
 from sluice.eval.bench.scorer import features
+from sluice.eval.bench.scorer.cli import scorer
 from sluice.eval.data import read_traces
 from tests.compressor.scoring.neural.doubles import SHAPE, Coins
 
@@ -19,6 +21,18 @@ def test_features_are_measured_on_what_arrives() -> None:
     assert found.num_lines > found.num_results
     assert found.num_tokens > 0
     assert found.seconds > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("{", "traces.jsonl:1:"), ('{"messages": [{"role": "user", "content": "go"}]}', "no tool result in")],
+)
+def test_traces_that_have_nothing_to_score_are_named(text: str, says: str, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    (tmp_path / "traces.jsonl").write_text(text)
+    done = CliRunner().invoke(scorer, ["--device", "cpu", "--traces", str(tmp_path / "traces.jsonl")])
+    assert done.exit_code == 1, done.output
+    assert says in done.output
 
 
 @pytest.mark.engine

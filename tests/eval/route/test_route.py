@@ -101,6 +101,14 @@ def test_the_command_prints_and_writes_its_figures(tmp_path: Path) -> None:
     assert {root.tag for root in plots.values()} == {"{http://www.w3.org/2000/svg}svg"}
 
 
+def test_where_no_prompt_begins_as_another_there_are_no_hits_and_no_bound() -> None:
+    arguments = ["route", "--replicas", "2", "--requests", "10", "--sessions", "2", "--jobs", "1", "--markdown"]
+    done = CliRunner().invoke(evaluate, [*arguments, "--router", "sluice", "--block-tokens", "100000"])
+    assert done.exit_code == 0, done.output
+    assert "| 2 | sluice | 0.000 | 0.000 | 0.000 | 0.000 |" in done.output
+    assert Outcome().hit_rate == 0
+
+
 def test_weights_and_seeds_are_tried_side_by_side(tmp_path: Path) -> None:
     small = ["route", "--replicas", "2", "--requests", "60", "--sessions", "3", "--jobs", "1", "--router", "sluice"]
 
@@ -130,6 +138,8 @@ def test_weights_and_seeds_are_tried_side_by_side(tmp_path: Path) -> None:
     [
         (["--weight", "gravity=1"], "'gravity' is no weight; known are prefill_weight"),
         (["--weight", "pull=much"], "'pull=much': give numbers"),
+        (["--weight", "pull=nan"], "'pull=nan': give numbers"),
+        (["--weight", "recent_s=600,0"], "'recent_s=600,0': give times above 0"),
         (["--replicas", "0"], "give numbers from 1 to 1000"),
         (["--replicas", "x"], "give numbers from 1 to 1000"),
         (["--router", "magic"], "unknown router 'magic'; known are 'round robin', 'least loaded'"),

@@ -8,6 +8,7 @@ import pytest
 
 from sluice.compressor.scoring.features import FEATURES
 from sluice.eval.data import Trace, TraceLine, parse_trace, read_traces
+from sluice.eval.scorer.crossval import parted
 from sluice.eval.scorer.data import Sampling, Source, balanced, concatenate, examples
 from sluice.eval.traces import AGENTS, trace_file
 
@@ -50,6 +51,17 @@ def test_a_line_that_is_quoted_later_is_credited() -> None:
     assert found.num_lines.tolist() == [1, 0, 0]
 
 
+@pytest.mark.parametrize("between", [[], [{"type": "image_url", "image_url": {"url": "data:,"}}]])
+def test_facts_of_a_result_in_several_parts_are_credited_to_their_own_lines(between: list[dict[str, Any]]) -> None:
+    head, tail = "one more line of output\nand still another one", SHOWN
+    parts = [{"type": "text", "text": head}, *between, {"type": "text", "text": tail}]
+    message = {"role": "tool", "tool_call_id": "1", "content": parts}
+    first = examples(trace_of([START, bash("1", "a"), message, bash("2", "and still another one")]), ALL, 0)
+    assert first.num_lines.tolist() == [0, 1, 0, 0, 0]
+    last = examples(trace_of([START, bash("1", "a"), message, bash("2", "grep needed_later")]), ALL, 0)
+    assert last.num_words.tolist() == [0, 0, 0, 1, 0]
+
+
 def test_what_is_shown_again_before_the_need_is_credited_to_nobody_at_arrival() -> None:
     again = [bash("1", "a"), result("1", SHOWN), bash("2", "b"), result("2", SHOWN), bash("3", "grep needed_later")]
     assert not examples(trace_of([START, *again]), ALL, 0).num_words.any()
@@ -86,6 +98,17 @@ def test_a_seed_gives_the_same_sample_and_the_sample_weighs_as_much() -> None:
     assert np.array_equal(some.features, same.features)
     assert len(some.weights) < len(everything.weights)
     assert some.weights.sum() == pytest.approx(len(everything.weights), rel=0.25)
+
+
+def test_what_is_held_out_weighs_what_it_is_and_the_rest_what_it_is_trained_with() -> None:
+    (trace,) = read_traces(trace_file("opencode"))
+    one = examples(trace, ALL, 0)
+    several = concatenate([one] * 4)
+    sources = [Source(agent, name, size) for name in "xy" for agent, size in (("big", several), ("small", one))]
+    held, rest = parted(sources, "x", by="repository")
+    assert held.weights.tolist() == concatenate([several, one]).weights.tolist()
+    assert rest.weights.tolist() == concatenate([one.examples for one in balanced(sources[2:])]).weights.tolist()
+    assert rest.weights.tolist() != held.weights.tolist()
 
 
 def test_agents_with_many_lines_weigh_less_a_line() -> None:

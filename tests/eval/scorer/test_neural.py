@@ -238,6 +238,8 @@ def test_from_conversations_to_a_scorer(
     assert done.exit_code == 0, done.output
     card = read_card(tmp_path / "runs" / "main")
     network = read_network(tmp_path / "runs" / "main")
+    num_without = read_card(tmp_path / "runs" / f"agent-{AGENTS[0]}").note["num_conversations"]
+    assert num_without == sum(group.agent != AGENTS[0] for group in corpus.groups)
     windows = [read_corpus(corpora[0]).window(number) for number in range(3)]
     logits = TorchModel(card, network).logits(windows)
     with np.load(tmp_path / "runs" / "main.logits.npz") as arrays:

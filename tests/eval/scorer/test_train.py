@@ -88,3 +88,11 @@ def test_the_command_writes_a_model(tmp_path: Path) -> None:
     forest, note = read_forest(out)
     assert note["num_conversations"] == len(AGENTS)
     assert set(forest.head_of_tree) == {0, 1}
+
+
+def test_a_folder_that_is_not_there_is_told_before_the_training(tmp_path: Path) -> None:
+    from sluice.eval.scorer.train import train
+
+    done = CliRunner().invoke(train, [str(trace_file(AGENTS[0])), "--out", str(tmp_path / "no" / "trees.npz")])
+    assert done.exit_code == 2
+    assert "there is no folder" in done.output

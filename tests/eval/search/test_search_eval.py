@@ -121,6 +121,32 @@ def test_the_command_prints_and_writes_all_figures(tmp_path):
     assert (tmp_path / "tree/src/retry.py").read_text(encoding="utf-8").startswith('"""Retries')
 
 
+def test_a_path_that_is_not_below_the_part_that_is_searched_cannot_be_found(tmp_path):
+    row = {**ROWS[0], "root": "pkg", "relevant": [{"path": "setup.py"}, {"path": "pkg/setup.py"}]}
+    (query,) = read_queries(questions(tmp_path / "queries.jsonl", [row]))
+    outside, inside = query.targets
+    assert inside.path == "setup.py"
+    assert not outside.overlaps("setup.py", 1, 1)
+
+
+def test_a_tree_without_a_file_to_time_is_named(tmp_path):
+    write_tree(tmp_path / "repos" / "tree", {"src/cookies.py": "def cookies(): ...\n"})
+    (tmp_path / "empty").mkdir()
+    asked = questions(tmp_path / "queries.jsonl", ROWS[:1])
+    arguments = [str(asked), "--repos", str(tmp_path / "repos"), "--no-baselines", "--speed", str(tmp_path / "empty")]
+    done = CliRunner().invoke(search_command, arguments)
+    assert done.exit_code == 1
+    assert "holds no file that is indexed" in done.output
+
+
+def test_a_question_without_an_answer_is_named_and_a_line_separator_in_one_ends_no_line(tmp_path):
+    asked = questions(tmp_path / "queries.jsonl", [ROWS[0], {**ROWS[0], "relevant": []}])
+    with pytest.raises(ValueError, match=r"queries.jsonl:2 is no question: 'relevant' names nothing"):
+        read_queries(asked)
+    asked.write_text(json.dumps({**ROWS[0], "query": "cookie\u2028header"}, ensure_ascii=False), encoding="utf-8")
+    assert [query.text for query in read_queries(asked)] == ["cookie\u2028header"]
+
+
 def test_without_any_checkout_it_says_so(tmp_path):
     asked = questions(tmp_path / "q.jsonl", ROWS[2:])
     done = CliRunner().invoke(search_command, [str(asked), "--repos", str(tmp_path)])
@@ -185,6 +211,23 @@ def test_comments_ask_and_are_hidden(repository):
     one = by_text["Decides how long to wait before a request is sent again."]
     assert one.query.targets[0].path == "src/retry.py"
     assert not len(one.view.body("decid")[0])
+
+
+def test_the_pieces_of_a_file_do_not_hold_the_comment_that_asks(repository):
+    pytest.importorskip("lightgbm")
+    from sluice.eval.search.train import example_of
+
+    history = History(repository)
+    text = "Decides how long to wait before a request is sent again."
+    (asked,) = [one for one in history.comments(30) if one.query.text == text]
+    assert asked.query.targets[0].start is not None
+    pieces = example_of(asked, history).pieces
+    of_comment = [
+        matched
+        for file, start, end, matched in zip(pieces.files, pieces.starts, pieces.ends, pieces.matched, strict=True)
+        if asked.view.files[file].path == "src/retry.py" and start <= 6 <= end
+    ]
+    assert of_comment == [()], "the line that says 'request' asks"
 
 
 def test_the_command_trains_on_several_repositories(repository, tmp_path_factory):
