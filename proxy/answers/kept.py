@@ -61,7 +61,7 @@ def _is_whole_stream(wire: WireName, body: bytes) -> bool:
         return data == b"[DONE]" and not any(event.lstrip().startswith(b'data: {"error"') for event in events)
     try:
         kind = msgspec.json.decode(data, type=_Event).type
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
     return kind == ("message_stop" if wire is WireName.MESSAGES else "response.completed")
 
@@ -69,7 +69,7 @@ def _is_whole_stream(wire: WireName, body: bytes) -> bool:
 def _is_whole_json(body: bytes) -> bool:
     try:
         return not msgspec.json.decode(body, type=_Body).error
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
 
 

@@ -70,7 +70,7 @@ def rename_model(body: bytes, names: Mapping[str, str]) -> bytes:
             return body
         fields["model"] = msgspec.Raw(msgspec.json.encode(name))
         return msgspec.json.encode(fields)
-    except (msgspec.DecodeError, KeyError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError):
         return _rename_slowly(body, names)
 
 

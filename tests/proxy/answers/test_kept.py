@@ -27,6 +27,8 @@ EVENTS = [(b"content-type", b"text/event-stream; charset=utf-8")]
         (WireName.RESPONSES, EVENTS, b'data: {"type": "response.completed", "response": {}}\n\n', True),
         (WireName.RESPONSES, EVENTS, b'data: {"type": "response.failed"}\n\n', False),
         (WireName.RESPONSES, EVENTS, b"", False),
+        (WireName.CHAT, JSON, b'{"error": "\xff"}', False),
+        (WireName.MESSAGES, EVENTS, b'data: {"type": "message_stop\xff"}\n\n', False),
     ],
 )
 def test_only_whole_answers_are_kept(wire: WireName, headers: list[Header], body: bytes, is_whole: bool) -> None:

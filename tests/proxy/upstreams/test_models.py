@@ -43,7 +43,11 @@ def test_a_model_is_renamed_and_all_else_stays_byte_for_byte() -> None:
     assert rename_model(body, {"other": "b"}) is body
 
 
-@pytest.mark.parametrize("body", [b"", b"no json", b"[]", b'{"model": 1}', b'{"messages": []}', b"\xff"])
+DEEP = b'{"model": "a", "x": ' + b"[" * 5000 + b"]" * 5000 + b"}"
+NO_MODEL = [b"", b"no json", b"[]", b'{"model": 1}', b'{"messages": []}', b"\xff", b'{"model": "a\xff"}', DEEP]
+
+
+@pytest.mark.parametrize("body", NO_MODEL)
 def test_what_has_no_model_is_left_alone(body: bytes) -> None:
     assert rename_model(body, {"a": "b"}) == body
 
