@@ -10,7 +10,8 @@ import pytest
 
 from sluice.eval.data import Trace
 from sluice.eval.errors import TraceError
-from sluice.eval.readers import FORMATS, read_conversations
+from sluice.eval.readers import read_conversations
+from sluice.eval.readers.told import FORMATS
 from sluice.eval.traces import AGENTS, trace_file
 from tests.eval.readers.samples import BLOCKS, CALL, CHAT, ITEMS, Json, claude, document, lines, read, told
 
