@@ -158,6 +158,8 @@ async def test_one_that_hangs_costs_a_few_deadlines_and_no_more(process: Process
 
 async def test_past_the_deadline_the_process_says_so_itself(process: Process) -> None:
     process.start("7", "0.5")
+    async with asking(process.url) as scores:
+        await until(lambda: scores.is_admitted)  # it listens before it has loaded
     windows = [window()]
     async with httpx.AsyncClient(base_url=process.url, trust_env=False, timeout=LONG_S) as client:
         answer = await client.post(SCORES_PATH, content=encode_windows(windows, 0.1))
