@@ -49,7 +49,7 @@ def encoded(body: Any) -> bytes:
         ("/v1/chat/completions", OFF, SAID),
         ("/v1/chat/completions", OFF, DUPLICATE),
         ("/v1/chat/completions", OFF, NOT_A_NUMBER),
-        ("/v1/chat/completions", OFF | {"content-encoding": "gzip"}, gzip.compress(NOT_A_NUMBER.encode())),
+        ("/v1/chat/completions", OFF | {"content-encoding": "gzip"}, gzip.compress(NOT_A_NUMBER.encode(), mtime=0)),
         ("/v1/chat/completions", {"content-encoding": "br"}, b"\0" * 100),
         ("/v1/chat/completions", {}, SAID),
         ("/v1/responses", OFF, {"model": "gpt-4o", "input": "hi " * 50}),
@@ -62,7 +62,7 @@ def encoded(body: Any) -> bytes:
         (
             "/v1/embeddings",
             {"content-encoding": "gzip"},
-            gzip.compress(b'{"model": "e", "input": "%b"}' % (b"hi " * 50)),
+            gzip.compress(b'{"model": "e", "input": "%b"}' % (b"hi " * 50), mtime=0),
         ),
         ("/v1/embeddings", {"content-encoding": "br"}, b"\0" * 100),
         (
