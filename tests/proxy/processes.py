@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -69,13 +69,16 @@ def workers_of(process: subprocess.Popen[str]) -> set[int]:
     return found
 
 
-def wait_until_asked(worker: int, port: int) -> None:
-    """Wait until a worker of a proxy on this port holds a client's connection."""
+def one_that_is_asked(workers: Collection[int], port: int) -> int:
+    """Wait until a worker of a proxy on this port holds a client's connection. Which one is for the system to say."""
     deadline = time.monotonic() + _PATIENCE_S
-    found = psutil.Process(worker)
-    while not any(one.laddr.port == port and one.status == "ESTABLISHED" for one in found.net_connections("tcp")):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    while time.monotonic() < deadline:
+        for worker in workers:
+            connections = psutil.Process(worker).net_connections("tcp")
+            if any(one.laddr.port == port and one.status == "ESTABLISHED" for one in connections):
+                return worker
+        time.sleep(0.001)
+    raise AssertionError("nobody asks")
 
 
 def wait_until_replaced(process: subprocess.Popen[str], killed: int) -> None:

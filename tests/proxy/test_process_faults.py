@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from tests.proxy.load import CHAT, Agent, round_of, told
-from tests.proxy.processes import UpstreamProcess, served, wait_until_asked, wait_until_replaced, workers_of
+from tests.proxy.processes import UpstreamProcess, one_that_is_asked, served, wait_until_replaced, workers_of
 from tests.proxy.servers import DONE
 from tests.redis_server import RedisServer
 
@@ -242,9 +242,9 @@ async def test_a_worker_that_is_killed_costs_what_it_was_answering_and_no_more(
             agents = [Agent(f"agent{number}", 2 + 3 * num_kills) for number in range(NUM_AGENTS)]
             await round_of(agents, client, counts)
             for _ in range(num_kills):
-                killed = min(workers_of(process))
+                workers = workers_of(process)
                 working = asyncio.create_task(round_of(agents, client, counts, num_tries=20, pause_s=0.5))
-                await asyncio.to_thread(wait_until_asked, killed, client.base_url.port or 0)
+                killed = await asyncio.to_thread(one_that_is_asked, workers, client.base_url.port or 0)
                 psutil.Process(killed).kill()
                 await working
                 await round_of(agents, client, counts, num_tries=20)
