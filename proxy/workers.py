@@ -55,6 +55,10 @@ class Supervisor(Multiprocess):
 
     def keep_subprocess_alive(self) -> None:
         """Replace workers that died."""
+        for worker in self.processes:
+            # The worker's own end of its pipe: while it is open here too, one that is killed while it is asked whether
+            # it lives is waited for as one that is busy.
+            worker.child_conn.close()
         before = {worker.pid for worker in self.processes}
         super().keep_subprocess_alive()
         for pid in before - {worker.pid for worker in self.processes}:

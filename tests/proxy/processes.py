@@ -81,9 +81,9 @@ def one_that_is_asked(workers: Collection[int], port: int) -> int:
     raise AssertionError("nobody asks")
 
 
-def wait_until_replaced(process: subprocess.Popen[str], killed: int) -> None:
+def wait_until_replaced(process: subprocess.Popen[str], killed: int, within_s: float = _PATIENCE_S) -> None:
     """Wait until a worker that was killed has a successor."""
-    deadline = time.monotonic() + _PATIENCE_S
+    deadline = time.monotonic() + within_s
     while killed in (now := workers_of(process)) or len(now) < 2:
         assert time.monotonic() < deadline, now
         time.sleep(0.1)

@@ -109,6 +109,19 @@ async def test_sigterm_lets_streams_come_to_their_end(upstream: ScriptedUpstream
         assert await asyncio.to_thread(process.wait, 60) == 0
 
 
+async def test_a_worker_that_is_killed_while_it_is_asked_whether_it_lives_is_replaced(
+    upstream: ScriptedUpstream, redis_url: str
+) -> None:
+    async with served("--upstream", upstream.url, "--redis", redis_url, "--workers", "2") as (process, client):
+        killed = min(workers_of(process))
+        psutil.Process(killed).suspend()
+        await asyncio.sleep(1.5)  # it is asked twice a second, and now gives no answer
+        psutil.Process(killed).kill()
+        # One that lives may take a minute to answer.
+        await asyncio.to_thread(wait_until_replaced, process, killed, 30)
+        assert (await client.post(CHAT, json=BODY)).status_code == 200
+
+
 async def test_workers_end_with_a_parent_that_is_killed(upstream: ScriptedUpstream, redis_url: str) -> None:
     async with served("--upstream", upstream.url, "--redis", redis_url, "--workers", "2") as (process, _):
         workers = [psutil.Process(pid) for pid in workers_of(process)]
