@@ -36,6 +36,8 @@ from sluice.proxy.wire.base import Wire
 
 FILES = "/v1/files"
 MESSAGE_BATCHES = "/v1/messages/batches"
+_FREE = frozenset(("/v1/moderations", "/v1/responses/input_tokens"))
+"""They name a model and cost nothing."""
 _MAX_PATH_CHARS = 200
 """Of a path in the log."""
 
@@ -130,7 +132,7 @@ async def _charge(
     model: str | None
     count: Count
     content_type = find(headers, b"content-type") or ""
-    if status >= 400:
+    if status >= 400 or path in _FREE:
         return
     if path in (FILES, MESSAGE_BATCHES):
         requests = await asyncio.to_thread(requests_of, body, content_type)

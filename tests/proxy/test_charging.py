@@ -111,19 +111,27 @@ async def test_nothing_is_charged_for_what_is_refused_or_no_work(upstream: Scrip
     async def refuse(exchange: Exchange) -> None:
         await exchange.whole(b'{"error": {"message": "no"}}', 400)
 
-    key, text = make_key("ann", tokens_per_day=1)
-    async with proxy(upstream.url, keys=(key,), mode="off") as client:
+    (key, text), (others, others_text) = (make_key(name, tokens_per_day=1) for name in ("ann", "bob"))
+    async with proxy(upstream.url, keys=(key, others), mode="off") as client:
+        # With the tokenizer loaded, a charge would come at once.
+        client.headers["x-sluice-key"] = others_text
+        await client.post("/v1/chat/completions", json=SAID)
+        assert await refuses(client)
         client.headers["x-sluice-key"] = text
         upstream.answer = refuse
         for path in ("/v1/chat/completions", "/v1/embeddings", "/v1/chat/completions"):
             assert (await client.post(path, json=SAID)).status_code == 400
         upstream.answer = without_usage
+        for path in ("/v1/moderations", "/v1/responses/input_tokens"):
+            assert (await client.post(path, json={"model": "gpt-4o", "input": "hi " * 50})).status_code == 200
         for path in ("/v1/batches", "/v1/responses/resp_1/cancel"):
             assert (await client.post(path, json={"input_file_id": "file-1"})).status_code == 200
         form_body, content_type = form(b'{"a": 1}', b"fine-tune")
         for _ in range(2):
             uploaded = await client.post("/v1/files", content=form_body, headers={"content-type": content_type})
             assert uploaded.status_code == 200
+        for _ in range(20):
+            assert (await client.get("/v1/models")).status_code == 200
 
 
 async def test_an_answer_out_of_the_prompt_cache_takes_nothing(upstream: ScriptedUpstream) -> None:
