@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
-import os
 import random
 import signal
 import threading
@@ -29,6 +28,7 @@ from sluice.eval.policies.untouched import Untouched
 from sluice.eval.readers import read_conversations
 from sluice.eval.replay import Options, Script, play
 from sluice.eval.unchanged import Unchanged
+from sluice.proxy.parent import end_with_parent
 
 Progress = Callable[[str, int], None]
 """Called with a phase's name and the number of its conversations that are done."""
@@ -203,7 +203,7 @@ def _mapped(task: _Task, lines: Iterable[TraceLine], num_jobs: int) -> Iterator[
         return
     # spawn, not fork: the display's thread may hold a lock at that moment
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(num_jobs, mp_context=context, initializer=_watch_parent) as pool:
+    with ProcessPoolExecutor(num_jobs, mp_context=context, initializer=end_with_parent) as pool:
         running: dict[Future[TraceScores], int] = {}
         try:
             for place, line in enumerate(lines):
@@ -218,17 +218,6 @@ def _mapped(task: _Task, lines: Iterable[TraceLine], num_jobs: int) -> Iterator[
             for worker in multiprocessing.active_children():
                 worker.terminate()
             raise
-
-
-def _watch_parent() -> None:
-    """Have this worker end when its parent is gone, however that ended."""
-    threading.Thread(target=_end_with_parent, name="sluice-parent", daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    if (parent := multiprocessing.parent_process()) is not None:
-        parent.join()
-        os.kill(os.getpid(), signal.SIGTERM)
 
 
 @contextmanager

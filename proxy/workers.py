@@ -7,12 +7,9 @@ any of them sums up (prometheus_client's way).
 from __future__ import annotations
 
 import functools
-import multiprocessing
 import os
-import signal
 import socket
 import tempfile
-import threading
 
 from fastapi import FastAPI
 from prometheus_client.multiprocess import mark_process_dead
@@ -20,6 +17,7 @@ from uvicorn.supervisors import Multiprocess
 
 from sluice.proxy.app import create_app
 from sluice.proxy.log import fields, logger, set_up_logging
+from sluice.proxy.parent import end_with_parent
 from sluice.proxy.server import server_config, spare_collector
 from sluice.proxy.settings import Settings
 from sluice.proxy.upstreams import BackendStatus
@@ -74,14 +72,7 @@ class Supervisor(Multiprocess):
 def worker_app(settings: Settings, backend: BackendStatus | None) -> FastAPI:
     """Make a worker's application, in the worker."""
     set_up_logging(settings.log_level)
-    threading.Thread(target=_end_with_parent, name="sluice-parent", daemon=True).start()
+    end_with_parent()
     app = create_app(settings, backend=backend)
     spare_collector()
     return app
-
-
-def _end_with_parent() -> None:
-    """End this worker when its parent is gone, however that ended."""
-    if (parent := multiprocessing.parent_process()) is not None:
-        parent.join()
-        os.kill(os.getpid(), signal.SIGTERM)
