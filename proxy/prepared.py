@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sluice.compressor import Compressed, Mode
+from sluice.compressor import types as compressing
 from sluice.proxy.body import Body
 from sluice.proxy.search_tool import Searching
 from sluice.proxy.upstreams import Target
 
-Bypass = Literal["content-encoding", "duplicate-key", "error", "state", "timeout"]
+Bypass = Literal[compressing.Bypass, "content-encoding", "duplicate-key"]
 """Why a request is not compressed, or in part: the compressor's reasons, and what of the body stands in the way."""
 
 

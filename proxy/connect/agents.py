@@ -103,7 +103,9 @@ def _codex(place: Place, origin: str, model: str | None, key: str | None = None)
     }
     changes = [Change(file, Form.TOML, ("model",), model)] if model else []
     changes.append(Change(file, Form.TOML, ("model_provider",), "sluice"))
-    changes += [Change(file, Form.TOML, ("model_providers", "sluice", key), value) for key, value in provider.items()]
+    changes += [
+        Change(file, Form.TOML, ("model_providers", "sluice", field), value) for field, value in provider.items()
+    ]
     if key:
         changes.append(Change(file, Form.TOML, ("model_providers", "sluice", "http_headers", _KEY_HEADER), key))
     return Setup(tuple(changes), ("Codex takes the upstream's key from OPENAI_API_KEY.",))
