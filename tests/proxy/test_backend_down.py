@@ -78,6 +78,21 @@ def engines_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
     return found
 
 
+async def successor(process: subprocess.Popen[str], engine: psutil.Process) -> psutil.Process:
+    """Wait for the engine that is started in the place of one; nothing tells that it has been forked."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not (found := [each for each in engines_of(process) if each.pid != engine.pid]):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    return found[0]
+
+
+async def suspended_successor(process: subprocess.Popen[str], engine: psutil.Process) -> psutil.Process:
+    """The same, stopped before it can be ready."""
+    found = await successor(process, engine)
+    found.suspend()
+    return found
+
+
 async def until_back(client: httpx.AsyncClient) -> list[httpx.Response]:
     """Ask until it is answered; the refusals before."""
     refusals: list[httpx.Response] = []
@@ -96,6 +111,7 @@ async def test_a_killed_backend_comes_back_says_so_meanwhile_and_is_no_orphan_of
     async with served(model, *options) as (process, client):
         assert (await client.get("/healthz")).json() == {"status": "ok", "backend": "ready"}
         (engine,) = engines_of(process)
+        stopping = asyncio.create_task(suspended_successor(process, engine))
         engine.kill()
         refused = await client.post("/v1/chat/completions", json=BODY)
         assert refused.status_code == 503
@@ -110,6 +126,7 @@ async def test_a_killed_backend_comes_back_says_so_meanwhile_and_is_no_orphan_of
         messages = await client.post("/v1/messages", json={**BODY, "max_tokens": 3})
         assert (messages.status_code, messages.json()["error"]["type"]) == (503, "overloaded_error")
 
+        (await stopping).resume()
         refusals = await until_back(client)
         assert {(each.status_code, each.json()["error"]["code"]) for each in refusals} <= {(503, "backend_down")}
         metrics = (await client.get("/metrics")).text
@@ -119,15 +136,12 @@ async def test_a_killed_backend_comes_back_says_so_meanwhile_and_is_no_orphan_of
         (engine,) = engines_of(process)
 
         engine.kill()
-        async with asyncio.timeout(PATIENCE_S):
-            # Nothing tells that the child has been forked.
-            while not (found := [each for each in engines_of(process) if each.pid != engine.pid]):  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
+        orphan = await successor(process, engine)
         process.send_signal(how)
         assert await asyncio.to_thread(process.wait, PATIENCE_S) == (0 if how is signal.SIGTERM else -how)
         deadline_s = time.monotonic() + PATIENCE_S
-        while any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in found):
-            assert time.monotonic() < deadline_s, found
+        while orphan.is_running() and orphan.status() != psutil.STATUS_ZOMBIE:
+            assert time.monotonic() < deadline_s, orphan
             await asyncio.sleep(0.05)
 
 
