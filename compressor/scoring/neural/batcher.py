@@ -27,8 +27,8 @@ _SLOW_S = 0.05
 """A model that takes longer for 64 tokens is measured on few."""
 _NUM_IDS = 250
 """Every tokenizer has more tokens."""
-_NUM_WARM_UPS = 2
-"""The first run of a shape compiles and allocates, the second is measured."""
+_NUM_RUNS = 3
+"""The first run of a shape compiles and allocates, the fastest of the others counts; one alone where they are slow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,8 @@ class BatchLimits:
     """How much is computed at once, and how much may wait."""
 
     max_batch_s: float = 0.01
-    """How long a batch may take, in seconds: for so long whoever comes next has to wait at the most."""
+    """How long a batch may take, in seconds, where the smallest takes less than half of it: for so long whoever comes
+    next has to wait at the most."""
     max_batch_tokens: int = 32_768
     """Bound on a batch's tokens, and so on the memory of its activations."""
     max_waiting_tokens: int = 1 << 20
@@ -84,7 +85,8 @@ class Batcher:
         self._changed = threading.Condition()
         self._model: LineModel | None = None
         self._why_not = Fallback.LOADING
-        self._pace = Pace(0.0, 0.0)
+        self._start_pace = self._pace = Pace(0.0, 0.0)
+        self._ended_at_s = 0.0
         self._is_closed = False
         self._thread = threading.Thread(target=self._run, name="sluice-scorer", daemon=True)
 
@@ -100,8 +102,10 @@ class Batcher:
 
     @property
     def pace(self) -> Pace:
-        """How fast it is, as measured."""
-        return self._pace
+        """How fast it is, as measured at the start and by the last batches."""
+        if self._num_running:
+            return self._pace
+        return self._pace.recovered(self._start_pace, self._clock() - self._ended_at_s)
 
     def start(self) -> None:
         """See `LineScores`."""
@@ -139,7 +143,7 @@ class Batcher:
 
     def _num_admitted(self, jobs: Sequence[_Job], within_s: float) -> int:
         sizes = [job.waiting.num_tokens for job in jobs]
-        num = num_in_time(sizes, num_ahead=self._num_waiting + self._num_running, pace=self._pace, within_s=within_s)
+        num = num_in_time(sizes, num_ahead=self._num_waiting + self._num_running, pace=self.pace, within_s=within_s)
         left = self._limits.max_waiting_tokens - self._num_waiting
         for index, size in enumerate(sizes[:num]):
             left -= size
@@ -150,7 +154,7 @@ class Batcher:
     def _run(self) -> None:
         try:
             model = self._load()
-            self._pace = measure_pace(model, self._limits, time.perf_counter)
+            self._start_pace = self._pace = measure_pace(model, self._limits, time.perf_counter)
         # Whatever is wrong with a model's files or its libraries, requests go on by their features.
         except Exception as error:
             logger.exception("the line scorer's model cannot be used; lines are scored by their features: %s", error)
@@ -172,7 +176,7 @@ class Batcher:
     def _next_batch(self) -> list[_Job] | None:
         """Wait for windows and choose; None once closed."""
         with self._changed:
-            self._num_running, self._due_at_s = 0, float("inf")
+            self._num_running, self._due_at_s, self._ended_at_s = 0, float("inf"), self._clock()
             while not self._jobs and not self._is_closed:
                 self._changed.wait()
             jobs = self._jobs
@@ -180,8 +184,9 @@ class Batcher:
                 for job in jobs:
                     job.fail(Fallback.DOWN)
                 return None
-            max_tokens = min(self._limits.max_batch_tokens, self._pace.tokens_within(self._limits.max_batch_s))
-            chosen = plan([job.waiting for job in jobs], now_s=self._clock(), max_tokens=max_tokens)
+            self._pace = self.pace
+            max_tokens = min(self._limits.max_batch_tokens, self._pace.tokens_at_once(self._limits.max_batch_s))
+            chosen = plan([job.waiting for job in jobs], now_s=self._clock(), pace=self._pace, max_tokens=max_tokens)
             gone = {*chosen.batch, *chosen.late}
             self._jobs = [job for index, job in enumerate(jobs) if index not in gone]
             # Who has been cancelled since is not scored, either.
@@ -223,6 +228,11 @@ def measure_pace(model: LineModel, limits: BatchLimits, timer: Callable[[], floa
     guess = fitted(first, (longest, _seconds(model, large, timer)))
     num_tokens = min(limits.max_batch_tokens, guess.tokens_within(4 * limits.max_batch_s))
     large += [_window(rng, longest) for _ in range(num_tokens // longest - 1)]
+    # A GPU loads kernels when a size first asks for them: not while requests wait.
+    num_windows = 2
+    while num_windows < len(large):
+        model.logits(large[:num_windows])
+        num_windows *= 2
     return fitted(first, (longest * len(large), _seconds(model, large, timer)))
 
 
@@ -233,10 +243,12 @@ def _window(rng: np.random.Generator, num_tokens: int) -> Window:
 
 
 def _seconds(model: LineModel, windows: Sequence[Window], timer: Callable[[], float]) -> float:
-    for _ in range(_NUM_WARM_UPS):
+    taken: list[float] = []
+    while len(taken) < _NUM_RUNS and not any(seconds > _SLOW_S for seconds in taken[1:]):
         started_s = timer()
         model.logits(windows)
-    return timer() - started_s
+        taken.append(timer() - started_s)
+    return min(taken[1:])
 
 
 def _settle(future: Future[Floats], outcome: Floats | NotScoredError) -> None:

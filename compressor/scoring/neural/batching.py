@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 _MAX_PADDING = 0.125
 """Most padding that a group of windows computed as one rectangle carries, as a share of its own tokens."""
+_HALF_LIFE_S = 1.0
+"""In so many seconds without a batch, half of what the last ones told is forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +31,7 @@ class Plan:
     batch: tuple[int, ...]
     """Those to be scored now, the shortest first."""
     late: tuple[int, ...]
-    """Those that nobody waits for any more."""
+    """Those that cannot be served in time any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +49,29 @@ class Pace:
         """How many tokens are done in so many seconds; 0 where not even the fixed part is."""
         return max(0, int((seconds - self.fixed_s) / self.per_token_s)) if self.per_token_s > 0 else 0
 
+    def tokens_at_once(self, seconds: float) -> int:
+        """How many tokens make a batch that takes so many seconds.
+
+        Or, where that is more, twice the fixed part: if less was computed at once, most of the time would be spent on
+        what each batch costs anyhow, and the busier the machine, the less of it would be left.
+        """
+        return self.tokens_within(max(seconds, 2 * self.fixed_s))
+
     def adjusted(self, num_tokens: int, took_s: float, weight: float = 0.1) -> Pace:
         """The pace once another batch has been seen; `weight` is what that counts for."""
         factor = 1 + weight * (took_s / max(self.seconds(num_tokens), 1e-9) - 1)
         return Pace(self.fixed_s * factor, self.per_token_s * factor)
+
+    def recovered(self, start: Pace, idle_s: float) -> Pace:
+        """The pace after so many seconds without a batch: ever more that of the start.
+
+        Whoever is not begun because others were slow would otherwise never be begun again.
+        """
+        kept = 0.5 ** (max(0.0, idle_s) / _HALF_LIFE_S)
+        return Pace(
+            start.fixed_s + kept * (self.fixed_s - start.fixed_s),
+            start.per_token_s + kept * (self.per_token_s - start.per_token_s),
+        )
 
 
 def fitted(small: tuple[int, float], large: tuple[int, float]) -> Pace:
@@ -58,25 +80,40 @@ def fitted(small: tuple[int, float], large: tuple[int, float]) -> Pace:
     return Pace(max(0.0, small[1] - per_token_s * small[0]), per_token_s)
 
 
-def plan(waiting: Sequence[Waiting], *, now_s: float, max_tokens: int) -> Plan:
-    """Choose the next batch: the oldest that are still wanted, as many as fit and no other before them.
+def plan(waiting: Sequence[Waiting], *, now_s: float, pace: Pace, max_tokens: int) -> Plan:
+    """Choose the next batch: those who expire first and whom it will have served by then, as many as fit.
+
+    Where waiting for the first of them would halve the tokens done in a second, as they leave time for few others, they
+    are given up: who serves the most urgent at any price serves, under too much load, nobody in time.
 
     Args:
         waiting: in the order in which they came.
         now_s: on the clock of `Waiting.expires_at_s`.
+        pace: of the machine.
         max_tokens: bound on the batch's tokens; a window that is larger goes alone.
     """
-    batch: list[int] = []
-    late: list[int] = []
-    num_tokens = 0
-    for index, window in enumerate(waiting):
-        if window.expires_at_s <= now_s:
-            late.append(index)
-            continue
-        num_tokens += window.num_tokens
-        if batch and num_tokens > max_tokens:
-            break
-        batch.append(index)
+    order = sorted(range(len(waiting)), key=lambda index: waiting[index].expires_at_s)
+    sums = [0, *accumulate(waiting[index].num_tokens for index in order)]
+    runs: list[tuple[float, int, int]] = []
+    stop = 0
+    for first, index in enumerate(order):
+        budget = pace.tokens_within(waiting[index].expires_at_s - now_s)
+        stop = max(stop, first)
+        while stop < len(order) and sums[stop + 1] - sums[first] <= min(budget, max_tokens):
+            stop += 1
+        end = stop if stop > first else first + (waiting[index].num_tokens <= budget)
+        if end > first:
+            num_tokens = sums[end] - sums[first]
+            runs.append((num_tokens / pace.seconds(num_tokens), first, end))
+    most_per_s = max((per_s for per_s, _, _ in runs), default=0.0)
+    first, end = next(((first, end) for per_s, first, end in runs if 2 * per_s >= most_per_s), (0, 0))
+    batch = order[first:end]
+    ends_at_s = now_s + pace.seconds(sums[end] - sums[first]) if batch else now_s
+    late = [
+        index
+        for index in {*order} - {*batch}
+        if pace.tokens_within(waiting[index].expires_at_s - ends_at_s) < waiting[index].num_tokens
+    ]
     batch.sort(key=lambda index: waiting[index].num_tokens)
     return Plan(tuple(batch), tuple(late))
 

@@ -185,6 +185,25 @@ def test_nobody_waits_behind_a_batch_that_never_ends() -> None:
     batcher.close()
 
 
+def test_a_model_that_was_slow_once_is_asked_again() -> None:
+    model, now_s = Coins(), [0.0]
+    batcher = Batcher(lambda: model, clock=lambda: now_s[0])
+    batcher.start()
+    until(lambda: batcher.model is not None)
+    quick_s = batcher.pace.seconds(100)
+    model.gate = threading.Event()
+    (slow,) = batcher.submit([window(0)], LONG_S)
+    until(slow.running)
+    time.sleep(max(0.3, 100 * quick_s))
+    model.gate.set()
+    assert slow.result(LONG_S) is not None
+    within_s = 2 * quick_s
+    until(lambda: why(batcher.submit([window(1)], within_s)[0]) is Fallback.BUSY)
+    now_s[0] += 60
+    assert np.array_equal(batcher.submit([window(1)], within_s)[0].result(LONG_S), wanted(window(1)))
+    batcher.close()
+
+
 def test_closing_answers_whoever_waits(started: Callable[..., tuple[Batcher, Coins]]) -> None:
     batcher, model = started(BatchLimits(max_batch_s=10.0))
     model.gate = threading.Event()

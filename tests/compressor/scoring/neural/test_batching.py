@@ -7,37 +7,70 @@ from hypothesis import strategies as st
 from sluice.compressor.scoring.neural.batching import Pace, Waiting, fitted, num_in_time, plan, rectangles
 
 waiting = st.lists(st.builds(Waiting, st.integers(1, 600), st.floats(0, 10)), max_size=40)
+paces = st.builds(Pace, st.floats(0, 2), st.floats(1e-4, 1e-2))
 
 
-@given(waiting, st.floats(0, 10), st.integers(1, 2_000))
-def test_a_batch_is_the_oldest_that_are_wanted_and_fit(queue: list[Waiting], now_s: float, max_tokens: int) -> None:
-    chosen = plan(queue, now_s=now_s, max_tokens=max_tokens)
-    batch, late = set(chosen.batch), set(chosen.late)
-    assert len(batch) == len(chosen.batch)
-    assert not batch & late
-    assert all(queue[index].expires_at_s <= now_s for index in late)
-    assert all(queue[index].expires_at_s > now_s for index in batch)
-    sizes = [queue[index].num_tokens for index in chosen.batch]
+def can_be_served(windows: list[Waiting], now_s: float, pace: Pace) -> bool:
+    num_tokens = sum(window.num_tokens for window in windows)
+    return all(pace.tokens_within(window.expires_at_s - now_s) >= num_tokens for window in windows)
+
+
+@given(waiting, st.floats(0, 10), paces, st.integers(1, 2_000))
+def test_a_batch_is_of_those_that_it_serves_in_time(
+    queue: list[Waiting], now_s: float, pace: Pace, max_tokens: int
+) -> None:
+    chosen = plan(queue, now_s=now_s, pace=pace, max_tokens=max_tokens)
+    batch, late = [queue[index] for index in chosen.batch], {*chosen.late}
+    assert len({*chosen.batch}) == len(batch)
+    assert not {*chosen.batch} & late
+    sizes = [window.num_tokens for window in batch]
     assert sizes == sorted(sizes)
     assert sum(sizes) <= max_tokens or len(sizes) == 1
-    # Whoever is still wanted and older than the youngest in the batch is in it.
-    assert all(index in batch for index in range(max(batch, default=0)) if queue[index].expires_at_s > now_s)
-    left = [window for index, window in enumerate(queue) if index not in batch | late]
-    if batch and left:
-        assert sum(sizes) + left[0].num_tokens > max_tokens
+    assert can_be_served(batch, now_s, pace)
+    assert batch or len(late) == len(queue), "whoever is not served is told so, unless others are served first"
+    ends_at_s = now_s + pace.seconds(sum(sizes)) if batch else now_s
+    for index, window in enumerate(queue):
+        if index not in chosen.batch:
+            assert (index in late) != can_be_served([window], ends_at_s, pace)
 
 
-@given(waiting, st.integers(1, 2_000))
-def test_none_is_lost_none_comes_twice_and_none_starves(queue: list[Waiting], max_tokens: int) -> None:
-    left, done = list(enumerate(queue)), []
-    for _ in queue:
+@given(waiting, st.floats(0, 10), paces, st.integers(1, 2_000))
+def test_no_other_batch_does_twice_as_much_in_a_second(
+    queue: list[Waiting], now_s: float, pace: Pace, max_tokens: int
+) -> None:
+    def per_s(windows: list[Waiting]) -> float:
+        num_tokens = sum(window.num_tokens for window in windows)
+        return num_tokens / pace.seconds(num_tokens) if windows else 0.0
+
+    chosen = plan(queue, now_s=now_s, pace=pace, max_tokens=max_tokens)
+    most = 2 * per_s([queue[index] for index in chosen.batch]) * (1 + 1e-9)
+    by_expiry = sorted(queue, key=lambda window: window.expires_at_s)
+    for first in range(len(queue)):
+        for end in range(first + 1, len(queue) + 1):
+            run = by_expiry[first:end]
+            if sum(window.num_tokens for window in run) <= max_tokens and can_be_served(run, now_s, pace):
+                assert per_s(run) <= most
+
+
+def test_who_leaves_no_time_for_others_is_given_up() -> None:
+    urgent, others = Waiting(100, 0.0205), [Waiting(100, 0.030)] * 20
+    chosen = plan([urgent, *others], now_s=0.0, pace=Pace(0.020, 1e-6), max_tokens=30_000)
+    assert (sorted(chosen.batch), chosen.late) == (list(range(1, 21)), (0,))
+    chosen = plan([urgent, *others[:1]], now_s=0.0, pace=Pace(0.001, 9e-5), max_tokens=30_000)
+    assert (sorted(chosen.batch), chosen.late) == ([0, 1], ())
+
+
+@given(st.lists(st.integers(1, 600), max_size=40), st.integers(1, 2_000))
+def test_none_is_lost_none_comes_twice_and_none_starves(sizes: list[int], max_tokens: int) -> None:
+    left, done = [(number, Waiting(size, 1e9 + number)) for number, size in enumerate(sizes)], []
+    for _ in sizes:
         if not left:
             break
-        chosen = plan([window for _, window in left], now_s=-1, max_tokens=max_tokens)
-        assert 0 in chosen.batch  # the oldest is always served
+        chosen = plan([window for _, window in left], now_s=0.0, pace=Pace(0.0, 1e-5), max_tokens=max_tokens)
+        assert 0 in chosen.batch  # with time for all, the oldest is always served
         done += [left[index][0] for index in chosen.batch]
         left = [entry for index, entry in enumerate(left) if index not in chosen.batch]
-    assert sorted(done) == list(range(len(queue)))
+    assert sorted(done) == list(range(len(sizes)))
 
 
 @given(st.lists(st.integers(1, 600), max_size=40), st.integers(1, 5_000))
@@ -70,3 +103,19 @@ def test_a_pace_is_positive_where_the_clock_is_coarse() -> None:
     pace = fitted((64, 0.01), (512, 0.01))
     assert pace.per_token_s > 0
     assert pace.tokens_within(0.001) == 0
+
+
+def test_a_batch_is_never_mostly_what_each_batch_costs() -> None:
+    quick, slow = Pace(0.002, 1e-6), Pace(0.017, 1e-6)
+    assert quick.tokens_at_once(0.01) == quick.tokens_within(0.01)
+    assert slow.tokens_within(0.01) == 0
+    assert slow.tokens_at_once(0.01) == pytest.approx(17_000, abs=1)
+
+
+def test_what_slow_batches_told_is_forgotten_in_time() -> None:
+    start, now = Pace(0.005, 1e-7), Pace(0.045, 9e-7)
+    assert now.recovered(start, 0.0) == now
+    later = now.recovered(start, 1.0)
+    assert (later.fixed_s, later.per_token_s) == (pytest.approx(0.025), pytest.approx(5e-7))
+    at_last = later.recovered(start, 59.0)
+    assert at_last.fixed_s == pytest.approx(now.recovered(start, 60.0).fixed_s) == pytest.approx(start.fixed_s)
