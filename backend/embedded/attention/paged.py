@@ -22,8 +22,8 @@ from sluice.backend.embedded.kv_cache import KVCache
 _FEW_QUERIES = 16
 _TILE = 64
 """Tokens of the context that a program reads at a time."""
-_MIN_ROWS = 16
-"""Least that a matrix unit multiplies."""
+_MIN_SIDE = 16
+"""Least rows, and least inputs, that a matrix unit multiplies."""
 _MAX_SPLITS = 64
 _PROGRAMS_PER_PROCESSOR = 2
 
@@ -127,8 +127,8 @@ class PagedPass:
         keys, values = self._cache.keys, self._cache.values
         num_kv_heads, num_slots, head_dim = keys.data.shape[1:]
         num_sequences, num_heads, num_splits = len(batch.starts), queries.shape[1], self._num_splits
-        group, padded_dim = num_heads // num_kv_heads, _power_of_two(head_dim)
-        rows = max(_power_of_two(batch.max_num_tokens * group), _MIN_ROWS)
+        group, padded_dim = num_heads // num_kv_heads, max(_power_of_two(head_dim), _MIN_SIDE)
+        rows = max(_power_of_two(batch.max_num_tokens * group), _MIN_SIDE)
         shape = (queries.shape[0], num_heads, num_splits)
         lse = torch.empty(shape, dtype=torch.float32, device=out.device)
         # A single part is the whole.

@@ -16,6 +16,11 @@ _MIN_ROWS = 16  # the least that a matrix unit multiplies
 _COLUMNS_AT_ONCE, _DEPTH = 32, 128
 
 
+def _num_stages(activations: torch.Tensor, num_stages: int) -> int:
+    """How many tiles are fetched ahead: none in float32, with which only comparisons are made and more do not fit."""
+    return num_stages if activations.element_size() == 2 else 1
+
+
 def multiply(activations: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor | None = None) -> torch.Tensor:
     """`activations` (rows, in) times `weight` (out, in), of any dtype; each output times its scale (out,).
 
@@ -46,7 +51,7 @@ def multiply(activations: torch.Tensor, weight: torch.Tensor, scales: torch.Tens
             depth=_DEPTH,
             has_scales=scales is not None,
             num_warps=4,
-            num_stages=4,
+            num_stages=_num_stages(activations, 4),
         )
     return out
 
@@ -71,6 +76,6 @@ def multiply_halves(
         columns_at_once=_COLUMNS_AT_ONCE,
         depth=_DEPTH,
         num_warps=4,
-        num_stages=3,
+        num_stages=_num_stages(activations, 3),
     )
     return out

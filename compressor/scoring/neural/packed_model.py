@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any, Literal
 
 import numpy as np
@@ -48,7 +49,6 @@ class PackedModel:
         device: to compute on.
         form: of the matrices.
         is_compiled: whether the layers are compiled, which takes seconds at the first windows.
-        is_gated: whether Llama's gate is one kernel, on a GPU (`gated_kernel.py`).
     """
 
     def __init__(
@@ -59,7 +59,6 @@ class PackedModel:
         device: str = "cpu",
         form: Form = "float32",
         is_compiled: bool = False,
-        is_gated: bool = False,
     ) -> None:
         self.name, self.version = card.name, card.version
         self.max_window_tokens = card.shape.max_tokens
@@ -70,15 +69,16 @@ class PackedModel:
         self._layers = [
             _placed(layer, self._device, dtype, is_quantized=form == "int8") for layer in layers_of(network)
         ]
-        if is_gated:
+        if self._device.type == "cuda":
             self._layers = [_gated(layer) for layer in self._layers]
         base: Any = network.base
         self._is_llama = network.architecture == "llama"
         if self._is_llama:
             self._embedding = base.embed_tokens.weight.to(self._device, dtype)
             self._norm = base.norm.weight.to(self._device, dtype)
-            places = torch.arange(self.max_window_tokens, device=base.embed_tokens.weight.device)[None]
-            table = base.rotary_emb(torch.zeros(1), places)
+            origin = base.embed_tokens.weight.device
+            places = torch.arange(self.max_window_tokens, device=origin)[None]
+            table = base.rotary_emb(torch.zeros(1, device=origin), places)
             self._rotations = tuple(part[0].to(self._device, dtype) for part in table)
         else:
             embeddings = base.embeddings
@@ -185,12 +185,12 @@ def _placed(layer: Layer, device: torch.device, dtype: torch.dtype, *, is_quanti
 
 
 def _gated(layer: Layer) -> Layer:
-    """A layer with its gate as one kernel, where that fits."""
+    """A layer with Llama's gate as one kernel, where there is Triton and it fits."""
+    if not isinstance(layer, Llama) or not isinstance(layer.gate_up, Tensor) or find_spec("triton") is None:
+        return layer
     from sluice.compressor.scoring.neural.gated_kernel import fits
 
-    if isinstance(layer, Llama) and isinstance(layer.gate_up, Tensor) and fits(layer.gate_up):
-        return layer._replace(gate_up=Gate(layer.gate_up))
-    return layer
+    return layer._replace(gate_up=Gate(layer.gate_up)) if fits(layer.gate_up) else layer
 
 
 def _mark_dynamic(*tensors: Tensor) -> None:

@@ -57,7 +57,6 @@ class _Report:
 @click.option("--model", "models", multiple=True, help="Only models with this in their name; repeatable.")
 @click.option("--form", "forms", multiple=True, type=click.Choice(["bfloat16", "float32", "int8"]))
 @click.option("--compile/--no-compile", "is_compiled", default=None, help="Layers.  [default: on a GPU]")
-@click.option("--gated", "is_gated", is_flag=True, help="Llama's gate as one kernel.")
 @click.option("--seconds", default=1.0, show_default=True, type=click.FloatRange(0.01), help="Of each figure.")
 @click.option("--at-once", default=64, show_default=True, type=click.IntRange(1), help="Requests that come at once.")
 @click.option("--deadline-ms", default=30.0, show_default=True, type=click.FloatRange(1))
@@ -75,7 +74,6 @@ def scorer(
     models: Sequence[str],
     forms: Sequence[Form],
     is_compiled: bool | None,
-    is_gated: bool,
     seconds: float,
     at_once: int,
     deadline_ms: float,
@@ -114,9 +112,7 @@ def scorer(
         for model in shapes.NAMES:
             if not models or any(text.lower() in model.lower() for text in models):
                 wants_compiled = device == "cuda" if is_compiled is None else is_compiled
-                ready = _model(
-                    report, model, on, form, peak, wants_compiled, is_gated, seconds, at_once, deadline_ms / 1000
-                )
+                ready = _model(report, model, on, form, peak, wants_compiled, seconds, at_once, deadline_ms / 1000)
                 if with_kernels and device == "cuda":
                     _kernels(report, ready)
     if json_file is not None:
@@ -152,7 +148,6 @@ def _model(
     form: Form,
     peak: Peak,
     is_compiled: bool,
-    is_gated: bool,
     seconds: float,
     at_once: int,
     deadline_s: float,
@@ -162,9 +157,9 @@ def _model(
 
     network = shapes.random_network(name, device)
     card = shapes.card_of(name, shapes.max_window_tokens(name))
-    model = PackedModel(card, network, device=str(device), form=form, is_compiled=is_compiled, is_gated=is_gated)
+    model = PackedModel(card, network, device=str(device), form=form, is_compiled=is_compiled)
     nominal = f", {peak.nominal / 1e12:.0f} by the data sheet" if peak.nominal else ""
-    how = "".join(f", {word}" for word, is_so in (("compiled", is_compiled), ("gated", is_gated)) if is_so)
+    how = ", compiled" if is_compiled else ""
     report.say(f"\n{name}, {form}{how}; {peak.measured / 1e12:.2f} TFLOP/s{nominal}")
     report.say(f"differs from float32 by {_difference(model, network, card):.3g} at the most\n")
     report.row(*_COLUMNS)

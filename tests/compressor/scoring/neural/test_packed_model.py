@@ -72,6 +72,19 @@ def test_packed_gives_what_padded_gives(architecture: str, form: Form, tolerance
         assert np.abs(one - other).max() <= tolerance * scale
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("is_compiled", [False, True])
+@pytest.mark.parametrize("architecture", ["llama", "bert"])
+def test_a_gpu_gives_what_padded_gives(architecture: str, is_compiled: bool) -> None:
+    """The network may lie there already."""
+    expected = np.concatenate(TorchModel(CARD, network(architecture)).logits(windows()))
+    for plain in (network(architecture), network(architecture).cuda()):
+        model = PackedModel(CARD, plain, device="cuda", form="bfloat16", is_compiled=is_compiled)
+        found = np.concatenate(model.logits(windows()))
+        assert np.abs(found - expected).max() <= 0.1 * np.abs(expected).max()
+
+
 @pytest.mark.parametrize("architecture", ["llama", "bert"])
 def test_a_window_does_not_depend_on_those_beside_it(architecture: str) -> None:
     model = PackedModel(CARD, network(architecture), form="int8")
