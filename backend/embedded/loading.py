@@ -43,13 +43,20 @@ def load_engine(
 ) -> EmbeddedEngine:
     """Load the model in `folder`; `on_failed` is told why the engine ends, where nobody has closed it.
 
-    Raises ModelUnavailableError, and BackendError if CUDA is asked for and absent or the cache holds too little.
+    Raises ModelUnavailableError, and BackendError if CUDA is asked for and absent, the cache holds too little or the
+    GPU's memory is full.
     """
 
     def load() -> EmbeddedEngine:
         form = weight_form(config)
         model = ModelConfig.read(folder)
-        return make_engine(model, load_weights(folder, model, form), form, config, end_token_ids, on_failed)
+        try:
+            return make_engine(model, load_weights(folder, model, form), form, config, end_token_ids, on_failed)
+        except torch.OutOfMemoryError as error:
+            raise BackendError(
+                f"the GPU has no memory left for the engine of {folder.name}: end what else runs on it, or give keys "
+                f"and values less with --kv-cache-gib ({str(error).partition('. GPU')[0]})"
+            ) from None
 
     return in_passing_thread(load)
 

@@ -8,8 +8,10 @@ import torch
 
 from sluice.backend.base import SamplingParams
 from sluice.backend.bench.gpu.shapes import SHAPES
+from sluice.backend.embedded import loading
 from sluice.backend.embedded.config import EngineConfig
 from sluice.backend.embedded.loading import gpu_kv_bytes
+from sluice.backend.embedded.model import Weights
 from sluice.backend.errors import BackendError, ModelUnavailableError
 from tests.backend.engines import BYTES_PER_TOKEN, GREEDY, collect, make
 
@@ -36,6 +38,17 @@ def test_settings_that_cannot_be_served_say_so(tiny_folder: Path) -> None:
     if not torch.cuda.is_available():
         with pytest.raises(BackendError, match="'cuda'"):
             make(tiny_folder, EngineConfig(device="cuda"))
+
+
+def test_a_gpu_without_memory_is_told_with_what_to_do(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = "CUDA out of memory. Tried to allocate 32.00 MiB. GPU 0 has a total capacity of 139.80 GiB"
+
+    def load(*_: object) -> Weights:
+        raise torch.OutOfMemoryError(said)
+
+    monkeypatch.setattr(loading, "load_weights", load)
+    with pytest.raises(BackendError, match=r"engine of tiny: .*--kv-cache-gib \(CUDA out of memory.*32\.00 MiB\)$"):
+        make(tiny_folder)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "int8", "int4"])

@@ -32,6 +32,7 @@ def test_what_it_makes_and_what_it_raises_come_back() -> None:
         in_passing_thread(lambda: 1 // 0)
 
 
+@pytest.mark.engine
 def test_loading_leaves_the_engines_thread_alone_behind(default_folder: Path) -> None:
     """Workers that loading had left would keep the engine's own from spinning, and halve its speed."""
     run = subprocess.run(

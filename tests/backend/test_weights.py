@@ -125,12 +125,14 @@ def test_a_corrupt_cache_is_rebuilt_once_by_two_at_a_time(default_folder: Path, 
     assert [path.name for path in folder.parent.iterdir() if path.is_dir()] == [folder.name]
 
 
+@pytest.mark.engine
 def test_a_cache_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UnwritableCacheError, match="SLUICE_CACHE_DIR"):
         default_weights(tmp_path / "file" / "cache", quiet)
 
 
+@pytest.mark.engine
 def test_a_disk_that_fills_up_while_converting_leaves_no_half_model(tmp_path: Path) -> None:
     with files_end_at(20_000_000), pytest.raises(UnwritableCacheError, match="too large"):
         default_weights(tmp_path, quiet)
