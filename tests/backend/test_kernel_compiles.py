@@ -14,7 +14,9 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from sluice.backend.embedded.attention.paged_kernel import attend_split, join_splits
-from sluice.backend.embedded.matrix.few_rows_kernels import multiply_half_rows, multiply_row, multiply_rows
+from sluice.backend.embedded.matrix.few_rows_kernels import (
+    multiply_half_row, multiply_half_rows, multiply_row, multiply_rows
+)
 from sluice.backend.embedded.ops.fused_kernels import add_norm_rows, gate_rows, store_heads_rows
 
 def compile(kernel, types, constants, architecture):
@@ -60,6 +62,7 @@ for weight, has_scales in (("bf16", False), ("i8", True)):
     compile(multiply_row, types, sizes | dict(rows_at_once=2, tile=1024, is_whole=True), 90)
     compile(multiply_rows, types, sizes | dict(padded_rows=64, columns_at_once=32, depth=128), 90)
 types |= {"weight_ptr": "*u8", "zeros_ptr": "*bf16"}
+compile(multiply_half_row, types, dict(half=2048, group=32, rows_at_once=2, tile=1024, is_whole=True), 90)
 for rows in (16, 64):
     compile(multiply_half_rows, types, dict(half=2048, group=32, padded_rows=rows, columns_at_once=32, depth=128), 90)
 """

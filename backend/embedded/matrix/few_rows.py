@@ -9,7 +9,12 @@ from __future__ import annotations
 import torch
 import triton
 
-from sluice.backend.embedded.matrix.few_rows_kernels import multiply_half_rows, multiply_row, multiply_rows
+from sluice.backend.embedded.matrix.few_rows_kernels import (
+    multiply_half_row,
+    multiply_half_rows,
+    multiply_row,
+    multiply_rows,
+)
 
 _ROWS_AT_ONCE, _TILE = 2, 1024
 _MIN_ROWS = 16  # the least that a matrix unit multiplies
@@ -61,21 +66,31 @@ def multiply_halves(
 ) -> torch.Tensor:
     """`activations` (rows, in) times a matrix of 4 bits as `HalvedInt4Matrix` has it, in groups of `group` inputs."""
     (num_rows, size), num_outputs = activations.shape, weight.shape[0]
+    half = size // 2
     out = torch.empty((num_rows, num_outputs), dtype=activations.dtype, device=activations.device)
-    multiply_half_rows[(triton.cdiv(num_outputs, _COLUMNS_AT_ONCE),)](
-        out,
-        activations,
-        weight,
-        scales,
-        zeros,
-        num_rows,
-        num_outputs,
-        half=size // 2,
-        group=group,
-        padded_rows=max(triton.next_power_of_2(num_rows), _MIN_ROWS),
-        columns_at_once=_COLUMNS_AT_ONCE,
-        depth=_DEPTH,
-        num_warps=4,
-        num_stages=_num_stages(activations, 3),
-    )
+    arguments = (out, activations, weight, scales, zeros)
+    if num_rows == 1:
+        multiply_half_row[(triton.cdiv(num_outputs, _ROWS_AT_ONCE),)](
+            *arguments,
+            num_outputs,
+            half=half,
+            group=group,
+            rows_at_once=_ROWS_AT_ONCE,
+            tile=_TILE,
+            is_whole=half % _TILE == 0 and num_outputs % _ROWS_AT_ONCE == 0,
+            num_warps=4,
+        )
+    else:
+        multiply_half_rows[(triton.cdiv(num_outputs, _COLUMNS_AT_ONCE),)](
+            *arguments,
+            num_rows,
+            num_outputs,
+            half=half,
+            group=group,
+            padded_rows=max(triton.next_power_of_2(num_rows), _MIN_ROWS),
+            columns_at_once=_COLUMNS_AT_ONCE,
+            depth=_DEPTH,
+            num_warps=4,
+            num_stages=_num_stages(activations, 3),
+        )
     return out
