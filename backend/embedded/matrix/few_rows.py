@@ -6,6 +6,8 @@ and 4 bits are slower than one with 16.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 
@@ -21,76 +23,66 @@ _MIN_ROWS = 16  # the least that a matrix unit multiplies
 _COLUMNS_AT_ONCE, _DEPTH = 32, 128
 
 
-def _num_stages(activations: torch.Tensor, num_stages: int) -> int:
-    """How many tiles are fetched ahead: none in float32, with which only comparisons are made and more do not fit."""
-    return num_stages if activations.element_size() == 2 else 1
-
-
 def multiply(activations: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor | None = None) -> torch.Tensor:
     """`activations` (rows, in) times `weight` (out, in), of any dtype; each output times its scale (out,).
 
     All contiguous; the result has the dtype of the activations.
     """
-    (num_rows, size), num_outputs = activations.shape, weight.shape[0]
-    out = torch.empty((num_rows, num_outputs), dtype=activations.dtype, device=activations.device)
-    arguments = (out, activations, weight, weight if scales is None else scales)
-    if num_rows == 1:
-        multiply_row[(triton.cdiv(num_outputs, _ROWS_AT_ONCE),)](
-            *arguments,
-            num_outputs,
-            size=size,
-            rows_at_once=_ROWS_AT_ONCE,
-            tile=_TILE,
-            is_whole=size % _TILE == 0 and num_outputs % _ROWS_AT_ONCE == 0,
-            has_scales=scales is not None,
-            num_warps=4,
-        )
-    else:
-        multiply_rows[(triton.cdiv(num_outputs, _COLUMNS_AT_ONCE),)](
-            *arguments,
-            num_rows,
-            num_outputs,
-            size=size,
-            padded_rows=max(triton.next_power_of_2(num_rows), _MIN_ROWS),
-            columns_at_once=_COLUMNS_AT_ONCE,
-            depth=_DEPTH,
-            has_scales=scales is not None,
-            num_warps=4,
-            num_stages=_num_stages(activations, 4),
-        )
-    return out
+    size = weight.shape[1]
+    matrix = (weight, weight if scales is None else scales)
+    kernels = (multiply_row, multiply_rows)
+    return _computed(kernels, activations, matrix, size, num_stages=4, size=size, has_scales=scales is not None)
 
 
 def multiply_halves(
     activations: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor, group: int
 ) -> torch.Tensor:
     """`activations` (rows, in) times a matrix of 4 bits as `HalvedInt4Matrix` has it, in groups of `group` inputs."""
-    (num_rows, size), num_outputs = activations.shape, weight.shape[0]
-    half = size // 2
+    half = weight.shape[1]
+    kernels = (multiply_half_row, multiply_half_rows)
+    return _computed(kernels, activations, (weight, scales, zeros), half, num_stages=3, half=half, group=group)
+
+
+def _computed(
+    kernels: tuple[Any, Any],
+    activations: torch.Tensor,
+    matrix: tuple[torch.Tensor, ...],
+    width: int,
+    *,
+    num_stages: int,
+    **constants: int,
+) -> torch.Tensor:
+    """What the first kernel gives for one row, the second for more; `width` elements of the matrix make an output.
+
+    The second fetches `num_stages` tiles ahead; none in float32, for comparisons alone, where they would not fit.
+    """
+    num_rows, num_outputs = len(activations), len(matrix[0])
     out = torch.empty((num_rows, num_outputs), dtype=activations.dtype, device=activations.device)
-    arguments = (out, activations, weight, scales, zeros)
+    for_one, for_more = kernels
     if num_rows == 1:
-        multiply_half_row[(triton.cdiv(num_outputs, _ROWS_AT_ONCE),)](
-            *arguments,
+        for_one[(triton.cdiv(num_outputs, _ROWS_AT_ONCE),)](
+            out,
+            activations,
+            *matrix,
             num_outputs,
-            half=half,
-            group=group,
+            **constants,
             rows_at_once=_ROWS_AT_ONCE,
             tile=_TILE,
-            is_whole=half % _TILE == 0 and num_outputs % _ROWS_AT_ONCE == 0,
+            is_whole=width % _TILE == 0 and num_outputs % _ROWS_AT_ONCE == 0,
             num_warps=4,
         )
     else:
-        multiply_half_rows[(triton.cdiv(num_outputs, _COLUMNS_AT_ONCE),)](
-            *arguments,
+        for_more[(triton.cdiv(num_outputs, _COLUMNS_AT_ONCE),)](
+            out,
+            activations,
+            *matrix,
             num_rows,
             num_outputs,
-            half=half,
-            group=group,
+            **constants,
             padded_rows=max(triton.next_power_of_2(num_rows), _MIN_ROWS),
             columns_at_once=_COLUMNS_AT_ONCE,
             depth=_DEPTH,
             num_warps=4,
-            num_stages=_num_stages(activations, 3),
+            num_stages=num_stages if activations.element_size() == 2 else 1,
         )
     return out
